@@ -1,0 +1,7 @@
+"""When to draw, score and report: Lightning callbacks."""
+
+from camlab.callbacks.heatmap_logger import HeatmapLogger
+from camlab.callbacks.pointing_game import PointingGame
+from camlab.callbacks.progress import PlainProgress, TimeEstimate
+
+__all__ = ["HeatmapLogger", "PlainProgress", "PointingGame", "TimeEstimate"]

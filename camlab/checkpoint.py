@@ -1,0 +1,58 @@
+"""Networks from checkpoints: a file of tensors and plain values, read without running anything in it."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from camlab.classifier import CHECKPOINT_KEY
+from camlab.data import Preprocess
+from camlab.errors import UserError
+from camlab.models import CamNet
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network in eval mode with what it takes to use it: how pictures are prepared, what its classes are called."""
+
+    network: CamNet
+    preprocess: Preprocess
+    class_names: tuple[str, ...]
+    path: Path
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint meant by a file or by a run's folder (its best one, else its last).
+
+    Raises:
+        UserError: there is none.
+    """
+    candidates = [path, *(path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"checkpoint={path}: no checkpoint there. Give a .ckpt file or a run's folder with checkpoints/ in it.")
+
+
+def load_network(path: Path) -> TrainedNetwork:
+    """Build the network of a checkpoint file or a run's folder.
+
+    Raises:
+        UserError: none there, damaged, holding code, or not camlab's.
+    """
+    file = find_checkpoint(path)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"checkpoint={file}: refused: it is damaged or holds code, and only tensors are read.") from error
+    except Exception as error:  # a damaged file raises nearly anything
+        raise UserError(f"checkpoint={file}: damaged or no checkpoint ({type(error).__name__}).") from error
+    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
+        raise UserError(f"checkpoint={file}: not written by camlab.")
+    about, prefix = content[CHECKPOINT_KEY], "network."
+    network = CamNet(**about["network"])
+    state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
+    network.load_state_dict(state)
+    preprocess = Preprocess.from_dict(about["preprocess"])
+    return TrainedNetwork(network.eval(), preprocess, tuple(about["class_names"]), file)

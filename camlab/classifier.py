@@ -1,0 +1,134 @@
+"""The Lightning module: cross-entropy on a CamNet, metrics kept as tensors on the device until an epoch ends."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from camlab.data import Batch, ImageData
+from camlab.models import CamNet
+
+CHECKPOINT_KEY = "camlab"
+
+
+class Outputs(NamedTuple):
+    """What an evaluation step hands to callbacks: features N×K×H×W and logits N×M."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class Classifier(L.LightningModule):
+    """Trains a CamNet; logs `{train,val,test}/{loss,acc}`, the learning rate and images/s once an epoch.
+
+    Its checkpoints hold, beside the weights, what `camlab.checkpoint.load_network` needs to build the network again.
+
+    Args:
+        network: the CamNet; a frozen one trains cam_conv and fc only.
+        optimizer: makes an optimizer from parameters, e.g. `functools.partial(torch.optim.Adam, lr=1e-4)`.
+        scheduler: makes a schedule from an optimizer; stepped after every epoch.
+    """
+
+    def __init__(
+        self,
+        network: CamNet,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._make_optimizer = optimizer
+        self._make_scheduler = scheduler
+        num_classes = network.spec["num_classes"]
+        self.metrics = nn.ModuleDict({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
+        self._epoch_began = 0.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self.network(batch.images)
+        losses = F.cross_entropy(logits, batch.labels, reduction="none")
+        self._update("train", losses, logits, batch)
+        # Ranks may hold unequal shares and DDP averages their gradients: this makes it the mean over all images.
+        return losses.sum() * (self.trainer.world_size / batch.global_size)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
+        return self._evaluate(self._data.validation_splits[dataloader_idx], batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
+        return self._evaluate("test", batch)
+
+    def on_train_epoch_start(self) -> None:
+        self._epoch_began = time.perf_counter()
+
+    def on_train_epoch_end(self) -> None:
+        images_per_second = len(self._data.splits["train"]) / (time.perf_counter() - self._epoch_began)
+        self._log_epoch("train")
+        self.log("train/images_per_second", images_per_second, rank_zero_only=True)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], rank_zero_only=True)
+        self._log_epochs_done()
+
+    def on_validation_epoch_end(self) -> None:
+        for split in self._data.validation_splits:
+            self._log_epoch(split)
+        self._log_epochs_done()
+
+    def on_test_epoch_end(self) -> None:
+        self._log_epoch("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        if self._make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = {
+            "network": self.network.spec,
+            "preprocess": self._data.preprocess.as_dict(),
+            "class_names": list(self._data.class_names),
+        }
+
+    @property
+    def _data(self) -> ImageData:
+        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+
+    def _evaluate(self, split: str, batch: Batch) -> Outputs:
+        features = self.network.forward_features(batch.images)
+        logits = self.network.forward_head(features)
+        self._update(split, F.cross_entropy(logits, batch.labels, reduction="none"), logits, batch)
+        return Outputs(features, logits)
+
+    def _update(self, split: str, losses: Tensor, logits: Tensor, batch: Batch) -> None:
+        if len(batch.labels):  # a rank's share of a small last batch may be empty
+            loss, accuracy = self._metrics_of(split)
+            loss.update(losses.detach())
+            accuracy.update(logits.detach(), batch.labels)
+
+    def _log_epoch(self, split: str) -> None:
+        for key, metric in zip(("loss", "acc"), self._metrics_of(split), strict=True):
+            self.log(f"{split}/{key}", metric.compute(), prog_bar=True, rank_zero_only=True)
+            metric.reset()
+
+    def _log_epochs_done(self) -> None:
+        # Lightning counts from 0 during an epoch; curves and heatmaps count epochs that are done (0 = before training).
+        self.log("epoch", float(self.trainer.current_epoch + 1), rank_zero_only=True)
+
+    def _metrics_of(self, split: str) -> tuple[Metric, Metric]:
+        loss, accuracy = self.metrics[f"{split}_split"]  # type: ignore[misc]
+        return loss, accuracy
+
+
+def _metrics(num_classes: int) -> nn.ModuleList:
+    # Validating arguments would read values back from the device at every step.
+    accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+    return nn.ModuleList([MeanMetric(nan_strategy="disable"), accuracy])

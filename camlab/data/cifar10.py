@@ -1,0 +1,119 @@
+"""CIFAR-10 (Krizhevsky 2009) from torchvision's archive, read without running what a pickle may contain."""
+
+import hashlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torchvision.datasets import CIFAR10 as Archive
+from torchvision.datasets.utils import download_and_extract_archive
+
+from camlab.data.image_set import ImageSet
+from camlab.data.module import ImageData
+from camlab.errors import UserError
+
+
+class Cifar10(ImageData):
+    """CIFAR-10: 50,000 training and 10,000 test images, 32×32, ten classes.
+
+    Args:
+        root: folder of `cifar-10-batches-py/`, or of `cifar-10-python.tar.gz`; downloaded to it otherwise.
+        verify: compare checksums with the original archive's; False accepts another copy in the same layout.
+        **options: of `ImageData`.
+    """
+
+    def __init__(self, root: str, verify: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.root = Path(root).expanduser()
+        self.verify = verify
+
+    def load(self) -> tuple[ImageSet, ImageSet]:
+        folder = self.root / Archive.base_folder
+        if not folder.is_dir():
+            self._download()
+        names = _read_class_names(folder / Archive.meta["filename"])
+        return self._read(folder, Archive.train_list, names), self._read(folder, Archive.test_list, names)
+
+    def _read(self, folder: Path, files: list[list[str]], class_names: tuple[str, ...]) -> ImageSet:
+        parts = [_read_batch(folder / name, md5 if self.verify else None, len(class_names)) for name, md5 in files]
+        images = np.concatenate([images for images, _ in parts])
+        labels = np.concatenate([labels for _, labels in parts])
+        return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), class_names)
+
+    def _download(self) -> None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / ".download.lock"):  # jobs of a sweep start at once; one downloads
+                if not (self.root / Archive.base_folder).is_dir():
+                    download_and_extract_archive(Archive.url, str(self.root), md5=Archive.tgz_md5)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"CIFAR-10 is not in {self.root} and cannot be downloaded ({str(error).splitlines()[0]}).\n"
+                f"Put {Archive.filename} into {self.root}, or give data.root=FOLDER that has {Archive.base_folder}/,"
+                " or train on data=shapes, which needs no download."
+            ) from error
+
+
+def _read_batch(path: Path, md5: str | None, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """One batch file as uint8 images N×3×32×32 and int64 labels N."""
+    content = _read_pickle(path, md5)
+    data, labels = content.get("data"), content.get("labels")
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+        found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise UserError(f"{path}: data is {found}; CIFAR-10 has uint8 (N, 3072).")
+    if not isinstance(labels, list) or len(labels) != len(data) or not all(isinstance(k, int) for k in labels):
+        raise UserError(f"{path}: labels are no list of {len(data)} integers, one per image.")
+    if bad := [k for k in labels if not 0 <= k < num_classes]:
+        raise UserError(f"{path}: label {bad[0]} out of range 0 to {num_classes - 1}.")
+    return data.reshape(-1, 3, 32, 32), np.array(labels, dtype=np.int64)
+
+
+def _read_class_names(path: Path) -> tuple[str, ...]:
+    names = _read_pickle(path, None).get("label_names")
+    if not isinstance(names, list) or len(names) != 10 or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: label_names is no list of ten names.")
+    return tuple(names)
+
+
+def _read_pickle(path: Path, md5: str | None) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}). Delete {path.parent} to download it again, or give data.root=FOLDER."
+        ) from error
+    if md5 is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise UserError(
+            f"{path} is not the original (checksum). Delete {path.parent} to download it again,"
+            " or accept this copy with data.verify=false."
+        )
+    try:
+        batch = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+    except Exception as error:  # damaged pickles raise nearly anything
+        reason = str(error) if isinstance(error, pickle.UnpicklingError) else "truncated or damaged"
+        raise UserError(f"{path} cannot be read: {reason}. Delete {path.parent} and get it again.") from error
+    if not isinstance(batch, dict):
+        raise UserError(f"{path}: holds {type(batch).__name__}, not a CIFAR-10 batch.")
+    return batch
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Admits numpy arrays and nothing else; a pickle that names any other function is refused unread."""
+
+    _ADMITTED = frozenset(
+        {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ADMITTED:
+            raise pickle.UnpicklingError(f"refused: it would run {module}.{name}, and only arrays are read")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)

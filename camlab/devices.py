@@ -1,0 +1,26 @@
+"""The device that a run computes on."""
+
+import platform
+
+import torch
+
+from camlab.errors import UserError
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Refuse a GPU that is not there.
+
+    Raises:
+        UserError: saying what to give instead.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["gpu"] = there["cuda"] or there["mps"]
+    if not there.get(accelerator, True):
+        raise UserError(f"trainer.accelerator={accelerator}: no such device here. Leave it out, or give cpu.")
+
+
+def device_name(device: torch.device) -> str:
+    """What `result.json` says of the hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"

@@ -1,0 +1,113 @@
+"""Where a network looks: CAM and Grad-CAM as pure functions, torch in, torch out, on any device.
+
+Shape letters: N images, K feature channels, M classes, H W the map's own (coarse) grid.
+
+Maps come out *signed*, in the units of the class score; `normalize` rectifies and scales them, `upsample` brings them
+to the size of a picture. Adding a gradient method is one function of (activations, gradients).
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Normalization = Literal["per_image", "shared", "raw"]
+
+
+def cam(features_NKHW: Tensor, weight_MK: Tensor) -> Tensor:
+    """Class activation maps of all classes at once: M_c(x, y) = Σ_k w_ck f_k(x, y) (Zhou et al. 2016, eq. 2).
+
+    Args:
+        features_NKHW: what the global average pooling reads, N×K×H×W.
+        weight_MK: weight of the linear layer behind that pooling, M×K.
+
+    Returns:
+        Signed maps, N×M×H×W, for which mean over (H, W) + bias = logit. (The report writes the pooling as a sum and
+        the map with a sum over x, y; the pooling is a mean here, and the map is the paper's.)
+    """
+    return torch.einsum("nkhw,mk->nmhw", features_NKHW, weight_MK)
+
+
+def class_gradients(head: Callable[[Tensor], Tensor], activations_NKHW: Tensor, class_idx_N: Tensor) -> Tensor:
+    """Gradient of each image's class score with respect to its activations: ∂y_c / ∂A, N×K×H×W.
+
+    The graph is cut at the activations: a detached clone becomes the leaf and only `head` runs. No parameter's `.grad`
+    is touched, nothing behind the activations is traversed, and the caller may be in `no_grad`, in `inference_mode` or
+    under autocast.
+
+    Args:
+        head: what follows the target layer, N×K×H×W → N×M logits; rows must not depend on each other (eval mode).
+        activations_NKHW: output of the target layer.
+        class_idx_N: one class index per image, int64.
+
+    Raises:
+        ValueError: not exactly one class per image.
+    """
+    if class_idx_N.shape != activations_NKHW.shape[:1]:
+        raise ValueError(f"one class per image: {len(activations_NKHW)} images, {tuple(class_idx_N.shape)} classes")
+    device = activations_NKHW.device.type
+    # Autocast caches weights cast to bf16; one cached in inference mode could not be used for a gradient.
+    autocast = torch.autocast(
+        device,
+        dtype=torch.get_autocast_dtype(device),
+        enabled=torch.is_autocast_enabled(device),
+        cache_enabled=False,
+    )
+    with torch.inference_mode(False), torch.enable_grad(), autocast:
+        leaf = activations_NKHW.detach().clone().requires_grad_()
+        score = head(leaf).gather(1, class_idx_N.clone()[:, None]).sum()
+        (gradients,) = torch.autograd.grad(score, leaf)
+    return gradients
+
+
+def grad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
+    """Grad-CAM before its ReLU: Σ_k α_k A^k with α_k = 1/Z Σ_ij ∂y_c/∂A^k_ij (Selvaraju et al. 2017, eq. 1 and 2).
+
+    Returns:
+        Signed maps, N×H×W. With global average pooling and a linear layer behind A, Z · Grad-CAM = CAM (Z = H·W).
+    """
+    alpha_NK = gradients_NKHW.mean(dim=(2, 3))
+    return torch.einsum("nk,nkhw->nhw", alpha_NK, activations_NKHW)
+
+
+def normalize(maps: Tensor, mode: Normalization = "per_image") -> Tensor:
+    """Keep the evidence for the class (ReLU) and scale it; a map without any stays zero.
+
+    Args:
+        maps: signed maps, …×H×W.
+        mode: `per_image` divides each map by its own maximum, `shared` all by one maximum, `raw` by nothing.
+
+    Returns:
+        Maps of the same shape, float32; in [0, 1] unless `raw`. Not-a-number counts as no evidence.
+    """
+    heat = torch.nan_to_num(maps.float(), nan=0.0, posinf=torch.finfo(torch.float32).max).relu()
+    if mode == "raw":
+        return heat
+    if mode not in ("per_image", "shared"):
+        raise ValueError(f"normalization {mode!r}: per_image, shared or raw")
+    peak = heat.amax(dim=(-2, -1), keepdim=True) if mode == "per_image" else heat.max()
+    return torch.where(peak > 0, heat / peak, torch.zeros_like(heat))
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of …×H×W maps to `size` = (height, width) in pixels; corners are not aligned."""
+    flat = maps.reshape(1, -1, *maps.shape[-2:])
+    return F.interpolate(flat, size=size, mode="bilinear", align_corners=False).reshape(*maps.shape[:-2], *size)
+
+
+def peak(maps_NHW: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Where each map is highest, as a pixel of a picture of `size`.
+
+    Returns:
+        points: (row, column) of the centre of the highest cell, N×2, int64.
+        clear: False where the map has no positive evidence or several highest cells, N, bool.
+    """
+    n, height, width = maps_NHW.shape
+    flat = maps_NHW.reshape(n, -1)
+    highest, cell = flat.max(dim=1)
+    clear = (highest > 0) & ((flat == highest[:, None]).sum(dim=1) == 1)
+    row, column = cell // width, cell % width
+    points = torch.stack([(2 * row + 1) * size[0] // (2 * height), (2 * column + 1) * size[1] // (2 * width)], dim=1)
+    return points, clear

@@ -1,0 +1,122 @@
+"""A run's folder: what is written there, how a finished run is told from an unfinished one, where to go on."""
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from camlab.errors import UserError
+
+CONFIG, RESULT, LAST, BEST = "config.yaml", "result.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt"
+_HASH_LINE = "# config_hash: "
+_PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetrics")
+
+
+def write_config(run_dir: Path, yaml: str, config_hash: str) -> None:
+    """Keep the resolved configuration, and its hash in the first line."""
+    write_atomically(run_dir / CONFIG, f"{_HASH_LINE}{config_hash}\n{yaml}")
+
+
+def read_config_hash(run_dir: Path) -> str | None:
+    """The hash of the configuration that a folder's run was started with; None if no run was started there."""
+    try:
+        first, _, _ = (run_dir / CONFIG).read_text(encoding="utf-8").partition("\n")
+    except OSError:
+        return None
+    return first.removeprefix(_HASH_LINE) if first.startswith(_HASH_LINE) else None
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """`result.json` of a finished run, else None."""
+    try:
+        return json.loads((run_dir / RESULT).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    except (OSError, ValueError):
+        return None
+
+
+def write_result(run_dir: Path, result: dict[str, Any]) -> None:
+    write_atomically(run_dir / RESULT, json.dumps(result, indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or none: a reader never finds half of it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def check_same_run(run_dir: Path, config_hash: str) -> None:
+    """Refuse to write over another configuration's run.
+
+    Raises:
+        UserError: the folder holds one.
+    """
+    found = read_config_hash(run_dir)
+    if found is not None and found != config_hash:
+        raise UserError(
+            f"{run_dir} holds a run of another configuration (see {CONFIG} there); nothing was changed.\n"
+            f"Give another hydra.run.dir; to go on from that run with new settings, add resume={run_dir}."
+        )
+
+
+def checkpoint_to_resume(resume: str | None, run_dir: Path, outputs: Path, config_hash: str) -> Path | None:
+    """Where training goes on.
+
+    Args:
+        resume: `auto`: this folder's own last checkpoint, if any; `last`: that of the newest unfinished run with the same
+            configuration; a checkpoint or a run's folder; None: nowhere.
+        run_dir: this run's folder.
+        outputs: where to look for `last`.
+        config_hash: of this run.
+
+    Raises:
+        UserError: the checkpoint asked for is not there.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        return run_dir / LAST if (run_dir / LAST).is_file() else None
+    if resume == "last":
+        return _newest_unfinished(outputs, config_hash) / LAST
+    path = Path(resume).expanduser()
+    for candidate in (path, path / LAST):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"resume={resume}: no checkpoint there. Give auto, last, a .ckpt file or a run's folder.")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and the git commit: what it takes to run this again."""
+    versions = {name: version(name) for name in _PACKAGES}
+    return {"versions": {"python": platform.python_version(), **versions}, "git_commit": _git_commit()}
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _newest_unfinished(outputs: Path, config_hash: str) -> Path:
+    runs = [
+        checkpoint.parent.parent
+        for checkpoint in outputs.glob(f"**/{LAST}")
+        if read_config_hash(checkpoint.parent.parent) == config_hash and read_result(checkpoint.parent.parent) is None
+    ]
+    if not runs:
+        raise UserError(f"resume=last: no unfinished run with this configuration under {outputs}.")
+    return max(runs, key=lambda run: (run / LAST).stat().st_mtime)
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that camlab runs from, `-dirty` if it has changes; None if it is not one."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

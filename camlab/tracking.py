@@ -1,0 +1,181 @@
+"""Where numbers and pictures go: W&B, TensorBoard, files. The only room that knows wandb, and it imports it lazily."""
+
+import csv
+import logging
+import netrc
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+log = logging.getLogger(__name__)
+
+IMAGES_PER_KEY = 108  # W&B drops the rest of a list
+_INIT_TIMEOUT, _FINISH_TIMEOUT = 30.0, 25.0  # seconds; a lost server must not hold a run up
+
+
+class WandbLogger(LightningWandbLogger):
+    """Lightning's logger for Weights & Biases, which never asks, blocks or ends a run.
+
+    Online where an API key is configured, offline otherwise; one line says which, and how to sync. Whatever fails
+    at W&B degrades to an offline run, and that failing to none: the numbers are in `metrics.csv` as well.
+
+    Args:
+        save_dir: `wandb/` is made in it.
+        mode: `online`, `offline`, `disabled`, or None to decide by `WANDB_MODE` and whether there is a key.
+        **options: of Lightning's WandbLogger and of `wandb.init`: project, entity, name, group, tags, notes, …
+    """
+
+    def __init__(self, save_dir: str, mode: str | None = None, **options: Any) -> None:
+        self._mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        self._why = "" if mode or "WANDB_MODE" in os.environ or self._mode == "online" else "no API key; "
+        self._broken = False
+        super().__init__(save_dir=save_dir, **options)
+        self._wandb_init.pop("anonymous")  # deprecated; W&B warns even of None
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._broken:
+            return DummyExperiment()
+        if self._experiment is None:
+            self._start()
+        return self._experiment or DummyExperiment()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._attempt(lambda: LightningWandbLogger.log_metrics(self, metrics, step))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        self._attempt(lambda: LightningWandbLogger.log_hyperparams(self, params))
+
+    @rank_zero_only
+    def log_pictures(self, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epoch: int) -> None:
+        """One list of images under `key`; a slider in the dashboard runs over epochs."""
+
+        def send() -> None:
+            import wandb
+
+            pairs = list(zip(pictures, captions, strict=True))[:IMAGES_PER_KEY]
+            images = [wandb.Image(picture, caption=caption, file_type="jpg") for picture, caption in pairs]
+            self.experiment.log({key: images, "epoch": epoch})
+
+        self._attempt(send)
+
+    @rank_zero_only
+    def finish(self) -> None:
+        """End the run at W&B; the time for it is bounded."""
+        if self._experiment is not None:
+            self._attempt(lambda: self._experiment.finish())
+            self._experiment = None
+            self._broken = True  # nothing may start another run
+
+    def _start(self) -> None:
+        try:
+            self._init(self._mode)
+        except Exception as error:
+            if self._mode != "online":
+                raise
+            log.warning("W&B: online failed (%s); going on offline.", _first_line(error))
+            self._init("offline")
+
+    def _init(self, mode: str) -> None:
+        import wandb
+
+        settings = wandb.Settings(init_timeout=_INIT_TIMEOUT, finish_timeout=_FINISH_TIMEOUT, silent=True)
+        self._wandb_init.update(mode=mode, settings=settings)
+        run = wandb.init(**self._wandb_init)
+        self._experiment = run
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        run.define_metric("epoch")
+        run.define_metric("heatmaps/*", step_metric="epoch")
+        if mode == "online":
+            log.info("W&B: online, %s", run.url)
+        elif mode == "offline":
+            folder = Path(run.dir).parent
+            log.info('W&B: offline (%ssync later with: wandb sync "%s")', self._why, folder)
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        if self._broken:
+            return
+        try:
+            action()
+        except Exception as error:
+            self._broken = True
+            log.warning("W&B: %s. Going on without it; the numbers are in metrics.csv.", _first_line(error))
+
+
+class MetricsCsv(CSVLogger):
+    """`metrics.csv` straight in a run's folder; a resumed run adds to it, where Lightning would start it anew."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(save_dir=str(run_dir), name="", version="", flush_logs_every_n_steps=1)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = _AppendingWriter(self.log_dir)
+        return self._experiment
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Left out: the run's folder has its `config.yaml`."""
+
+    def save(self) -> None:
+        self.experiment.save()
+
+
+class _AppendingWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        if Path(self.metrics_file_path).is_file():
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+
+def log_pictures(
+    loggers: Sequence[Logger], key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epoch: int
+) -> None:
+    """Send uint8 RGB pictures with captions to all trackers that can show them.
+
+    Args:
+        loggers: a Trainer's; those that keep numbers only are passed over.
+        key: e.g. `heatmaps/probe`.
+        pictures: H×W×3 each; place i of the list is the same subject in every epoch.
+        captions: one each.
+        epoch: epochs done, the x-axis.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_pictures(key, pictures, captions, epoch)
+        elif isinstance(logger, TensorBoardLogger):
+            for i, picture in enumerate(pictures):
+                logger.experiment.add_image(f"{key}/{i:02d}", picture, epoch, dataformats="HWC")
+
+
+def _has_key() -> bool:
+    """Whether W&B would find credentials without asking: in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    candidates = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
+    for path in (Path(c).expanduser() for c in candidates if c):
+        try:
+            if netrc.netrc(path).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

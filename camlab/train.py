@@ -1,0 +1,191 @@
+"""Train a CamNet: `python -m camlab.train arch=alexnet mode=finetune` (Hydra entry)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from camlab import cli, runs
+from camlab.config import config_hash
+from camlab.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from camlab.classifier import Classifier
+    from camlab.data import ImageData
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    cli.launch(train, "train")
+
+
+def train(config: DictConfig) -> float:
+    """Run one job in Hydra's folder for it.
+
+    Returns:
+        The objective of a sweep: the best validation accuracy, or the test accuracy where nothing is held out.
+    """
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    digest = config_hash(config)
+    if config.resume in (None, "auto"):
+        runs.check_same_run(run_dir, digest)
+        if (result := runs.read_result(run_dir)) is not None:
+            log.info("%s is finished: test/acc %.4f.", run_dir, result["metrics"]["test/acc"])
+            return float(result["objective"])
+    checkpoint = runs.checkpoint_to_resume(config.resume, run_dir, Path(config.paths.outputs), digest)
+    runs.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), digest)
+    return _Run(config, run_dir, digest).go(checkpoint)
+
+
+class _Run:
+    """Everything a job is made of, built from its configuration. Torch is imported from here on."""
+
+    def __init__(self, config: DictConfig, run_dir: Path, digest: str) -> None:
+        import lightning as L
+        from hydra.utils import instantiate
+
+        from camlab.classifier import Classifier
+        from camlab.devices import check_accelerator
+
+        self.config, self.run_dir, self.digest = config, run_dir, digest
+        self.began = time.perf_counter()
+        check_accelerator(config.trainer.accelerator)
+        L.seed_everything(config.seed, workers=True, verbose=False)
+        self.data: ImageData = instantiate(config.data)
+        self.data.setup()
+        num_classes = config.arch.num_classes or len(self.data.class_names)
+        self.classifier: Classifier = Classifier(
+            network=instantiate(config.arch, num_classes=num_classes),
+            optimizer=instantiate(config.optimizer, _convert_="all"),
+            scheduler=instantiate(config.scheduler, _convert_="all"),
+        )
+        self.loggers = self._loggers()
+        self.trainer: L.Trainer = instantiate(
+            config.trainer,
+            _convert_="all",
+            callbacks=self._callbacks(),
+            logger=self.loggers,
+            default_root_dir=str(run_dir),
+            enable_progress_bar=sys.stdout.isatty(),
+        )
+
+    def go(self, checkpoint: Path | None) -> float:
+        """Fit, test once, write `result.json`; a run cut short by a signal is left resumable."""
+        try:
+            self._describe(checkpoint)
+            self._fit(checkpoint)
+            metrics, tested = self._test()
+            return self._finish(metrics, tested)
+        finally:
+            for logger in self.loggers:
+                getattr(logger, "finish", lambda: None)()
+
+    def _fit(self, checkpoint: Path | None) -> None:
+        try:
+            self.trainer.fit(self.classifier, datamodule=self.data, ckpt_path=checkpoint and str(checkpoint))
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            pass
+        if self.trainer.interrupted or self.trainer.received_sigterm:
+            number = 15 if self.trainer.received_sigterm else 2
+            raise cli.Interrupted(
+                number, f"Interrupted. To go on: the same command with hydra.run.dir={self.run_dir} (resume=auto)"
+            )
+
+    def _test(self) -> tuple[dict[str, float], str]:
+        """Metrics of the chosen weights, the best or (with nothing held out) the last, and which they were."""
+        fitted = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
+        best = self.run_dir / runs.BEST
+        chosen = str(best) if self.data.val_size and best.is_file() else None
+        self.trainer.test(self.classifier, datamodule=self.data, ckpt_path=chosen, weights_only=True, verbose=False)
+        tested = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
+        return {**fitted, **tested}, "best" if chosen else "last"
+
+    def _finish(self, metrics: dict[str, float], tested: str) -> float:
+        from camlab.devices import device_name
+
+        best = next((c.best_model_score for c in self.trainer.checkpoint_callbacks if c.monitor), None)  # type: ignore[attr-defined]
+        if best is not None:
+            metrics["val/best_acc"] = float(best)
+        metrics.pop("epoch", None)
+        objective = metrics["test/acc"] if best is None else float(best)
+        if self.trainer.is_global_zero:
+            runs.write_result(
+                self.run_dir,
+                {
+                    "metrics": metrics,
+                    "tested_checkpoint": tested,
+                    "objective": objective,
+                    "epochs": self.trainer.current_epoch,
+                    "wall_time_s": round(time.perf_counter() - self.began, 2),
+                    "finished": runs.utc_now(),
+                    "device": device_name(self.trainer.strategy.root_device),
+                    "seed": self.config.seed,
+                    "config_hash": self.digest,
+                    "data_fingerprint": self.data.fingerprint(),
+                    **runs.provenance(),
+                },
+            )
+            _report(metrics, tested, self.run_dir)
+        return objective
+
+    def _callbacks(self) -> list[Any]:
+        from hydra.utils import instantiate
+        from lightning.pytorch.callbacks import RichProgressBar
+
+        from camlab.callbacks import PlainProgress, TimeEstimate
+        from camlab.callbacks.checkpoints import checkpoints
+
+        chosen = [instantiate(node, _convert_="all") for node in (self.config.callbacks or {}).values() if node]
+        progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
+        advice = "mode=frozen trains the head only; data=shapes is small; trainer.max_epochs=10 is a first look."
+        return [*chosen, progress, TimeEstimate(advice=advice), *checkpoints(self.run_dir, self.data.val_size > 0)]
+
+    def _loggers(self) -> list[Any]:
+        from hydra.utils import instantiate
+
+        from camlab.tracking import MetricsCsv
+
+        nodes = [node for node in (self.config.logger or {}).values() if node]
+        try:
+            chosen = [instantiate(node, _convert_="all", save_dir=str(self.run_dir)) for node in nodes]
+        except Exception as error:
+            if "tensorboard" in str(error):
+                raise UserError('logger=tensorboard: not installed; pip install "camlab[tensorboard]".') from error
+            raise
+        return [*chosen, MetricsCsv(self.run_dir)]
+
+    def _describe(self, checkpoint: Path | None) -> None:
+        """Tell the trackers what this run is, and the user where it goes."""
+        plain = OmegaConf.to_container(self.config, resolve=True)
+        assert isinstance(plain, dict)
+        about = {**plain, "config_hash": self.digest, "run_dir": str(self.run_dir), **runs.provenance()}
+        for logger in self.loggers:
+            logger.log_hyperparams({str(key): value for key, value in about.items()})
+        log.info("Run folder: %s", self.run_dir)
+        if checkpoint is not None:
+            log.info("Going on from %s", checkpoint)
+
+
+def _report(metrics: dict[str, float], tested: str, run_dir: Path) -> None:
+    log.info("Test accuracy %.2f %% (%s checkpoint).", 100 * metrics["test/acc"], tested)
+    if "test/pointing_game" in metrics:
+        log.info(
+            "Pointing game %.1f %% (a random point scores %.1f %%, the image's centre %.1f %%).",
+            *(100 * metrics[f"test/pointing_game{kind}"] for kind in ("", "_random", "_center")),
+        )
+    log.info("Results: %s", run_dir / runs.RESULT)
+    if sheets := sorted(run_dir.glob("heatmaps/*/sheet.png")):
+        log.info("Heatmaps: open %s", sheets[-1])
+
+
+if __name__ == "__main__":
+    main()
