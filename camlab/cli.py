@@ -1,7 +1,7 @@
 """The outermost layer of every command: quoting of paths, Hydra, and what becomes of errors.
 
-Exit codes: 0 done; 2 the user's mistake, in one or two lines with the way out; 130 and 143 interrupted, resumable;
-1 anything else, with the traceback.
+Exit codes: 0 done; 2 the user's mistake, in one or two lines with the way out; 130 and 143 interrupted,
+resumable; 1 anything else, with the traceback.
 """
 
 import difflib
@@ -11,23 +11,32 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from camlab.config import check
+from camlab.config import check, did_you_mean, known_settings, no_such_setting
 from camlab.errors import UserError
 
 PATH_KEYS = frozenset(
     "checkpoint resume arch.weights data.root callbacks.heatmaps.images paths.data paths.outputs hydra.run.dir hydra.sweep.dir".split()
 )
+
+log = logging.getLogger(__name__)
 
 
 class Interrupted(BaseException):
@@ -38,10 +47,11 @@ class Interrupted(BaseException):
         self.signal_number = signal_number
 
 
-def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Sequence[str] | None = None) -> None:
+def launch(
+    task: Callable[[DictConfig], Any], config_name: str, arguments: Sequence[str] | None = None
+) -> None:
     """Compose a configuration from the command line, run the task with it, end with the right exit code."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises what it would print and exit 1 for
-    sys.argv[1:] = [quote_path(a) for a in (sys.argv[1:] if arguments is None else arguments)]
     failure: list[Exception] = []
 
     def job(config: DictConfig) -> Any:
@@ -51,12 +61,14 @@ def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Seque
             return task(config)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
+                log.error("This job failed: %s", explain_mistake(error) or repr(error))
                 raise  # the sweep goes on with the next job and raises this at its end
             failure.append(error)
             return None
 
     job.__module__, job.__qualname__ = task.__module__, task.__qualname__
     try:
+        sys.argv[1:] = read_arguments(sys.argv[1:] if arguments is None else arguments)
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
         if failure:
             raise failure[0]
@@ -79,80 +91,177 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
-def quote_path(argument: str) -> str:
-    """Quote the value of `key=path` arguments, so that Hydra's grammar takes any character in a path."""
-    key, equals, value = argument.partition("=")
-    if not equals or key.lstrip("+") not in PATH_KEYS or not value or value[0] in "'\"" or "${" in value:
+def read_arguments(arguments: Sequence[str]) -> list[str]:
+    """The command line for Hydra: paths quoted, flags last.
+
+    Raises:
+        UserError: something that no configuration is needed to refuse, told better than Hydra's parsers would.
+    """
+    flags, unknown = get_args_parser().parse_known_intermixed_args(list(arguments))
+    if unknown:
+        name = unknown[0].lstrip("-").partition("=")[0]
+        raise UserError(
+            f"{unknown[0]}: no such flag. Settings are given without dashes: {name}=VALUE (--help lists them)."
+        )
+    sweep = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
+    for override in flags.overrides:
+        key, equals, value = override.partition("=")
+        if not key or not (equals or key.startswith("~")):
+            raise UserError(
+                f"{override}: not understood. Settings are given as key=value, without spaces around the =."
+            )
+        if re.fullmatch(r"null|true|false|[-+.\d]*", value, re.I) and (options := _options(key)):
+            raise UserError(
+                f"{override}: there is no such option. Choose one of {', '.join(options)}, or leave it out."
+            )
+    others = list(arguments)
+    for override in flags.overrides:
+        others.remove(override)
+    return [
+        *(quote_path(override, sweep) for override in flags.overrides),
+        *others,
+    ]  # Hydra takes no -m in between
+
+
+def quote_path(argument: str, sweep: bool = False) -> str:
+    """Quote the value of `key=path` arguments, so that Hydra's grammar takes any character in a path.
+
+    Args:
+        argument: of the command line.
+        sweep: commas separate paths, unless the whole is one.
+    """
+    key, _, value = argument.partition("=")
+    if key.lstrip("+") not in PATH_KEYS or value in ("", "null", "???") or value[0] in "'\"" or "${" in value:
         return argument
-    if value in ("null", "???"):
-        return argument
-    path = os.path.expanduser(value)
-    if not re.search(r"[^\w./-]", path, re.ASCII) or ("," in path and not Path(path).exists()):
-        return f"{key}={path}"  # nothing to quote, or the values of a sweep
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", path)
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f"{key}='{escaped}'"
+    if not sweep or "," not in value or Path(value).expanduser().exists():
+        return f"{key}={quote(os.path.expanduser(value))}"
+    if re.match(r"\w+\(|[\[{]", value) or re.search(r",['\"]", value):
+        return argument  # a function or a list of Hydra's, or quoted by hand
+    return f"{key}={','.join(quote(os.path.expanduser(path)) if path != 'null' else path for path in value.split(','))}"
+
+
+def quote(text: str) -> str:
+    """Text that Hydra's grammar reads as itself."""
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def explain_mistake(error: BaseException) -> str | None:
     """One or two lines for an error that the user can mend; None for any other."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
     for link in chain:
-        if isinstance(link, UserError) or type(link).__name__ == "MisconfigurationException":
+        if isinstance(link, UserError):
             return str(link)
+        if type(link).__name__ == "MisconfigurationException":  # of Lightning
+            return _first_line(link)
         if isinstance(link, MissingConfigException):
             return _missing_option(link)
+        if isinstance(link, InstantiationException):
+            return _instantiation(link)
     if isinstance(error, OSError) and _is_output_trouble(error):
         return f"{error.filename}: {error.strerror}. Give another place for the output: hydra.run.dir=FOLDER."
-    if isinstance(error, (HydraException, OmegaConfBaseException)) and not _came_from_a_call(chain):
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(chain)
     return None
 
 
 def _missing_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file or "").rpartition("/")
-    if not error.options or not group:
-        return str(error).strip().splitlines()[0]
-    options = [o for o in error.options if o != option]
-    near = difflib.get_close_matches(option, options, n=1)
-    hint = f" Did you mean {group}={near[0]}?" if near else ""
-    return f"{group}={option}: there is no such option.{hint} Choose one of {', '.join(options)}."
+    options = [o for o in error.options or _options(group) if o != option]
+    if not options:
+        return _first_line(error)
+    hint = did_you_mean(option, options, f"{group}=")
+    return f"{group}={option}: there is no such option. {hint}Choose one of {', '.join(options)}."
+
+
+def _options(group: str) -> list[str]:
+    """The options of a group of camlab's own; none for anything else."""
+    return (
+        sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+        if re.fullmatch(r"\w+", group)
+        else []
+    )
+
+
+def _instantiation(error: InstantiationException) -> str | None:
+    """A class that is not there, or an argument that Lightning's or torch's refuses; other calls that fail are bugs."""
+    place = re.search(r"full_key: (\S+)", str(error))
+    prefix = f"{place[1]}: " if place else ""
+    if "Error locating target" in str(error):
+        return f"{prefix}{_first_line(error)}"
+    cause = error.__cause__
+    if re.match(r"Error in call to target '(lightning|torch)\b", str(error)) and isinstance(
+        cause, (TypeError, ValueError, ImportError)
+    ):
+        return f"{prefix}{_first_line(cause)}"
+    return None
 
 
 def _composition(chain: list[BaseException]) -> str:
-    root = chain[-1]
+    first, root = chain[0], chain[-1]
+    if isinstance(first, OverrideParseException):
+        return f"{first.override}: not understood. Settings are given as key=value; quote a value with special characters: \"key='value'\"."
     if isinstance(root, OmegaConfBaseException) and root.full_key and "not in struct" in str(root):
-        parent, _, key = root.full_key.rpartition(".")
-        known = [str(k) for k in root.parent_node] if isinstance(root.parent_node, DictConfig) else []
-        near = difflib.get_close_matches(key, known, n=1)
-        prefix = f"{parent}." if parent else ""
-        hint = f" Did you mean {prefix}{near[0]}?" if near else f" Known are {', '.join(known)}." if known else ""
-        return f"{root.full_key}: no such setting.{hint}"
-    lines = [line.strip() for line in str(chain[0]).splitlines() if line.strip()]
-    return " ".join(lines[:2])
+        return _unknown_setting(root.full_key, root.parent_node)
+    message = " ".join(str(first).split())
+    if several := re.match(r"Ambiguous value for argument '(.*?)'", message):
+        return f"{several[1]}: several values are a sweep, which needs -m; a list is written [a,b]."
+    if strange := re.match(r"Could not override '(\w+)'. No match", message):
+        return f"{strange[1]}: no such choice here (--help lists them)."
+    return message
+
+
+def _unknown_setting(full_key: str, section: Any) -> str:
+    path, dot, key = full_key.rpartition(".")
+    if not isinstance(section, DictConfig) or not section:
+        return f"{full_key}: no such setting. --help lists them."
+    known = known_settings(section.get("_target_")) or [k for k in map(str, section) if k != "hydra"]
+    if key in known:
+        return f"{full_key}: not set by default; add it with a plus: +{full_key}=VALUE."
+    if not difflib.get_close_matches(
+        key, known
+    ):  # perhaps it stands in another section: lr, batch_size, epochs
+        root: Any = section._get_root()
+        places = {name.rpartition(".")[2]: name for name in _settings(root)}
+        if near := difflib.get_close_matches(key, places, n=1):
+            return f"{full_key}: no such setting. Did you mean {places[near[0]]}?"
+    return no_such_setting(path + dot, key, known)
+
+
+def _settings(node: DictConfig, path: str = "") -> Iterator[str]:
+    """Dotted names of all settings but Hydra's."""
+    for key in map(str, node):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and key != "hydra":
+            yield from _settings(child, f"{path}{key}.")
+        elif key != "hydra" and key[0] != "_":
+            yield f"{path}{key}"
 
 
 def _is_output_trouble(error: OSError) -> bool:
-    """Hydra could not make or write the run's folder (nothing else of ours runs before that)."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return error.filename is not None and any(f.name in ("run_job", "launch", "configure_log") for f in frames)
-
-
-def _came_from_a_call(chain: list[BaseException]) -> bool:
-    return type(chain[0]).__name__ == "InstantiationException"
+    """Hydra could not make or write the run's folder: it happened before any job began."""
+    return error.filename is not None and not any(
+        f.name == "job" for f in traceback.extract_tb(error.__traceback__)
+    )
 
 
 def _quiet_libraries() -> None:
     """Silence what says nothing to a user: hardware lists, advertisements, a deprecation within Lightning."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (r".*isinstance\(treespec, LeafSpec\)", r"The number of training batches .* is smaller than the log"):
+    for message in (
+        r".*isinstance\(treespec, LeafSpec\)",
+        r"Checkpoint directory .* exists and is not empty",  # it does when a run is resumed
+        r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen backbone is
+        r"The number of training batches .* is smaller than the log",
+    ):
         warnings.filterwarnings("ignore", message=message)
 
 
 def _end(message: str, code: int) -> None:
     print(message, file=sys.stderr)
     sys.exit(code)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

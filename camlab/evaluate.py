@@ -42,7 +42,9 @@ def evaluate(config: DictConfig) -> float:
     out = Path(HydraConfig.get().runtime.output_dir)
     trained = load_network(Path(config.checkpoint).expanduser())
     data = instantiate(config.data)
-    data.preprocess = trained.preprocess  # pictures are prepared as in training, whatever the data section says
+    data.preprocess = (
+        trained.preprocess
+    )  # pictures are prepared as in training, whatever the data section says
     trainer_options = OmegaConf.to_container(config.trainer, resolve=True)
     report = evaluation.evaluate(trained, data, config.split, trainer_options, str(out))
     evaluation.write_report(out, report)
@@ -67,10 +69,24 @@ def with_data_of_run(arguments: list[str]) -> list[str]:
         data: dict[str, Any] = dict(OmegaConf.to_container(OmegaConf.load(config_file).data))  # type: ignore[arg-type]
     except Exception as error:
         raise UserError(f"{config_file}: damaged; say which data to evaluate on with data=….") from error
-    name = data.pop("name")
+    option = _option_of(config_file.parent) or data["name"]
     data.pop("_target_")
-    settings = [f"data.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in data.items()]
-    return [f"data={name}", *settings, *arguments]
+    settings = [f"++data.{key}={_written(value)}" for key, value in data.items()]
+    return [f"data={option}", *settings, *arguments]
+
+
+def _option_of(run_dir: Path) -> str | None:
+    """The option of the group `data` that a run was started with; its name is the user's to change."""
+    try:
+        hydra = OmegaConf.load(run_dir / ".hydra" / "hydra.yaml")
+    except (OSError, ValueError):
+        return None
+    return OmegaConf.select(hydra, "hydra.runtime.choices.data")  # type: ignore[no-any-return]
+
+
+def _written(value: Any) -> str:
+    """A value as Hydra's grammar reads it."""
+    return cli.quote(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _config_of(checkpoint: Path) -> Path | None:

@@ -65,6 +65,7 @@ class CamNet(nn.Module):
         self.fc = nn.Linear(cam_channels, num_classes)
         self.frozen = frozen
         self.backbone.requires_grad_(not frozen)
+        self.train()
 
     def train(self, mode: bool = True) -> "CamNet":
         super().train(mode)

@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+INSTALLED := .venv/installed
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## set up .venv with pinned versions (what needs it does it by itself)
+
+$(INSTALLED): pyproject.toml requirements.txt scripts/bootstrap.sh
+	@sh scripts/bootstrap.sh
+
+demo: $(INSTALLED) ## train on embedded data and draw heatmaps: 3 minutes on 2 cores, no account
+	$(PY) -m camlab.train experiment=demo
+
+check: $(INSTALLED) ## formatting, lint, types, import contracts
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+format: $(INSTALLED) ## format, and mend what the linter can
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+test: $(INSTALLED) ## the tests, but for the slow ones
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(INSTALLED) ## the slow tests: the demo, the wheel
+	$(PY) -m pytest -m slow
+
+lock: ## pin the requirements anew (needs uv); UPGRADE=1 takes newer versions
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade) --output-file requirements.txt
+
+clean: ## remove caches and build results; .venv, data and outputs stay
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help install demo check format test test-slow lock clean

@@ -1,0 +1,359 @@
+"""Configurations: every option composes and builds, the schemas tell the truth, nonsense is refused with the fix."""
+
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import wandb
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, instantiate
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.strategies import StrategyRegistry
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.tensorboard import SummaryWriter
+
+from camlab import cli, config, models
+from camlab.data import ImageData
+from camlab.errors import UserError
+
+OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in cli.conf_dir().glob("*/*.yaml"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra() -> Iterator[None]:
+    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str, entry: str = "train") -> DictConfig:
+    return compose(entry, list(overrides))
+
+
+def checked(*overrides: str, entry: str = "train") -> DictConfig:
+    found = composed(*overrides, entry=entry)
+    config.check(found, entry)
+    return found
+
+
+def refusal(*overrides: str, entry: str = "train") -> str:
+    """What a user reads of a configuration that is refused, by Hydra or by `check`."""
+    with pytest.raises(Exception) as refused:  # noqa: PT011  Hydra raises several kinds
+        checked(*overrides, entry=entry)
+    told = cli.explain_mistake(refused.value)
+    assert told is not None
+    assert len(told.splitlines()) <= 2
+    return told
+
+
+# ---- every option
+
+
+def test_all_groups_are_there():
+    groups = {option.partition("=")[0] for option in OPTIONS}
+    assert groups == {"arch", "mode", "data", "trainer", "logger", "callbacks", "experiment", "debug"}
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, "logger=[wandb,tensorboard]", "logger=[wandb,csv]"])
+def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    node = checked(option, "arch.weights=null", *(["data.root=."] if option == "data=folder" else []))
+    with torch.device("meta"):  # shapes without the time to draw weights
+        network = instantiate(node.arch, num_classes=10)
+    data_class = get_class(node.data._target_)
+    assert issubclass(data_class, ImageData)
+    options = {key: value for key, value in node.data.items() if key != "_target_"}
+    assert isinstance(data_class(**OmegaConf.to_container(OmegaConf.create(options))), ImageData)
+    optimizer = instantiate(node.optimizer, _convert_="all")(network.parameters())
+    assert optimizer.param_groups[0]["lr"] == node.optimizer.lr
+    if node.scheduler is not None:
+        assert instantiate(node.scheduler, _convert_="all")(optimizer).T_max == node.trainer.max_epochs
+    callbacks = [instantiate(child, _convert_="all") for child in node.callbacks.values()]
+    loggers = [
+        instantiate(child, _convert_="all", save_dir=str(tmp_path)) for child in (node.logger or {}).values()
+    ]
+    quiet = {"enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = instantiate(
+        node.trainer,
+        _convert_="all",
+        accelerator="cpu",
+        devices=1,
+        callbacks=callbacks,
+        logger=loggers,
+        **quiet,
+    )
+    assert trainer.max_epochs == node.trainer.max_epochs
+    assert not list(tmp_path.iterdir()), "building writes nothing"
+
+
+def test_several_loggers_at_once():
+    assert set(checked("logger=[wandb,tensorboard]").logger) == {"wandb", "tensorboard"}
+    assert set(checked("logger=[wandb,csv]").logger) == {"wandb"}  # metrics.csv is always written
+    assert not checked("logger=csv").get("logger")
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith(("data=", "trainer="))])
+def test_evaluation_composes(option, tmp_path):
+    (tmp_path / "a.ckpt").touch()
+    checked(
+        option,
+        f"checkpoint={tmp_path}/a.ckpt",
+        "data.root=." if "folder" in option else "seed=0",
+        entry="evaluate",
+    )
+
+
+# ---- what a mode and an experiment bring
+
+
+def test_a_mode_brings_lr_and_epochs_and_the_command_line_wins():
+    for mode, lr in (("frozen", 1e-3), ("finetune", 1e-4)):
+        found = checked(f"mode={mode}")
+        assert (found.optimizer.lr, found.trainer.max_epochs, found.arch.frozen) == (
+            lr,
+            150,
+            mode == "frozen",
+        )
+        found = checked(f"mode={mode}", "optimizer.lr=0.5", "trainer.max_epochs=2")
+        assert (found.optimizer.lr, found.trainer.max_epochs) == (0.5, 2)
+
+
+def test_table1_keeps_the_mode_and_trains_on_everything():
+    frozen, finetune = (
+        checked("experiment=table1", "mode=frozen"),
+        checked("mode=finetune", "experiment=table1"),
+    )
+    assert (frozen.optimizer.lr, finetune.optimizer.lr) == (1e-3, 1e-4)
+    assert (frozen.data.val_size, frozen.test_each_epoch, frozen.data.test_each_epoch) == (0, True, True)
+
+
+# ---- the schemas against what they describe
+
+
+def parameters(function: Any) -> set[str]:
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    found = inspect.signature(function).parameters.values()
+    return {p.name for p in found if p.kind not in kinds} - {"self", "params"}
+
+
+@pytest.mark.parametrize(("target", "schema"), config.SCHEMAS.items())
+def test_schemas_name_the_arguments_of_what_they_describe(target, schema):
+    described = parameters(get_class(target).__init__)
+    if issubclass(get_class(target), ImageData):
+        described |= parameters(ImageData.__init__)
+    if schema is config.Wandb:
+        described |= parameters(WandbLogger.__init__) | parameters(wandb.init)
+        described -= {"save_dir"}  # the run's folder
+    if schema is config.TensorBoard:
+        described |= parameters(TensorBoardLogger.__init__) | parameters(SummaryWriter.__init__)
+        described -= {"save_dir", "log_dir"}
+    assert {field.name for field in dataclasses.fields(schema)} == described
+
+
+def test_every_target_in_conf_has_a_schema():
+    without = {"camlab.config.CheckBeforeRun", "torch.optim.lr_scheduler.CosineAnnealingLR"}
+    text = "\n".join(file.read_text() for file in cli.conf_dir().rglob("*.yaml"))
+    targets = {
+        line.split("_target_:")[1].split()[0]
+        for line in text.splitlines()
+        if line.strip().startswith("_target_:")
+    }
+    assert targets - set(config.SCHEMAS) <= without
+
+
+def test_defaults_agree_with_the_constructors():
+    for target, schema in config.SCHEMAS.items():
+        real = inspect.signature(get_class(target).__init__).parameters
+        for field in dataclasses.fields(schema):
+            if (
+                target == "lightning.Trainer"
+                or field.name not in real
+                or field.default in (None, dataclasses.MISSING)
+            ):
+                continue
+            if field.default != "???" and target != "torch.optim.AdamW":
+                assert real[field.name].default in (field.default, None, inspect.Parameter.empty), (
+                    target,
+                    field.name,
+                )
+
+
+def test_stored_words_are_those_of_the_libraries():
+    assert config.BACKBONES == models.cam_net.BACKBONES
+    assert set(config.STRATEGIES) - {"auto"} <= set(StrategyRegistry.available_strategies())
+    from lightning.fabric.connector import (
+        _PRECISION_INPUT_INT,
+        _PRECISION_INPUT_STR,
+        _PRECISION_INPUT_STR_ALIAS,
+    )
+
+    words = [
+        w
+        for kind in (_PRECISION_INPUT_INT, _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS)
+        for w in kind.__args__
+    ]
+    assert set(config.PRECISIONS) == {str(word) for word in words}
+
+
+def test_known_settings_are_none_for_a_class_of_the_users_own():
+    assert "lr" in config.known_settings("torch.optim.Adam")
+    assert config.known_settings("my.Class") == config.known_settings(None) == []
+
+
+# ---- what is refused, and what is said
+
+REFUSED = {
+    "optimizer.lr=abc": "optimizer.lr=abc: must be a number.",
+    "optimizer.lr=-1": "optimizer.lr=-1: must be greater than 0.",
+    "optimizer.lr=0": "optimizer.lr=0: must be greater than 0.",
+    "optimizer.lr=nan": "optimizer.lr=nan: must be a finite number.",
+    "optimizer.lr=inf": "optimizer.lr=inf: must be a finite number.",
+    "optimizer.lr=true": "optimizer.lr=true: must be a number.",
+    "optimizer.lr=null": "optimizer.lr=null: must be a number.",
+    "optimizer.lrr=1": "Did you mean optimizer.lr?",
+    "+optimizer.lrr=1": "Did you mean optimizer.lr?",
+    "optimizer=null": "optimizer=null: nothing to build",
+    "optimizer=sgd": "optimizer=sgd: nothing to build",
+    "~optimizer": "optimizer is needed",
+    "~optimizer.lr": "optimizer.lr is needed",
+    "+optimizer.betas=[0.9]": "optimizer.betas=[0.9]: needs 2 numbers.",
+    "+optimizer.betas=[0.9,1]": "must be less than 1.",
+    "scheduler=cosine": "scheduler=cosine: nothing to build; give it whole, with scheduler._target_=CLASS.",
+    "trainer.max_epochs=0": "trainer.max_epochs=0: must be at least 1.",
+    "trainer.max_epochs=1.5": "must be a whole number.",
+    "+trainer.max_epocs=3": "Did you mean trainer.max_epochs?",
+    "trainer.max_epocs=3": "Did you mean trainer.max_epochs?",
+    "trainer.precision=17": "Choose one of 32-true",
+    "trainer.precision=bf16-mixd": "Did you mean bf16-mixed?",
+    "trainer.accelerator=gppu": "Did you mean gpu?",
+    "trainer.gradient_clip_val=-1": "must be at least 0.",
+    "trainer.strategy=ddp": "add it with a plus: +trainer.strategy=VALUE",
+    "+trainer.strategy=dpp": "Did you mean ddp?",
+    "+trainer.logger=false": "choose with logger=",
+    "+trainer.default_root_dir=x": "give hydra.run.dir=",
+    "+data.batchsize=3": "Did you mean data.batch_size?",
+    "data.batch_size=0": "must be at least 1.",
+    "data.batch_size=abc": "must be a whole number.",
+    "data.flip=2": "data.flip=2: must be at most 1.",
+    "data.image_size=16": "must be at least 32.",
+    "data.val_size=0.1": "must be a whole number.",
+    "data.mean=0.5": "must be a list of numbers such as [0.5,0.5,0.5]",
+    "data.mean=[0.5]": "needs 3 numbers",
+    "data.std=[0.5,0.5,0]": "must be greater than 0",
+    "data.placement=gpu": "Choose one of auto, device, host.",
+    "data=folder": "data.root is needed: give data.root=",
+    "data=cifar": "Did you mean data=cifar10?",
+    "arch=alexnt": "Did you mean arch=alexnet? Choose one of alexnet, vgg13.",
+    "arch.backbone=resnet50": "Choose one of alexnet, vgg11",
+    "arch.cam_relu=3": "must be true or false",
+    "arch.cam_relu=off": "must be true or false",  # text, and text is true
+    "arch.num_classes=1": "must be at least 2",
+    "arch.weights=imagnet": "Give imagenet, a weights file, or null for none.",
+    "arch.weights=nowhere.pth": "no such file. Give imagenet, a weights file, or null for none.",
+    "arch.weights=3": "must be text or null",
+    "~arch.backbone": "arch.backbone",
+    "+foo=1": "foo: no such setting. Known are",
+    "foo=1": "foo: no such setting. Known are",
+    "lr=1": "Did you mean optimizer.lr?",
+    "epochs=1": "Did you mean trainer.max_epochs?",
+    "batch_size=1": "Did you mean data.batch_size?",
+    "scheduler.T_max=1": "scheduler.T_max: no such setting.",
+    "seed=-1": "seed=-1: must be at least 0.",
+    "seed=4294967296": "must be at most 4294967295.",
+    "seed=abc": "seed=abc: must be a whole number.",
+    "seed=null": "seed=null: must be a whole number.",
+    "seed=${nowhere}": "Interpolation key 'nowhere' not found",
+    "test_each_epoch=3": "must be true or false.",
+    "resume=3": "resume=3: must be text or null.",
+    "resume=nowhere": "Give auto, last, a .ckpt file or a run's folder.",
+    "run_name=null": "run_name=null: must be text.",
+    "paths.outputs=null": "paths.outputs=null: must be text.",
+    "paths=3": "paths",
+    "callbacks.heatmap=null": "Did you mean callbacks.heatmaps?",
+    "callbacks.heatmaps.alpha=2": "must be at most 1.",
+    "callbacks.heatmaps.normalization=none": "Choose one of per_image, shared, raw.",
+    "+callbacks.mine=3": "callbacks.mine=3: nothing to build",
+    "+logger.wandb.proj=x": "Did you mean logger.wandb.project?",
+    "logger.wandb.mode=off": "Choose one of online, offline, disabled",
+    "logger=wandbb": "Did you mean logger=wandb?",
+    "logger=[wandbb,csv]": "Did you mean logger=wandb?",
+    "arch=alexnet,vgg13": "which needs -m",
+    "seed": "seed: not understood",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "said"), REFUSED.items(), ids=list(REFUSED))
+def test_nonsense_is_refused_with_key_and_fix(override, said):
+    told = refusal(override)
+    assert said in told
+    assert override.lstrip("+~").partition("=")[0].rpartition(".")[2] in told, "the key is named"
+
+
+def test_evaluation_refuses_too():
+    assert refusal(entry="evaluate") == "checkpoint is needed: give checkpoint=…"
+    assert "no such file or folder" in refusal("checkpoint=nowhere", entry="evaluate")
+    assert "Choose one of train, val, test." in refusal("checkpoint=.", "split=tst", entry="evaluate")
+    assert refusal("checkpoint=.", "spilt=val", entry="evaluate").endswith("Did you mean split?")
+    assert "no such choice here" in refusal("checkpoint=.", "arch=alexnet", entry="evaluate")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["callbacks.heatmaps=null", "+trainer.strategy=ddp", "trainer.precision=16", "+optimizer.betas=[0.8,0.9]", "resume=null",
+     "resume=.", "optimizer._target_=torch.optim.AdamW", "+logger.wandb.save_code=true", "arch.num_classes=5",
+     "trainer.limit_train_batches=0.5", "+callbacks.mine._target_=lightning.pytorch.callbacks.LearningRateMonitor"],
+)  # fmt: skip
+def test_sense_is_accepted(override):
+    checked(override)
+
+
+def test_a_section_of_the_users_own_is_left_to_it():
+    checked("optimizer={_target_: my.Optimizer, strange: -1}", "+scheduler={_target_: my.Schedule}")
+
+
+def test_a_class_that_is_not_there_is_told(tmp_path):
+    for override in ("optimizer._target_=torch.optim.Adamm", "optimizer._target_=nowhere.Adam"):
+        node = checked(override)
+        with pytest.raises(Exception, match="locating") as raised:  # noqa: PT011
+            instantiate(node.optimizer)
+        assert "optimizer: Error locating target" in (cli.explain_mistake(raised.value) or "")
+
+
+def test_what_the_trainer_refuses_is_told_and_a_bug_is_not():
+    node = checked("trainer.devices=abc", "trainer.accelerator=cpu")
+    with pytest.raises(Exception, match="devices") as raised:  # noqa: PT011
+        instantiate(node.trainer)
+    assert "should be an int > 0" in (cli.explain_mistake(raised.value) or "")
+    with pytest.raises(Exception, match="float") as raised:  # noqa: PT011
+        instantiate({"_target_": "camlab.data.Preprocess.from_dict", "values": 0.5})
+    assert cli.explain_mistake(raised.value) is None
+
+
+# ---- the hash
+
+
+def test_the_hash_tells_outcomes_apart_and_nothing_else():
+    plain = config.config_hash(composed())
+    assert len(plain) == 16
+    for same in ("paths.outputs=x", "paths.data=x", "data.root=x", "logger=csv", "callbacks.heatmaps=null", "resume=null",
+                 "run_name=x", "data.placement=host", "data.num_workers=2", "logger.wandb.project=x"):  # fmt: skip
+        assert config.config_hash(composed(same)) == plain, same
+    others = [
+        "optimizer.lr=0.1",
+        "seed=1",
+        "mode=frozen",
+        "arch=vgg13",
+        "data=shapes",
+        "data.batch_size=64",
+        "trainer.max_epochs=3",
+    ]
+    assert len({plain, *(config.config_hash(composed(other)) for other in others)}) == len(others) + 1
+
+
+def test_the_hash_survives_writing_and_reading():
+    found = composed()
+    assert config.config_hash(OmegaConf.create(OmegaConf.to_yaml(found, resolve=True))) == config.config_hash(
+        found
+    )

@@ -1,0 +1,176 @@
+"""Real networks through a real Trainer: both modes, what is logged, what stays as it was, what a resumed run sees."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from conftest import Coloured
+
+from camlab.callbacks.checkpoints import checkpoints
+from camlab.checkpoint import load_network
+from camlab.classifier import Classifier
+from camlab.errors import UserError
+from camlab.models import CamNet
+from camlab.tracking import MetricsCsv
+
+
+def classifier(backbone: str = "alexnet", mode: str = "finetune", lr: float = 1e-3, **options: Any) -> Classifier:
+    torch.manual_seed(0)
+    network = CamNet(backbone, num_classes=4, frozen=mode == "frozen", **options)
+    return Classifier(network, functools.partial(torch.optim.Adam, lr=lr))
+
+
+def trainer(folder: Path, **options: Any) -> L.Trainer:
+    defaults: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_epochs": 1,
+        "logger": False,
+        "enable_checkpointing": "callbacks" in options,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "default_root_dir": str(folder),
+    }
+    return L.Trainer(**{**defaults, **options})
+
+
+def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg13"])
+def test_each_arch_and_mode_trains(tmp_path, backbone, mode):
+    module, data = classifier(backbone, mode), Coloured(n_train=48, val_size=8, n_test=8)
+    run = trainer(tmp_path)
+    run.fit(module, datamodule=data)
+    fitted = dict(run.callback_metrics)
+    run.test(module, datamodule=data, verbose=False)
+    names = {"train/loss", "train/acc", "val/loss", "val/acc", "train/lr", "train/images_per_second", "epoch"}
+    assert names <= set(fitted)
+    assert {"test/loss", "test/acc"} <= set(run.callback_metrics)
+    assert all(torch.isfinite(value) for value in fitted.values())
+    assert fitted["train/images_per_second"] > 0
+
+
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg11_bn"])
+def test_frozen_is_bit_identical(tmp_path, backbone):
+    module = classifier(backbone, "frozen")
+    before = weights(module.network)
+    trainer(tmp_path, max_epochs=2).fit(module, datamodule=Coloured())
+    after = weights(module.network)
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) == name.startswith("backbone"), name
+
+
+def test_finetuning_moves_everything(tmp_path):
+    module = classifier()
+    before = weights(module.network)
+    trainer(tmp_path).fit(module, datamodule=Coloured())
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in weights(module.network).items())
+
+
+def test_it_learns(tmp_path):
+    module = classifier("alexnet", "frozen", lr=1e-2, keep_last_pool=False)
+    run = trainer(tmp_path, max_epochs=25)
+    run.fit(module, datamodule=Coloured(n_train=144))
+    assert run.callback_metrics["val/acc"] > 0.9
+    assert run.callback_metrics["train/loss"] < 1.0
+
+
+def test_metrics_equal_a_count_by_hand(tmp_path):
+    module, data = classifier(), Coloured(n_test=21)  # 16 and 5: an uneven tail
+    run = trainer(tmp_path)
+    run.test(module, datamodule=data, verbose=False)
+    test = data.splits["test"]
+    with torch.no_grad():
+        logits = module.network.eval()(data.preprocess(test.images))
+    assert run.callback_metrics["test/acc"] == pytest.approx(float((logits.argmax(1) == test.labels).float().mean()))
+    loss = torch.nn.functional.cross_entropy(logits, test.labels)
+    assert float(run.callback_metrics["test/loss"]) == pytest.approx(float(loss), abs=1e-5)
+
+
+def test_same_seed_same_weights(tmp_path):
+    modules = [classifier() for _ in range(2)]
+    for module in modules:
+        trainer(tmp_path).fit(module, datamodule=Coloured())
+    first, second = (weights(module) for module in modules)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_test_curves_on_request(tmp_path):
+    module = classifier()
+    run = trainer(tmp_path)
+    run.fit(module, datamodule=Coloured(val_size=0, test_each_epoch=True))
+    assert "test/acc" in run.callback_metrics
+    assert "val/acc" not in run.callback_metrics
+
+
+def test_checkpoints_hold_plain_values_and_come_back(tmp_path):
+    module, data = classifier(cam_channels=6), Coloured()
+    run = trainer(tmp_path, callbacks=checkpoints(tmp_path, has_validation=True))
+    run.fit(module, datamodule=data)
+    for name in ("last", "best"):
+        torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    trained = load_network(tmp_path)
+    assert trained.class_names == data.class_names
+    assert trained.preprocess == data.preprocess
+    assert trained.network.spec["cam_channels"] == 6
+    for name, tensor in trained.network.state_dict().items():
+        assert torch.equal(tensor, module.network.state_dict()[name])
+    with pytest.raises(UserError, match="no checkpoint there"):
+        load_network(tmp_path / "nowhere")
+
+
+class Recorder(L.Callback):
+    """Notes which images each step saw, flipped or not, and can stop a run in the middle."""
+
+    def __init__(self, stop_after: int = -1) -> None:
+        self.steps: list[tuple[int, list[int], float]] = []
+        self.stop_after = stop_after
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.steps.append((trainer.current_epoch, batch.index.tolist(), float(batch.images.sum())))
+        if len(self.steps) == self.stop_after:
+            raise RuntimeError("pulled the plug")
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 4])  # in the middle of an epoch, at its end, after it (3 steps each)
+def test_a_resumed_run_sees_the_same_batches_and_ends_the_same(tmp_path, stop_after):
+    whole, recorded = classifier(), Recorder()
+    trainer(tmp_path, max_epochs=2, callbacks=[recorded]).fit(whole, datamodule=Coloured())
+
+    cut, first = classifier(), Recorder(stop_after)
+    run = trainer(tmp_path, max_epochs=2, callbacks=[first, *checkpoints(tmp_path, has_validation=False)])
+    with pytest.raises(RuntimeError, match="plug"):
+        run.fit(cut, datamodule=Coloured())
+    resumed, second = classifier(), Recorder()
+    run = trainer(tmp_path, max_epochs=2, callbacks=[second, *checkpoints(tmp_path, has_validation=False)])
+    run.fit(resumed, datamodule=Coloured(), ckpt_path=str(tmp_path / "checkpoints" / "last.ckpt"))
+
+    assert first.steps + second.steps == recorded.steps
+    expected = weights(whole.network)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(resumed.network).items())
+
+
+def test_metrics_csv_is_continued_not_erased(tmp_path):
+    first = MetricsCsv(tmp_path)
+    first.log_metrics({"train/loss": 2.0}, step=1)
+    first.save()
+    second = MetricsCsv(tmp_path)
+    second.log_metrics({"train/loss": 1.0, "val/acc": 0.5}, step=2)
+    second.save()
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines == ["step,train/loss,val/acc", "1,2.0,", "2,1.0,0.5"]
+
+
+def test_batches_kept_on_the_host_train_the_same(tmp_path):
+    results = []
+    for placement in ("device", "host"):
+        module = classifier()
+        trainer(tmp_path).fit(module, datamodule=Coloured(placement=placement))
+        results.append(weights(module.network))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
