@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,9 @@ def find_checkpoint(path: Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise UserError(f"checkpoint={path}: no checkpoint there. Give a .ckpt file or a run's folder with checkpoints/ in it.")
+    raise UserError(
+        f"checkpoint={path}: no checkpoint there. Give a .ckpt file or a run's folder with checkpoints/ in it."
+    )
 
 
 def load_network(path: Path) -> TrainedNetwork:
@@ -45,14 +48,28 @@ def load_network(path: Path) -> TrainedNetwork:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"checkpoint={file}: refused: it is damaged or holds code, and only tensors are read.") from error
+        raise UserError(
+            f"checkpoint={file}: refused: it is damaged or holds code, and only tensors are read."
+        ) from error
     except Exception as error:  # a damaged file raises nearly anything
         raise UserError(f"checkpoint={file}: damaged or no checkpoint ({type(error).__name__}).") from error
     if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
         raise UserError(f"checkpoint={file}: not written by camlab.")
+    try:
+        return _rebuild(content, file)
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"checkpoint={file}: incomplete, or of another version of camlab ({reason})."
+        ) from error
+
+
+def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     about, prefix = content[CHECKPOINT_KEY], "network."
     network = CamNet(**about["network"])
-    state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
+    state = {
+        key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)
+    }
     network.load_state_dict(state)
     preprocess = Preprocess.from_dict(about["preprocess"])
     return TrainedNetwork(network.eval(), preprocess, tuple(about["class_names"]), file)

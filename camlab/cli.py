@@ -133,7 +133,8 @@ def quote_path(argument: str, sweep: bool = False) -> str:
     key, _, value = argument.partition("=")
     if key.lstrip("+") not in PATH_KEYS or value in ("", "null", "???") or value[0] in "'\"" or "${" in value:
         return argument
-    if not sweep or "," not in value or Path(value).expanduser().exists():
+    one = not sweep or key.startswith("hydra.") or Path(value).expanduser().exists()
+    if one or "," not in value:
         return f"{key}={quote(os.path.expanduser(value))}"
     if re.match(r"\w+\(|[\[{]", value) or re.search(r",['\"]", value):
         return argument  # a function or a list of Hydra's, or quoted by hand
@@ -150,9 +151,9 @@ def explain_mistake(error: BaseException) -> str | None:
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)
+    if told := next((str(link) for link in chain if isinstance(link, UserError)), None):
+        return told
     for link in chain:
-        if isinstance(link, UserError):
-            return str(link)
         if type(link).__name__ == "MisconfigurationException":  # of Lightning
             return _first_line(link)
         if isinstance(link, MissingConfigException):
@@ -248,7 +249,8 @@ def _is_output_trouble(error: OSError) -> bool:
 
 def _quiet_libraries() -> None:
     """Silence what says nothing to a user: hardware lists, advertisements, a deprecation within Lightning."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         r".*isinstance\(treespec, LeafSpec\)",
         r"Checkpoint directory .* exists and is not empty",  # it does when a run is resumed

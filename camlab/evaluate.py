@@ -81,7 +81,7 @@ def _option_of(run_dir: Path) -> str | None:
         hydra = OmegaConf.load(run_dir / ".hydra" / "hydra.yaml")
     except (OSError, ValueError):
         return None
-    return OmegaConf.select(hydra, "hydra.runtime.choices.data")  # type: ignore[no-any-return]
+    return OmegaConf.select(hydra, "hydra.runtime.choices.data")
 
 
 def _written(value: Any) -> str:

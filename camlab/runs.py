@@ -12,6 +12,7 @@ from typing import Any
 from camlab.errors import UserError
 
 CONFIG, RESULT, LAST, BEST = "config.yaml", "result.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt"
+METRICS, HEATMAPS = "metrics.csv", "heatmaps"
 _HASH_LINE = "# config_hash: "
 _PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetrics")
 
@@ -50,13 +51,14 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def check_same_run(run_dir: Path, config_hash: str) -> None:
-    """Refuse to write over another configuration's run.
+    """Refuse to write over another configuration's run; one that ended before it had anything is none.
 
     Raises:
         UserError: the folder holds one.
     """
     found = read_config_hash(run_dir)
-    if found is not None and found != config_hash:
+    begun = any((run_dir / name).exists() for name in (RESULT, LAST, BEST, METRICS, HEATMAPS))
+    if found not in (None, config_hash) and begun:
         raise UserError(
             f"{run_dir} holds a run of another configuration (see {CONFIG} there); nothing was changed.\n"
             f"Give another hydra.run.dir; to go on from that run with new settings, add resume={run_dir}."

@@ -44,11 +44,9 @@ class WandbLogger(LightningWandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        if self._broken:
-            return DummyExperiment()
-        if self._experiment is None:
+        if self._experiment is None and not self._broken:
             self._start()
-        return self._experiment or DummyExperiment()
+        return DummyExperiment() if self._broken else self._experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -84,9 +82,9 @@ class WandbLogger(LightningWandbLogger):
             self._init(self._mode)
         except Exception as error:
             if self._mode != "online":
-                raise
+                return self._give_up(error)
             log.warning("W&B: online failed (%s); going on offline.", _first_line(error))
-            self._init("offline")
+            self._attempt(lambda: self._init("offline"))
 
     def _init(self, mode: str) -> None:
         import wandb
@@ -111,8 +109,11 @@ class WandbLogger(LightningWandbLogger):
         try:
             action()
         except Exception as error:
-            self._broken = True
-            log.warning("W&B: %s. Going on without it; the numbers are in metrics.csv.", _first_line(error))
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._broken = True
+        log.warning("W&B: %s. Going on without it; the numbers are in metrics.csv.", _first_line(error))
 
 
 class MetricsCsv(CSVLogger):

@@ -1,7 +1,10 @@
 """Configurations: every option composes and builds, the schemas tell the truth, nonsense is refused with the fix."""
 
+import copy
 import dataclasses
+import functools
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +12,8 @@ import pytest
 import torch
 import wandb
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import StrategyRegistry
@@ -17,7 +22,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from camlab import cli, config, models
 from camlab.data import ImageData
-from camlab.errors import UserError
 
 OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in cli.conf_dir().glob("*/*.yaml"))
 
@@ -38,10 +42,24 @@ def checked(*overrides: str, entry: str = "train") -> DictConfig:
     return found
 
 
+@functools.cache
+def plain(entry: str) -> DictConfig:
+    return compose(entry)
+
+
+def overridden(override: str, entry: str = "train") -> DictConfig:
+    """As `composed`, in a tenth of the time, for one override that chooses no option."""
+    found = copy.deepcopy(plain(entry))
+    ConfigLoaderImpl._apply_overrides_to_config([OverridesParser.create().parse_override(override)], found)
+    return found
+
+
 def refusal(*overrides: str, entry: str = "train") -> str:
     """What a user reads of a configuration that is refused, by Hydra or by `check`."""
+    alone = len(overrides) == 1 and re.match(r"[+~]?\w+\.[\w.]+=", overrides[0])
+    make = (lambda: overridden(overrides[0], entry)) if alone else (lambda: composed(*overrides, entry=entry))
     with pytest.raises(Exception) as refused:  # noqa: PT011  Hydra raises several kinds
-        checked(*overrides, entry=entry)
+        config.check(make(), entry)
     told = cli.explain_mistake(refused.value)
     assert told is not None
     assert len(told.splitlines()) <= 2
@@ -306,27 +324,27 @@ def test_evaluation_refuses_too():
      "trainer.limit_train_batches=0.5", "+callbacks.mine._target_=lightning.pytorch.callbacks.LearningRateMonitor"],
 )  # fmt: skip
 def test_sense_is_accepted(override):
-    checked(override)
+    config.check(overridden(override), "train")
 
 
 def test_a_section_of_the_users_own_is_left_to_it():
-    checked("optimizer={_target_: my.Optimizer, strange: -1}", "+scheduler={_target_: my.Schedule}")
+    checked("optimizer._target_=my.Optimizer", "+optimizer.strange=-1", "scheduler={_target_: my.Schedule}")
 
 
 def test_a_class_that_is_not_there_is_told(tmp_path):
     for override in ("optimizer._target_=torch.optim.Adamm", "optimizer._target_=nowhere.Adam"):
         node = checked(override)
-        with pytest.raises(Exception, match="locating") as raised:  # noqa: PT011
+        with pytest.raises(Exception, match="locating") as raised:
             instantiate(node.optimizer)
         assert "optimizer: Error locating target" in (cli.explain_mistake(raised.value) or "")
 
 
 def test_what_the_trainer_refuses_is_told_and_a_bug_is_not():
     node = checked("trainer.devices=abc", "trainer.accelerator=cpu")
-    with pytest.raises(Exception, match="devices") as raised:  # noqa: PT011
+    with pytest.raises(Exception, match="devices") as raised:
         instantiate(node.trainer)
     assert "should be an int > 0" in (cli.explain_mistake(raised.value) or "")
-    with pytest.raises(Exception, match="float") as raised:  # noqa: PT011
+    with pytest.raises(Exception, match="float") as raised:
         instantiate({"_target_": "camlab.data.Preprocess.from_dict", "values": 0.5})
     assert cli.explain_mistake(raised.value) is None
 
@@ -335,11 +353,13 @@ def test_what_the_trainer_refuses_is_told_and_a_bug_is_not():
 
 
 def test_the_hash_tells_outcomes_apart_and_nothing_else():
-    plain = config.config_hash(composed())
-    assert len(plain) == 16
+    expected = config.config_hash(composed())
+    assert len(expected) == 16
     for same in ("paths.outputs=x", "paths.data=x", "data.root=x", "logger=csv", "callbacks.heatmaps=null", "resume=null",
                  "run_name=x", "data.placement=host", "data.num_workers=2", "logger.wandb.project=x"):  # fmt: skip
-        assert config.config_hash(composed(same)) == plain, same
+        assert config.config_hash(overridden(same) if "=csv" not in same else composed(same)) == expected, (
+            same
+        )
     others = [
         "optimizer.lr=0.1",
         "seed=1",
@@ -349,7 +369,7 @@ def test_the_hash_tells_outcomes_apart_and_nothing_else():
         "data.batch_size=64",
         "trainer.max_epochs=3",
     ]
-    assert len({plain, *(config.config_hash(composed(other)) for other in others)}) == len(others) + 1
+    assert len({expected, *(config.config_hash(composed(other)) for other in others)}) == len(others) + 1
 
 
 def test_the_hash_survives_writing_and_reading():

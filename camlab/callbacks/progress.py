@@ -33,11 +33,15 @@ class PlainProgress(L.Callback):
         if time.monotonic() - self._last_line > self.every_seconds:
             self._say("epoch %d/%s, step %d/%s", _epoch(trainer), trainer.max_epochs, batch_idx + 1, _steps(trainer))
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        done = _epoch(trainer)
-        quick = time.monotonic() - self._last_line < 1.0
-        if quick and done != trainer.max_epochs:
-            return  # epochs of a second or less: a line for some is enough
+    # An epoch's own figures are complete only after all callbacks' and the module's on_train_epoch_end.
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch > 0 and time.monotonic() - self._last_line > 1.0:  # quick epochs share a line
+            self._report(trainer, trainer.current_epoch)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._report(trainer, trainer.current_epoch)
+
+    def _report(self, trainer: L.Trainer, done: int) -> None:
         shown = (key for key in ("train/loss", "train/acc", "val/loss", "val/acc") if key in trainer.callback_metrics)
         figures = ", ".join(f"{key} {float(trainer.callback_metrics[key]):.4f}" for key in shown)
         self._say("epoch %d/%s done: %s", done, trainer.max_epochs, figures)

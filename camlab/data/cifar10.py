@@ -108,12 +108,16 @@ class _ArraysOnly(pickle.Unpickler):
         {
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy.core.numeric", "_frombuffer"),  # protocol 5
+            ("numpy._core.numeric", "_frombuffer"),
             ("numpy", "ndarray"),
             ("numpy", "dtype"),
         }
     )
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes under protocol 2
+            return lambda text, encoding: text.encode("latin1")
         if (module, name) not in self._ADMITTED:
             raise pickle.UnpicklingError(f"refused: it would run {module}.{name}, and only arrays are read")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)

@@ -27,6 +27,6 @@ class Shapes(ImageData):
         return self._draw(self.train_size, 2 * self.draw_seed), self._draw(self.test_size, 2 * self.draw_seed + 1)
 
     def _draw(self, n: int, seed: int) -> ImageSet:
-        from camlab.data.shapes import CLASS_NAMES, draw_shapes
+        from camlab.data.shape_drawing import CLASS_NAMES, draw_shapes
         images, labels, masks = draw_shapes(n, seed)
         return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), CLASS_NAMES, torch.from_numpy(masks))

@@ -1,0 +1,136 @@
+"""Simple objects on textured grounds, drawn from a seed with NumPy alone, with the object's mask.
+
+Each class is a signed distance (negative inside) in the object's own frame, where it has about unit radius. Size, place,
+turn and colours are drawn alike for all classes: only the outline tells them apart.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+SIDE = 32  # pixels
+_SCALE = (4.4, 6.6)  # the unit radius, in pixels
+_CONTRAST = 75  # least difference in brightness between object and ground, of 255
+
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _disc(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.hypot(u, v) - 0.9
+
+
+def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.abs(np.hypot(u, v) - 0.85) - 0.22
+
+
+def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(u), np.abs(v)) - 0.8
+
+
+def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    slanted = 0.866 * np.abs(u) + 0.5 * v
+    return np.maximum(slanted, -v) - 0.6
+
+
+def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    long, short = np.maximum(np.abs(u), np.abs(v)), np.minimum(np.abs(u), np.abs(v))
+    return np.maximum(long - 1.1, short - 0.3)
+
+
+def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return 0.7 * (np.hypot(u, v) - 0.8 - 0.4 * np.cos(5 * np.arctan2(v, u)))
+
+
+def _crescent(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(np.hypot(u, v) - 1.05, 0.85 - np.hypot(u - 0.55, v))
+
+
+def _bar(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(u) - 1.15, np.abs(v) - 0.27)
+
+
+def _chevron(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(0.7 * np.abs(v + np.abs(u) - 0.45) - 0.25, np.abs(u) - 1.0)
+
+
+def _pair(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.hypot(np.abs(u) - 0.75, v) - 0.42
+
+
+_DISTANCES: dict[str, Distance] = {
+    "disc": _disc,
+    "ring": _ring,
+    "square": _square,
+    "triangle": _triangle,
+    "cross": _cross,
+    "star": _star,
+    "crescent": _crescent,
+    "bar": _bar,
+    "chevron": _chevron,
+    "pair": _pair,
+}
+CLASS_NAMES = tuple(_DISTANCES)
+
+
+def draw_shapes(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw n pictures, classes balanced and shuffled; the same n and seed give the same arrays.
+
+    Returns:
+        images: uint8 RGB, n×3×32×32.
+        labels: index into `CLASS_NAMES`, int64, n.
+        masks: pixels that the object covers at least half, bool, n×32×32.
+    """
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % len(CLASS_NAMES))
+    coverage = _coverage(labels, rng)
+    ground, brightness = _grounds(n, rng)
+    colour = _contrasting_colours(brightness, rng)
+    blend = coverage[:, None] * colour + (1 - coverage[:, None]) * ground
+    images = np.clip(np.rint(blend + rng.normal(0, 4, blend.shape)), 0, 255).astype(np.uint8)
+    return images, labels.astype(np.int64), coverage >= 0.5
+
+
+def _coverage(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How much of each pixel the object covers, 0 to 1, n×32×32; the object lies wholly inside."""
+    n = len(labels)
+    scale = rng.uniform(*_SCALE, n)[:, None, None]
+    turn = rng.uniform(0, 2 * np.pi, n)[:, None, None]
+    margin = 1.2 * scale + 0.5
+    centre_y, centre_x = (margin + (SIDE - 2 * margin) * rng.random((n, 1, 1)) for _ in range(2))
+    y, x = np.mgrid[:SIDE, :SIDE] + 0.5
+    dy, dx = (y - centre_y) / scale, (x - centre_x) / scale
+    u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
+    distance = np.empty((n, SIDE, SIDE))
+    for label, shape in enumerate(_DISTANCES.values()):
+        own = labels == label
+        distance[own] = shape(u[own], v[own])
+    return np.clip(0.5 - distance * scale, 0, 1)
+
+
+def _grounds(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Textured grounds n×3×32×32 and their brightness, n: a colour, patches of two sizes, stripes."""
+    brightness = rng.uniform(45, 210, n)
+    base = brightness[:, None] + rng.normal(0, 18, (n, 3))
+    patches = _smooth(rng.normal(0, 14, (n, 3, 4, 4))) + _smooth(rng.normal(0, 9, (n, 3, 9, 9)))
+    angle, pitch, phase = rng.uniform(0, np.pi, n), rng.uniform(3, 9, n), rng.uniform(0, 2 * np.pi, n)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    along = np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y
+    stripes = np.sin(2 * np.pi * along / pitch[:, None, None] + phase[:, None, None])
+    strength = rng.uniform(0, 16, n)
+    return base[..., None, None] + patches + (strength[:, None, None] * stripes)[:, None], brightness
+
+
+def _contrasting_colours(brightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A colour for each object, clearly brighter or darker than its ground, n×3×1×1."""
+    n = len(brightness)
+    step = rng.uniform(_CONTRAST, 130, n) * rng.choice([-1, 1], n)
+    step = np.where((brightness + step > 250) | (brightness + step < 5), -step, step)
+    tint = rng.normal(0, 30, (n, 3))
+    tint -= tint.mean(axis=1, keepdims=True)
+    return ((brightness + step)[:, None] + tint)[..., None, None]
+
+
+def _smooth(grid: np.ndarray) -> np.ndarray:
+    """Stretch …×g×g values bilinearly over the picture."""
+    weights = np.maximum(0, 1 - np.abs(np.linspace(0, grid.shape[-1] - 1, SIDE)[:, None] - np.arange(grid.shape[-1])))
+    return np.einsum("yi,...ij,xj->...yx", weights, grid, weights, optimize=True)
