@@ -1,5 +1,6 @@
 """The Lightning module: cross-entropy on a CamNet, metrics kept as tensors on the device until an epoch ends."""
 
+import inspect
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -34,14 +35,15 @@ class Classifier(L.LightningModule):
     Args:
         network: the CamNet; a frozen one trains cam_conv and fc only.
         optimizer: makes an optimizer from parameters, e.g. `functools.partial(torch.optim.Adam, lr=1e-4)`.
-        scheduler: makes a schedule from an optimizer; stepped after every epoch.
+        scheduler: makes a schedule from an optimizer. One that takes `total_steps` (as OneCycleLR does) is told how many
+            there will be and stepped with each of them, any other after every epoch.
     """
 
     def __init__(
         self,
         network: CamNet,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        scheduler: Callable[..., LRScheduler] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -89,7 +91,10 @@ class Classifier(L.LightningModule):
         optimizer = self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
         if self._make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
+        if "total_steps" not in inspect.signature(self._make_scheduler).parameters:
+            return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
+        schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = {

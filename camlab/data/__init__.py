@@ -6,6 +6,6 @@ from camlab.data.image_set import ImageSet, stratified_split
 from camlab.data.loader import Batch, Loader
 from camlab.data.module import ImageData
 from camlab.data.preprocess import Preprocess
-from camlab.data.shapes_set import Shapes
+from camlab.data.shapes import Shapes
 
 __all__ = ["Batch", "Cifar10", "Folder", "ImageData", "ImageSet", "Loader", "Preprocess", "Shapes", "stratified_split"]

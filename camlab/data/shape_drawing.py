@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 SIDE = 32  # pixels
-_SCALE = (4.4, 6.6)  # the unit radius, in pixels
+_SCALE = (4.8, 7.0)  # the unit radius, in pixels
+_TURN = 0.4  # radians, either way
 _CONTRAST = 75  # least difference in brightness between object and ground, of 255
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -86,21 +87,22 @@ def draw_shapes(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ground, brightness = _grounds(n, rng)
     colour = _contrasting_colours(brightness, rng)
     blend = coverage[:, None] * colour + (1 - coverage[:, None]) * ground
-    images = np.clip(np.rint(blend + rng.normal(0, 4, blend.shape)), 0, 255).astype(np.uint8)
+    blend += 4 * rng.standard_normal(blend.shape, dtype=np.float32)
+    images = np.clip(np.rint(blend), 0, 255).astype(np.uint8)
     return images, labels.astype(np.int64), coverage >= 0.5
 
 
 def _coverage(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """How much of each pixel the object covers, 0 to 1, n×32×32; the object lies wholly inside."""
     n = len(labels)
-    scale = rng.uniform(*_SCALE, n)[:, None, None]
-    turn = rng.uniform(0, 2 * np.pi, n)[:, None, None]
+    scale = _column(rng.uniform(*_SCALE, n))
+    turn = _column(rng.uniform(-_TURN, _TURN, n))
     margin = 1.2 * scale + 0.5
-    centre_y, centre_x = (margin + (SIDE - 2 * margin) * rng.random((n, 1, 1)) for _ in range(2))
-    y, x = np.mgrid[:SIDE, :SIDE] + 0.5
+    centre_y, centre_x = (margin + (SIDE - 2 * margin) * _column(rng.random(n)) for _ in range(2))
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32) + 0.5
     dy, dx = (y - centre_y) / scale, (x - centre_x) / scale
     u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
-    distance = np.empty((n, SIDE, SIDE))
+    distance = np.empty((n, SIDE, SIDE), np.float32)
     for label, shape in enumerate(_DISTANCES.values()):
         own = labels == label
         distance[own] = shape(u[own], v[own])
@@ -112,12 +114,12 @@ def _grounds(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     brightness = rng.uniform(45, 210, n)
     base = brightness[:, None] + rng.normal(0, 18, (n, 3))
     patches = _smooth(rng.normal(0, 14, (n, 3, 4, 4))) + _smooth(rng.normal(0, 9, (n, 3, 9, 9)))
-    angle, pitch, phase = rng.uniform(0, np.pi, n), rng.uniform(3, 9, n), rng.uniform(0, 2 * np.pi, n)
-    y, x = np.mgrid[:SIDE, :SIDE]
-    along = np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y
-    stripes = np.sin(2 * np.pi * along / pitch[:, None, None] + phase[:, None, None])
-    strength = rng.uniform(0, 16, n)
-    return base[..., None, None] + patches + (strength[:, None, None] * stripes)[:, None], brightness
+    angle, pitch, phase, strength = (
+        _column(rng.uniform(low, high, n)) for low, high in ((0, np.pi), (3, 9), (0, 2 * np.pi), (0, 16))
+    )
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    stripes = strength * np.sin(2 * np.pi * (np.cos(angle) * x + np.sin(angle) * y) / pitch + phase)
+    return base[..., None, None].astype(np.float32) + patches + stripes[:, None], brightness
 
 
 def _contrasting_colours(brightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -127,10 +129,16 @@ def _contrasting_colours(brightness: np.ndarray, rng: np.random.Generator) -> np
     step = np.where((brightness + step > 250) | (brightness + step < 5), -step, step)
     tint = rng.normal(0, 30, (n, 3))
     tint -= tint.mean(axis=1, keepdims=True)
-    return ((brightness + step)[:, None] + tint)[..., None, None]
+    return ((brightness + step)[:, None] + tint)[..., None, None].astype(np.float32)
 
 
 def _smooth(grid: np.ndarray) -> np.ndarray:
     """Stretch …×g×g values bilinearly over the picture."""
-    weights = np.maximum(0, 1 - np.abs(np.linspace(0, grid.shape[-1] - 1, SIDE)[:, None] - np.arange(grid.shape[-1])))
-    return np.einsum("yi,...ij,xj->...yx", weights, grid, weights, optimize=True)
+    places, knots = np.linspace(0, grid.shape[-1] - 1, SIDE), np.arange(grid.shape[-1])
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - knots)).astype(np.float32)
+    return weights @ grid.astype(np.float32) @ weights.T
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    """One value per picture, to be spread over its pixels: n → n×1×1."""
+    return values.astype(np.float32)[:, None, None]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from camlab.data.shapes import CLASS_NAMES, SHAPES, draw_shapes
+from camlab.data.shape_drawing import CLASS_NAMES, SHAPES, draw_shapes
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -86,6 +86,7 @@ def test_colours_do_not_tell_the_class(drawn: Drawn) -> None:
 def test_objects_stand_out(drawn: Drawn) -> None:
     images, _, masks = drawn
     inside, outside = (
-        (images * where[:, None]).sum(axis=(2, 3)) / where.sum(axis=(1, 2))[:, None] for where in (masks, ~masks)
+        (images * where[:, None]).sum(axis=(2, 3)) / where.sum(axis=(1, 2))[:, None]
+        for where in (masks, ~masks)
     )
     assert np.linalg.norm(inside - outside, axis=1).min() > 30  # grey levels
