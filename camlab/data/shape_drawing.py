@@ -24,8 +24,8 @@ def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.abs(np.hypot(u, v) - 0.85) - 0.22
 
 
-def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.maximum(np.abs(u), np.abs(v)) - 0.8
+def _hourglass(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(0.72 * (np.abs(u) - 0.95 * np.abs(v)) - 0.08, np.abs(v) - 0.9)
 
 
 def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -58,10 +58,10 @@ def _pair(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.hypot(np.abs(u) - 0.75, v) - 0.42
 
 
-_DISTANCES: dict[str, Distance] = {
+SHAPES: dict[str, Distance] = {
     "disc": _disc,
     "ring": _ring,
-    "square": _square,
+    "hourglass": _hourglass,
     "triangle": _triangle,
     "cross": _cross,
     "star": _star,
@@ -70,7 +70,7 @@ _DISTANCES: dict[str, Distance] = {
     "chevron": _chevron,
     "pair": _pair,
 }
-CLASS_NAMES = tuple(_DISTANCES)
+CLASS_NAMES = tuple(SHAPES)
 
 
 def draw_shapes(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -103,7 +103,7 @@ def _coverage(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     dy, dx = (y - centre_y) / scale, (x - centre_x) / scale
     u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
     distance = np.empty((n, SIDE, SIDE), np.float32)
-    for label, shape in enumerate(_DISTANCES.values()):
+    for label, shape in enumerate(SHAPES.values()):
         own = labels == label
         distance[own] = shape(u[own], v[own])
     return np.clip(0.5 - distance * scale, 0, 1)
