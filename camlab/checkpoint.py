@@ -59,17 +59,13 @@ def load_network(path: Path) -> TrainedNetwork:
         return _rebuild(content, file)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"checkpoint={file}: incomplete, or of another version of camlab ({reason})."
-        ) from error
+        raise UserError(f"checkpoint={file}: incomplete, or of another version of camlab ({reason}).") from error
 
 
 def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     about, prefix = content[CHECKPOINT_KEY], "network."
     network = CamNet(**about["network"])
-    state = {
-        key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)
-    }
+    state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
     network.load_state_dict(state)
     preprocess = Preprocess.from_dict(about["preprocess"])
     return TrainedNetwork(network.eval(), preprocess, tuple(about["class_names"]), file)

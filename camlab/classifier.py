@@ -3,7 +3,7 @@
 import inspect
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, TypedDict
 
 import lightning as L
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from camlab.models import CamNet
 CHECKPOINT_KEY = "camlab"
 
 
-class Outputs(NamedTuple):
+class Outputs(TypedDict):
     """What an evaluation step hands to callbacks: features N×K×H×W and logits N×M."""
 
     features: Tensor
@@ -35,8 +35,8 @@ class Classifier(L.LightningModule):
     Args:
         network: the CamNet; a frozen one trains cam_conv and fc only.
         optimizer: makes an optimizer from parameters, e.g. `functools.partial(torch.optim.Adam, lr=1e-4)`.
-        scheduler: makes a schedule from an optimizer. One that takes `total_steps` (as OneCycleLR does) is told how many
-            there will be and stepped with each of them, any other after every epoch.
+        scheduler: makes a schedule from an optimizer. One that takes `total_steps` (as OneCycleLR does) is told how
+            many there will be and stepped with each of them, any other after every epoch.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class Classifier(L.LightningModule):
 
     @property
     def _data(self) -> ImageData:
-        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _evaluate(self, split: str, batch: Batch) -> Outputs:
         features = self.network.forward_features(batch.images)
         logits = self.network.forward_head(features)
         self._update(split, F.cross_entropy(logits, batch.labels, reduction="none"), logits, batch)
-        return Outputs(features, logits)
+        return Outputs(features=features, logits=logits)
 
     def _update(self, split: str, losses: Tensor, logits: Tensor, batch: Batch) -> None:
         if len(batch.labels):  # a rank's share of a small last batch may be empty
@@ -129,8 +129,8 @@ class Classifier(L.LightningModule):
         self.log("epoch", float(self.trainer.current_epoch + 1), rank_zero_only=True)
 
     def _metrics_of(self, split: str) -> tuple[Metric, Metric]:
-        loss, accuracy = self.metrics[f"{split}_split"]  # type: ignore[misc]
-        return loss, accuracy
+        metrics: Any = self.metrics[f"{split}_split"]
+        return metrics[0], metrics[1]
 
 
 def _metrics(num_classes: int) -> nn.ModuleList:

@@ -33,7 +33,17 @@ from camlab.config import check, did_you_mean, known_settings, no_such_setting
 from camlab.errors import UserError
 
 PATH_KEYS = frozenset(
-    "checkpoint resume arch.weights data.root callbacks.heatmaps.images paths.data paths.outputs hydra.run.dir hydra.sweep.dir".split()
+    [
+        "checkpoint",
+        "resume",
+        "arch.weights",
+        "data.root",
+        "callbacks.heatmaps.images",
+        "paths.data",
+        "paths.outputs",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+    ]
 )
 
 log = logging.getLogger(__name__)
@@ -47,9 +57,7 @@ class Interrupted(BaseException):
         self.signal_number = signal_number
 
 
-def launch(
-    task: Callable[[DictConfig], Any], config_name: str, arguments: Sequence[str] | None = None
-) -> None:
+def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Sequence[str] | None = None) -> None:
     """Compose a configuration from the command line, run the task with it, end with the right exit code."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises what it would print and exit 1 for
     failure: list[Exception] = []
@@ -178,11 +186,7 @@ def _missing_option(error: MissingConfigException) -> str:
 
 def _options(group: str) -> list[str]:
     """The options of a group of camlab's own; none for anything else."""
-    return (
-        sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
-        if re.fullmatch(r"\w+", group)
-        else []
-    )
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")) if re.fullmatch(r"\w+", group) else []
 
 
 def _instantiation(error: InstantiationException) -> str | None:
@@ -202,7 +206,10 @@ def _instantiation(error: InstantiationException) -> str | None:
 def _composition(chain: list[BaseException]) -> str:
     first, root = chain[0], chain[-1]
     if isinstance(first, OverrideParseException):
-        return f"{first.override}: not understood. Settings are given as key=value; quote a value with special characters: \"key='value'\"."
+        return (
+            f"{first.override}: not understood. Settings are given as key=value;"
+            " quote a value with special characters: \"key='value'\"."
+        )
     if isinstance(root, OmegaConfBaseException) and root.full_key and "not in struct" in str(root):
         return _unknown_setting(root.full_key, root.parent_node)
     message = " ".join(str(first).split())
@@ -220,9 +227,7 @@ def _unknown_setting(full_key: str, section: Any) -> str:
     known = known_settings(section.get("_target_")) or [k for k in map(str, section) if k != "hydra"]
     if key in known:
         return f"{full_key}: not set by default; add it with a plus: +{full_key}=VALUE."
-    if not difflib.get_close_matches(
-        key, known
-    ):  # perhaps it stands in another section: lr, batch_size, epochs
+    if not difflib.get_close_matches(key, known):  # perhaps it stands in another section: lr, batch_size, epochs
         root: Any = section._get_root()
         places = {name.rpartition(".")[2]: name for name in _settings(root)}
         if near := difflib.get_close_matches(key, places, n=1):
@@ -242,9 +247,7 @@ def _settings(node: DictConfig, path: str = "") -> Iterator[str]:
 
 def _is_output_trouble(error: OSError) -> bool:
     """Hydra could not make or write the run's folder: it happened before any job began."""
-    return error.filename is not None and not any(
-        f.name == "job" for f in traceback.extract_tb(error.__traceback__)
-    )
+    return error.filename is not None and not any(f.name == "job" for f in traceback.extract_tb(error.__traceback__))
 
 
 def _quiet_libraries() -> None:

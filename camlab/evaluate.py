@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
+    """Entry of `camlab-evaluate`."""
     try:
         arguments = with_data_of_run(sys.argv[1:])
     except UserError as error:
@@ -42,10 +43,8 @@ def evaluate(config: DictConfig) -> float:
     out = Path(HydraConfig.get().runtime.output_dir)
     trained = load_network(Path(config.checkpoint).expanduser())
     data = instantiate(config.data)
-    data.preprocess = (
-        trained.preprocess
-    )  # pictures are prepared as in training, whatever the data section says
-    trainer_options = OmegaConf.to_container(config.trainer, resolve=True)
+    data.preprocess = trained.preprocess  # pictures are prepared as in training, whatever the data section says
+    trainer_options: Any = OmegaConf.to_container(config.trainer, resolve=True)
     report = evaluation.evaluate(trained, data, config.split, trainer_options, str(out))
     evaluation.write_report(out, report)
     log.info("%s", report.as_text())

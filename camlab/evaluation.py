@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from camlab.callbacks import PointingGame
 from camlab.checkpoint import TrainedNetwork
-from camlab.classifier import Classifier, Outputs
+from camlab.classifier import Classifier
 from camlab.data import Batch, ImageData
 from camlab.data.module import Split
 from camlab.errors import UserError
@@ -95,7 +95,7 @@ def evaluate(
     trainer.test(Classifier(trained.network, torch.optim.Adam), datamodule=data, verbose=False)
     metrics = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}
     return Report(
-        confusion.matrix.compute().cpu().numpy(), trained.class_names, metrics, str(trained.path), data.name, split
+        confusion.matrix.compute().cpu().numpy(), trained.class_names, metrics, str(trained.path), str(data.name), split
     )
 
 
@@ -126,8 +126,7 @@ class _Confusion(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        assert isinstance(outputs, Outputs)
-        self.matrix.update(outputs.logits, batch.labels)
+        self.matrix.update(outputs["logits"], batch.labels)
 
 
 def _plot_confusion(path: Path, report: Report) -> None:

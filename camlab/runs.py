@@ -34,12 +34,13 @@ def read_config_hash(run_dir: Path) -> str | None:
 def read_result(run_dir: Path) -> dict[str, Any] | None:
     """`result.json` of a finished run, else None."""
     try:
-        return json.loads((run_dir / RESULT).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
 def write_result(run_dir: Path, result: dict[str, Any]) -> None:
+    """Declare a run finished."""
     write_atomically(run_dir / RESULT, json.dumps(result, indent=2) + "\n")
 
 
@@ -69,8 +70,8 @@ def checkpoint_to_resume(resume: str | None, run_dir: Path, outputs: Path, confi
     """Where training goes on.
 
     Args:
-        resume: `auto`: this folder's own last checkpoint, if any; `last`: that of the newest unfinished run with the same
-            configuration; a checkpoint or a run's folder; None: nowhere.
+        resume: `auto`: this folder's own last checkpoint, if any; `last`: that of the newest unfinished run with the
+            same configuration; a checkpoint or a run's folder; None: nowhere.
         run_dir: this run's folder.
         outputs: where to look for `last`.
         config_hash: of this run.
@@ -98,6 +99,7 @@ def provenance() -> dict[str, Any]:
 
 
 def utc_now() -> str:
+    """The time, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -73,7 +73,7 @@ class WandbLogger(LightningWandbLogger):
     def finish(self) -> None:
         """End the run at W&B; the time for it is bounded."""
         if self._experiment is not None:
-            self._attempt(lambda: self._experiment.finish())
+            self._attempt(self._experiment.finish)
             self._experiment = None
             self._broken = True  # nothing may start another run
 
@@ -124,7 +124,7 @@ class MetricsCsv(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
+    def experiment(self) -> Any:
         if self._experiment is None:
             self._experiment = _AppendingWriter(self.log_dir)
         return self._experiment

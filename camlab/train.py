@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
+    """Entry of `camlab-train`."""
     cli.launch(train, "train")
 
 
@@ -42,29 +44,31 @@ def train(config: DictConfig) -> float:
             log.info("%s is finished: test/acc %.4f.", run_dir, result["metrics"]["test/acc"])
             return float(result["objective"])
     checkpoint = runs.checkpoint_to_resume(config.resume, run_dir, Path(config.paths.outputs), digest)
+    run = _Run(config, run_dir, digest)
     runs.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), digest)
-    return _Run(config, run_dir, digest).go(checkpoint)
+    return run.go(checkpoint)
 
 
 class _Run:
     """Everything a job is made of, built from its configuration. Torch is imported from here on."""
 
     def __init__(self, config: DictConfig, run_dir: Path, digest: str) -> None:
+        from camlab.devices import check_accelerator
+
+        check_accelerator(config.trainer.accelerator)  # before the rest of the stack is imported
+
         import lightning as L
         from hydra.utils import instantiate
 
         from camlab.classifier import Classifier
-        from camlab.devices import check_accelerator
 
         self.config, self.run_dir, self.digest = config, run_dir, digest
         self.began = time.perf_counter()
-        check_accelerator(config.trainer.accelerator)
         L.seed_everything(config.seed, workers=True, verbose=False)
         self.data: ImageData = instantiate(config.data)
         self.data.setup()
-        num_classes = config.arch.num_classes or len(self.data.class_names)
         self.classifier: Classifier = Classifier(
-            network=instantiate(config.arch, num_classes=num_classes),
+            network=instantiate(config.arch, num_classes=self._num_classes()),
             optimizer=instantiate(config.optimizer, _convert_="all"),
             scheduler=instantiate(config.scheduler, _convert_="all"),
         )
@@ -90,10 +94,8 @@ class _Run:
                 getattr(logger, "finish", lambda: None)()
 
     def _fit(self, checkpoint: Path | None) -> None:
-        try:
+        with suppress(SystemExit):  # Lightning's answer to Ctrl-C and SIGTERM
             self.trainer.fit(self.classifier, datamodule=self.data, ckpt_path=checkpoint and str(checkpoint))
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            pass
         if self.trainer.interrupted or self.trainer.received_sigterm:
             number = 15 if self.trainer.received_sigterm else 2
             raise cli.Interrupted(
@@ -136,6 +138,12 @@ class _Run:
             )
             _report(metrics, tested, self.run_dir)
         return objective
+
+    def _num_classes(self) -> int:
+        there, given = len(self.data.class_names), self.config.arch.num_classes
+        if given is not None and given < there:
+            raise UserError(f"arch.num_classes={given}: the data has {there} classes; leave it out.")
+        return given or there
 
     def _callbacks(self) -> list[Any]:
         from hydra.utils import instantiate

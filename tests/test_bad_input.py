@@ -164,12 +164,8 @@ def write_cifar(root: Path, n: int = 10, protocol: int = 4, **changes: Any) -> P
             "data": random.integers(0, 256, (n, 3072), dtype=np.uint8),
             "labels": [i % 10 for i in range(n)],
         }
-        (folder / name).write_bytes(
-            pickle.dumps({**batch, **(changes if name == "data_batch_2" else {})}, protocol=2)
-        )
-    (folder / "batches.meta").write_bytes(
-        pickle.dumps({"label_names": [f"c{k}" for k in range(10)]}, protocol=2)
-    )
+        (folder / name).write_bytes(pickle.dumps({**batch, **(changes if name == "data_batch_2" else {})}, protocol=2))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"c{k}" for k in range(10)]}, protocol=2))
     return folder
 
 
@@ -368,9 +364,7 @@ def test_a_whole_checkpoint_is_read(checkpoint):
 
 def test_a_missing_checkpoint(tmp_path):
     for path in (tmp_path, tmp_path / "none.ckpt"):
-        assert told(lambda path=path: load_network(path)).startswith(
-            f"checkpoint={path}: no checkpoint there. Give"
-        )
+        assert told(lambda path=path: load_network(path)).startswith(f"checkpoint={path}: no checkpoint there. Give")
 
 
 @pytest.mark.parametrize("size", [0, 10, 10_000, -1])
@@ -403,9 +397,7 @@ def test_a_foreign_checkpoint(tmp_path, checkpoint):
 
 def test_data_with_other_classes(command, checkpoint, tmp_path):
     write_pictures(tmp_path / "data")
-    said = command(
-        evaluate.main, f"checkpoint={checkpoint}", "data=folder", "data.root=data", "hydra.run.dir=out"
-    )
+    said = command(evaluate.main, f"checkpoint={checkpoint}", "data=folder", "data.root=data", "hydra.run.dir=out")
     assert said == "The network knows a, b; the data has cat, dog. Choose data with the same classes.\n"
     assert not list((tmp_path / "out").glob("*.json"))
 
@@ -443,9 +435,7 @@ def test_another_runs_folder_is_left_as_it_is(command, tmp_path):
     said = command(train.main, *QUICK)
     assert said.startswith("run holds a run of another configuration")
     assert "Give another hydra.run.dir" in said
-    assert {
-        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()
-    } == before
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_an_output_folder_below_a_file(command, tmp_path):

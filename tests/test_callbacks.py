@@ -25,7 +25,9 @@ def test_a_run_with_heatmaps_ends_in_the_same_bits(tmp_path, mode):
         results.append((weights(module), torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()))
     (bare, *rng), (drawn, *rng_drawn) = results
     assert all(torch.equal(bare[name], drawn[name]) for name in bare)
-    assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(rng, rng_drawn, strict=True))
+    assert all(
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(rng, rng_drawn, strict=True)
+    )
     assert len(list(tmp_path.glob("heatmaps/epoch_*/sheet.png"))) == 3
 
 
@@ -39,7 +41,9 @@ def test_explain_leaves_the_network_as_it_found_it():
     with torch.inference_mode():
         heatmaps.explain(network, torch.randn(4, 3, 64, 64, generator=torch.Generator()), torch.tensor([0, 1, 2, 3]))
     assert [module.training for module in network.modules()] == flags
-    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), before.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(network.state_dict().values(), before.state_dict().values(), strict=True)
+    )
     assert all(torch.equal(p.grad, g) for p, g in zip(network.parameters(), gradients, strict=True))
     assert torch.equal(rng, torch.get_rng_state())
     assert not any(m._forward_hooks or m._backward_hooks or m._forward_pre_hooks for m in network.modules())
@@ -70,7 +74,9 @@ def test_files_of_an_epoch(tmp_path):
     assert saved["cam"].dtype == np.float16
     assert saved["cam"].shape[:2] == (4, 4), "CAM of all classes"
     assert len(saved["grad_cam"]) == len(saved["grad_cam_class"]) >= 4
-    probe = data.splits["val"].subset(torch.tensor([int((data.splits["val"].labels == k).nonzero()[0]) for k in range(4)]))
+    probe = data.splits["val"].subset(
+        torch.tensor([int((data.splits["val"].labels == k).nonzero()[0]) for k in range(4)])
+    )
     again = heatmaps.explain(module.network, data.preprocess(probe.images), probe.labels)
     np.testing.assert_allclose(saved["cam"], again.cam, atol=1e-3)
 

@@ -102,9 +102,7 @@ def test_paths_of_a_sweep(tmp_path, monkeypatch):
     sweep = OverridesParser.create().parse_override(cli.quote_path("checkpoint=a=b,c (1),é", sweep=True))
     assert [value.text for value in sweep.sweep_iterator()] == ["a=b", "c (1)", "é"]
     assert parsed(cli.quote_path("checkpoint=a,b", sweep=True)) == "a,b"  # it is there
-    weights = OverridesParser.create().parse_override(
-        cli.quote_path("arch.weights=imagenet,null", sweep=True)
-    )
+    weights = OverridesParser.create().parse_override(cli.quote_path("arch.weights=imagenet,null", sweep=True))
     assert [value and value.text for value in weights.sweep_iterator()] == ["imagenet", None]
     for own in ("checkpoint=choice(a,b)", "checkpoint=[a,b]", "checkpoint=a,'b c'"):
         assert cli.quote_path(own, sweep=True) == own

@@ -89,9 +89,7 @@ def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     if node.scheduler is not None:
         assert instantiate(node.scheduler, _convert_="all")(optimizer).T_max == node.trainer.max_epochs
     callbacks = [instantiate(child, _convert_="all") for child in node.callbacks.values()]
-    loggers = [
-        instantiate(child, _convert_="all", save_dir=str(tmp_path)) for child in (node.logger or {}).values()
-    ]
+    loggers = [instantiate(child, _convert_="all", save_dir=str(tmp_path)) for child in (node.logger or {}).values()]
     quiet = {"enable_progress_bar": False, "enable_checkpointing": False}
     trainer = instantiate(
         node.trainer,
@@ -174,9 +172,7 @@ def test_every_target_in_conf_has_a_schema():
     without = {"camlab.config.CheckBeforeRun", "torch.optim.lr_scheduler.CosineAnnealingLR"}
     text = "\n".join(file.read_text() for file in cli.conf_dir().rglob("*.yaml"))
     targets = {
-        line.split("_target_:")[1].split()[0]
-        for line in text.splitlines()
-        if line.strip().startswith("_target_:")
+        line.split("_target_:")[1].split()[0] for line in text.splitlines() if line.strip().startswith("_target_:")
     }
     assert targets - set(config.SCHEMAS) <= without
 
@@ -185,11 +181,7 @@ def test_defaults_agree_with_the_constructors():
     for target, schema in config.SCHEMAS.items():
         real = inspect.signature(get_class(target).__init__).parameters
         for field in dataclasses.fields(schema):
-            if (
-                target == "lightning.Trainer"
-                or field.name not in real
-                or field.default in (None, dataclasses.MISSING)
-            ):
+            if target == "lightning.Trainer" or field.name not in real or field.default in (None, dataclasses.MISSING):
                 continue
             if field.default != "???" and target != "torch.optim.AdamW":
                 assert real[field.name].default in (field.default, None, inspect.Parameter.empty), (
@@ -208,9 +200,7 @@ def test_stored_words_are_those_of_the_libraries():
     )
 
     words = [
-        w
-        for kind in (_PRECISION_INPUT_INT, _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS)
-        for w in kind.__args__
+        w for kind in (_PRECISION_INPUT_INT, _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS) for w in kind.__args__
     ]
     assert set(config.PRECISIONS) == {str(word) for word in words}
 
@@ -357,9 +347,7 @@ def test_the_hash_tells_outcomes_apart_and_nothing_else():
     assert len(expected) == 16
     for same in ("paths.outputs=x", "paths.data=x", "data.root=x", "logger=csv", "callbacks.heatmaps=null", "resume=null",
                  "run_name=x", "data.placement=host", "data.num_workers=2", "logger.wandb.project=x"):  # fmt: skip
-        assert config.config_hash(overridden(same) if "=csv" not in same else composed(same)) == expected, (
-            same
-        )
+        assert config.config_hash(overridden(same) if "=csv" not in same else composed(same)) == expected, same
     others = [
         "optimizer.lr=0.1",
         "seed=1",
@@ -374,6 +362,4 @@ def test_the_hash_tells_outcomes_apart_and_nothing_else():
 
 def test_the_hash_survives_writing_and_reading():
     found = composed()
-    assert config.config_hash(OmegaConf.create(OmegaConf.to_yaml(found, resolve=True))) == config.config_hash(
-        found
-    )
+    assert config.config_hash(OmegaConf.create(OmegaConf.to_yaml(found, resolve=True))) == config.config_hash(found)

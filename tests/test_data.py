@@ -69,11 +69,11 @@ def test_ranks_share_each_batch_and_count_each_image_once(on_host, world_size):
     assert all(len(loader) == 4 for loader in loaders)
     seen = []
     for step, shares in enumerate(zip(*loaders, strict=True)):
-        together = torch.cat([share.index for share in shares])
+        together = torch.cat([share.image_idx for share in shares])
         assert torch.equal(together, epoch_order(n, 7, 0)[step * batch_size : (step + 1) * batch_size])
         for share in shares:
             assert share.global_size == len(together)
-            assert torch.equal(share.images[:, 0, 0, 0].long(), share.index)
+            assert torch.equal(share.images[:, 0, 0, 0].long(), share.image_idx)
         seen += together.tolist()
     assert sorted(seen) == list(range(n))
 
@@ -85,7 +85,7 @@ def test_a_resumed_loader_replays_the_rest(on_host):
 
     whole = loader()
     whole.set_epoch(2)
-    expected = [batch.index for batch in whole]
+    expected = [batch.image_idx for batch in whole]
     first = loader()
     first.set_epoch(2)
     batches = iter(first)
@@ -94,7 +94,7 @@ def test_a_resumed_loader_replays_the_rest(on_host):
     resumed = loader()
     resumed.load_state_dict(first.state_dict())
     resumed.set_epoch(2)
-    rest = [batch.index for batch in resumed]
+    rest = [batch.image_idx for batch in resumed]
     assert [r.tolist() for r in rest] == [e.tolist() for e in expected[3:]]
     assert len(list(resumed)) == 7, "the next pass is a whole one"
     resumed.load_state_dict({"epoch": 2, "position": 7})

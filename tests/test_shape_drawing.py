@@ -86,7 +86,6 @@ def test_colours_do_not_tell_the_class(drawn: Drawn) -> None:
 def test_objects_stand_out(drawn: Drawn) -> None:
     images, _, masks = drawn
     inside, outside = (
-        (images * where[:, None]).sum(axis=(2, 3)) / where.sum(axis=(1, 2))[:, None]
-        for where in (masks, ~masks)
+        (images * where[:, None]).sum(axis=(2, 3)) / where.sum(axis=(1, 2))[:, None] for where in (masks, ~masks)
     )
     assert np.linalg.norm(inside - outside, axis=1).min() > 30  # grey levels

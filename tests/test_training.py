@@ -133,7 +133,7 @@ class Recorder(L.Callback):
         self.stop_after = stop_after
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.steps.append((trainer.current_epoch, batch.index.tolist(), float(batch.images.sum())))
+        self.steps.append((trainer.current_epoch, batch.image_idx.tolist(), float(batch.images.sum())))
         if len(self.steps) == self.stop_after:
             raise RuntimeError("pulled the plug")
 

@@ -29,7 +29,9 @@ class PointingGame(L.Callback):
 
     def __init__(self, tolerance: int = 2) -> None:
         self.tolerance = tolerance
-        self._scores = {name: MeanMetric() for name in ("pointing_game", "pointing_game_random", "pointing_game_center")}
+        self._scores = {
+            name: MeanMetric() for name in ("pointing_game", "pointing_game_random", "pointing_game_center")
+        }
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for score in self._scores.values():
@@ -48,7 +50,7 @@ class PointingGame(L.Callback):
         if batch.masks is None or len(batch.labels) == 0:
             return
         assert isinstance(pl_module, Classifier)
-        cam = maps.cam(outputs.features, pl_module.network.fc.weight)
+        cam = maps.cam(outputs["features"], pl_module.network.fc.weight)
         own = cam[torch.arange(len(cam), device=cam.device), batch.labels]
         allowed = dilate(batch.masks, self.tolerance)
         self._scores["pointing_game"].update(hits(own, allowed).float())

@@ -84,7 +84,8 @@ def _read_pickle(path: Path, md5: str | None) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}). Delete {path.parent} to download it again, or give data.root=FOLDER."
+            f"{path} cannot be read ({error.strerror})."
+            f" Delete {path.parent} to download it again, or give data.root=FOLDER."
         ) from error
     if md5 is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise UserError(

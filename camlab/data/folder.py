@@ -41,7 +41,9 @@ class Folder(ImageData):
         return self._read("train", class_names), self._read("test", class_names)
 
     def _read(self, split: str, class_names: tuple[str, ...]) -> ImageSet:
-        files = [(path, label) for label, name in enumerate(class_names) for path in picture_files(self.root / split / name)]
+        files = [
+            (path, label) for label, name in enumerate(class_names) for path in picture_files(self.root / split / name)
+        ]
         present = {label for _, label in files}
         if not files or (split == "train" and len(present) < len(class_names)):
             empty = next(name for label, name in enumerate(class_names) if label not in present)

@@ -21,14 +21,14 @@ class Batch(NamedTuple):
     Attributes:
         images: uint8 N×3×H×W from the loader; the network's float input after the data module's transfer hook.
         labels: int64, N.
-        index: the images' places in their set, int64, N.
+        image_idx: the images' places in their set, int64, N.
         global_size: images in this step over all ranks; what a loss summed over N must be divided by.
         masks: the objects' masks where known, bool, N×H×W.
     """
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    image_idx: Tensor
     global_size: int
     masks: Tensor | None = None
 
@@ -119,7 +119,7 @@ class Loader:
         pin = torch.cuda.is_available()
         return iter(
             DataLoader(
-                _Shares(self),
+                _Shares(self),  # type: ignore[arg-type]
                 batch_sampler=global_batches,  # type: ignore[arg-type]
                 collate_fn=lambda share: share,
                 num_workers=self.num_workers,

@@ -134,7 +134,7 @@ class ImageData(L.LightningDataModule, ABC):
         images = batch.images
         assert self.trainer is not None
         if self.trainer.training and self.flip > 0:
-            images = flip_where(images, self._epoch_flips(self.trainer.current_epoch, images.device)[batch.index])
+            images = flip_where(images, self._epoch_flips(self.trainer.current_epoch, images.device)[batch.image_idx])
         return batch._replace(images=self.preprocess(images))
 
     def _epoch_flips(self, epoch: int, device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
 """Simple objects on textured grounds, drawn from a seed with NumPy alone, with the object's mask.
 
-Each class is a signed distance (negative inside) in the object's own frame, where it has about unit radius. Size, place,
-turn and colours are drawn alike for all classes: only the outline tells them apart.
+Each class is a signed distance (negative inside) in the object's own frame, where it has about unit radius. Size,
+place, turn and colours are drawn alike for all classes: only the outline tells them apart.
 """
 
 from collections.abc import Callable

@@ -106,10 +106,12 @@ class CamNet(nn.Module):
 
 
 def _initialize(network: nn.Module) -> None:
-    """He et al. 2015, as torchvision's VGGs have it. Its AlexNet's default shrinks the signal threefold with each layer:
-    trained from scratch it stands still for the first epochs.
+    """Start from scratch as He et al. 2015, and as torchvision's VGGs do.
+
+    Its AlexNet's default shrinks the signal threefold with each layer and stands still for the first epochs.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -31,7 +31,9 @@ def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) ->
         if name not in found and name.endswith("num_batches_tracked"):
             continue  # absent from files of before torch 0.4.1
         if name not in found:
-            raise UserError(f"arch.weights={weights}: no tensor {name}, which {backbone} needs. Another network's file?")
+            raise UserError(
+                f"arch.weights={weights}: no tensor {name}, which {backbone} needs. Another network's file?"
+            )
         if found[name].shape != tensor.shape:
             raise UserError(
                 f"arch.weights={weights}: {name} is {_size(found[name])}, but {_size(tensor)} in {backbone}."
@@ -59,7 +61,9 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"arch.weights={path}: refused: it is damaged or holds code, and only tensors are read.") from error
+        raise UserError(
+            f"arch.weights={path}: refused: it is damaged or holds code, and only tensors are read."
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"arch.weights={path}: damaged or no torch file ({_first_line(error)}).") from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
@@ -69,7 +73,7 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
 
 
 def _imagenet(backbone: str) -> Mapping[str, Tensor]:
-    enum = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1  # type: ignore[attr-defined]
+    enum = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1
     try:
         return enum.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a download with the wrong hash
