@@ -167,7 +167,7 @@ class _Run:
             chosen = [instantiate(node, _convert_="all", save_dir=str(self.run_dir)) for node in nodes]
         except Exception as error:
             if "tensorboard" in str(error):
-                raise UserError('logger=tensorboard: not installed; pip install "camlab[tensorboard]".') from error
+                raise UserError("logger=tensorboard: not installed; pip install tensorboard.") from error
             raise
         return [*chosen, MetricsCsv(self.run_dir)]
 
