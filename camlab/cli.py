@@ -257,6 +257,7 @@ def _quiet_libraries() -> None:
     for message in (
         r".*isinstance\(treespec, LeafSpec\)",
         r"Checkpoint directory .* exists and is not empty",  # it does when a run is resumed
+        r"The dirpath has changed from",  # it does when a run goes on from another run's folder
         r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen backbone is
         r"The number of training batches .* is smaller than the log",
     ):

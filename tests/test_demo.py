@@ -1,0 +1,38 @@
+"""`make demo`, as a newcomer meets it: a process of its own, its time, what it reaches, what it leaves."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_demo(tmp_path: Path) -> None:
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "camlab.train", "experiment=demo"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+    seconds = time.perf_counter() - began
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
+    (result_file,) = tmp_path.glob("outputs/*/*/result.json")
+    metrics = json.loads(result_file.read_text())["metrics"]
+    assert metrics["test/acc"] >= 0.92
+    assert metrics["test/pointing_game"] >= 0.85
+    assert metrics["test/pointing_game"] >= metrics["test/pointing_game_center"] + 0.20
+    last_line = done.stdout.strip().splitlines()[-1]
+    assert last_line.startswith("Heatmaps: open ")
+    sheet = tmp_path / last_line.removeprefix("Heatmaps: open ")
+    assert cv2.imread(str(sheet)).shape[0] > 500
+    assert "a random point scores" in done.stdout
+    assert "Traceback" not in done.stderr
+    print(f"the demo took {seconds:.0f} s")

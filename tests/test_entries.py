@@ -1,0 +1,149 @@
+"""The commands as a user gives them, on tiny drawn sets, through everything that a real run goes through."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from camlab import evaluate, train
+
+TINY = [
+    "data=shapes",
+    "data.train_size=80",
+    "data.val_size=20",
+    "data.test_size=20",
+    "data.image_size=64",
+    "data.batch_size=20",
+    "arch.weights=null",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "callbacks.heatmaps.per_class=1",
+]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, main, *arguments: str) -> int:
+    """Run an entry in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["camlab", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: alexnet, fine-tuned, W&B offline."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("runs") / "it's (one) é=1"
+        patch.setenv("HOME", str(folder.parent))
+        patch.delenv("WANDB_API_KEY", raising=False)
+        patch.setenv("NETRC", str(folder / "no-netrc"))
+        assert command(patch, train.main, *TINY, "mode=finetune", f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+def test_a_runs_folder(run_dir):
+    names = {path.name for path in run_dir.iterdir()}
+    assert {"config.yaml", "checkpoints", "heatmaps", "metrics.csv", "result.json", "wandb"} <= names
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert config["optimizer"]["lr"] == 1e-4
+    assert config["mode"] == "finetune"
+    for name in ("last", "best"):
+        checkpoint = torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert checkpoint["camlab"]["class_names"][0] == "disc"
+    assert {p.name for p in (run_dir / "heatmaps").iterdir()} == {"epoch_0000", "epoch_0001", "epoch_0002"}
+    assert list(run_dir.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_result(run_dir):
+    result = json.loads((run_dir / "result.json").read_text())
+    names = [
+        "val/acc",
+        "val/loss",
+        "train/acc",
+        "train/loss",
+        "test/acc",
+        "test/loss",
+        "train/lr",
+        "train/images_per_second",
+    ]
+    names += ["test/pointing_game", "test/pointing_game_random", "test/pointing_game_center", "val/best_acc"]
+    assert set(names) <= set(result["metrics"])
+    assert 0 <= result["metrics"]["test/acc"] <= 1
+    assert result["objective"] == result["metrics"]["val/best_acc"]
+    assert torch.__version__.startswith(result["versions"]["torch"])
+    assert result["seed"] == 0
+    assert result["epochs"] == 2
+    assert result["wall_time_s"] > 0
+    assert all(result[key] for key in ("device", "finished", "config_hash", "data_fingerprint"))
+    assert "git_commit" in result
+
+
+def test_metrics_csv_counts_epochs_done(run_dir):
+    with open(run_dir / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["epoch"]) for row in rows if row["val/acc"]] == [1, 2]
+    assert [float(row["epoch"]) for row in rows if row["train/loss"]] == [1, 2]
+    assert len([row for row in rows if row["test/acc"]]) == 1, "the test set is touched once"
+
+
+def test_the_same_command_again_changes_nothing(run_dir, monkeypatch, caplog):
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.suffix in (".ckpt", ".json", ".csv")}
+    assert command(monkeypatch, train.main, *TINY, "mode=finetune", f"hydra.run.dir={run_dir}") == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_going_on_from_a_run_with_more_epochs(run_dir, tmp_path, monkeypatch):
+    arguments = [*TINY, "mode=finetune", "logger=csv", "trainer.max_epochs=3", f"resume={run_dir}"]
+    assert command(monkeypatch, train.main, *arguments, f"hydra.run.dir={tmp_path / 'more'}") == 0
+    assert json.loads((tmp_path / "more" / "result.json").read_text())["epochs"] == 3
+
+
+def test_evaluate_agrees_with_the_runs_own_test(run_dir, tmp_path, monkeypatch):
+    out = tmp_path / "evaluation"
+    assert command(monkeypatch, evaluate.main, f"checkpoint={run_dir}", f"hydra.run.dir={out}") == 0
+    report = json.loads((out / "evaluation.json").read_text())
+    result = json.loads((run_dir / "result.json").read_text())
+    assert report["images"] == 20
+    for name in ("acc", "loss", "pointing_game"):
+        assert report["metrics"][name] == pytest.approx(result["metrics"][f"test/{name}"], abs=1e-6)
+    confusion = torch.tensor(report["confusion_matrix"])
+    assert confusion.sum() == 20
+    assert confusion.trace() / 20 == pytest.approx(report["metrics"]["acc"])
+    with open(out / "confusion_matrix.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[1][0] == rows[0][1] == "disc"
+    assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == report["confusion_matrix"]
+    assert (out / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_evaluate_on_another_split(run_dir, tmp_path, monkeypatch, split):
+    out = tmp_path / split
+    arguments = [f"checkpoint={run_dir}/checkpoints/last.ckpt", f"split={split}", f"hydra.run.dir={out}"]
+    assert command(monkeypatch, evaluate.main, *arguments) == 0
+    assert json.loads((out / "evaluation.json").read_text())["images"] == {"val": 20, "train": 60}[split]
+
+
+def test_a_sweep_over_arch_and_mode(tmp_path, monkeypatch):
+    arguments = [*TINY, "trainer.max_epochs=1", "logger=csv", "callbacks.heatmaps=null", "data.train_size=40"]
+    sweep = ["-m", "arch=alexnet,vgg13", "mode=frozen,finetune", f"hydra.sweep.dir={tmp_path}"]
+    assert command(monkeypatch, train.main, *arguments, *sweep) == 0
+    results = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/result.json")}
+    names = [f"{a}-{m}-shapes" for a in ("alexnet", "vgg13") for m in ("frozen", "finetune")]
+    assert sorted(results) == [f"{k}_{name}" for k, name in enumerate(names)]
+    assert len({result["config_hash"] for result in results.values()}) == 4
+
+
+def test_the_test_curve_and_nothing_held_out(tmp_path, monkeypatch):
+    arguments = [*TINY, "logger=csv", "data.val_size=0", "test_each_epoch=true", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert command(monkeypatch, train.main, *arguments) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+    assert result["tested_checkpoint"] == "last"
+    assert result["objective"] == result["metrics"]["test/acc"]
