@@ -1,7 +1,6 @@
 """The Lightning module: cross-entropy on a CamNet, metrics kept as tensors on the device until an epoch ends."""
 
 import inspect
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict
 
@@ -15,6 +14,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from camlab.data import Batch, ImageData
+from camlab.devices import settled_time
 from camlab.models import CamNet
 
 CHECKPOINT_KEY = "camlab"
@@ -51,12 +51,13 @@ class Classifier(L.LightningModule):
         self._make_scheduler = scheduler
         num_classes = network.spec["num_classes"]
         self.metrics = nn.ModuleDict({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
-        self._epoch_began = 0.0
+        self._epoch_began, self._epoch_seconds, self._images_seen = 0.0, 0.0, 0
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._images_seen += batch.global_size
         logits = self.network(batch.images)
         losses = F.cross_entropy(logits, batch.labels, reduction="none")
         self._update("train", losses, logits, batch)
@@ -70,12 +71,15 @@ class Classifier(L.LightningModule):
         return self._evaluate("test", batch)
 
     def on_train_epoch_start(self) -> None:
-        self._epoch_began = time.perf_counter()
+        self._epoch_began, self._images_seen = settled_time(self.device), 0
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:  # validation comes before the epoch's end
+            self._epoch_seconds = settled_time(self.device) - self._epoch_began
 
     def on_train_epoch_end(self) -> None:
-        images_per_second = len(self._data.splits["train"]) / (time.perf_counter() - self._epoch_began)
         self._log_epoch("train")
-        self.log("train/images_per_second", images_per_second, rank_zero_only=True)
+        self.log("train/images_per_second", self._images_seen / self._epoch_seconds, rank_zero_only=True)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], rank_zero_only=True)
         self._log_epochs_done()
 

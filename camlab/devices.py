@@ -1,6 +1,7 @@
 """The device that a run computes on."""
 
 import platform
+import time
 
 import torch
 
@@ -24,3 +25,10 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def settled_time(device: torch.device) -> float:
+    """Seconds on a steady clock, once the device has done all that it was given: a wait, so not for every step."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

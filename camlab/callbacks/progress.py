@@ -8,6 +8,8 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from camlab.devices import settled_time
+
 log = logging.getLogger(__name__)
 
 _TWO_HOURS = 2 * 3600
@@ -74,9 +76,9 @@ class TimeEstimate(L.Callback):
         self._seen += 1
         warm_up = self.steps // 4
         if self._seen == warm_up:
-            self._began = _settled_time(pl_module.device)
+            self._began = settled_time(pl_module.device)
         elif self._seen == self.steps:
-            per_step = (_settled_time(pl_module.device) - self._began) / (self.steps - warm_up)
+            per_step = (settled_time(pl_module.device) - self._began) / (self.steps - warm_up)
             self._tell(trainer, pl_module.device, per_step)
 
     @rank_zero_only
@@ -97,13 +99,6 @@ def _epoch(trainer: L.Trainer) -> int:
 
 def _steps(trainer: L.Trainer) -> int:
     return int(trainer.num_training_batches)
-
-
-def _settled_time(device: torch.device) -> float:
-    """The time when the device has done all that it was given (one wait, at two steps of a run)."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.monotonic()
 
 
 def _duration(seconds: float) -> str:
