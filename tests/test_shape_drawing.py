@@ -47,19 +47,22 @@ def test_objects_are_small_and_inside(drawn: Drawn) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=CLASS_NAMES)
-def test_outlines_stay_in_the_unit_circle(shape) -> None:
+def test_outlines_stay_within_the_margin(shape) -> None:
+    """1.2 units are kept clear of the picture's border, so that the object lies wholly inside."""
     x, y = np.meshgrid(*[np.linspace(-1.5, 1.5, 121)] * 2)
-    assert (shape(x, y)[np.hypot(x, y) > 1.02] > 0).all()
+    assert (shape(x, y)[np.hypot(x, y) > 1.2] > 0).all()
     assert (shape(x, y) < 0).any()
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=CLASS_NAMES)
-def test_distances_have_no_slope_above_one(shape) -> None:
-    """Else the anti-aliased edge would be harder than a pixel."""
-    x, y = np.meshgrid(*[np.linspace(-1.5, 1.5, 121)] * 2)
-    d = shape(x, y)
-    assert np.abs(np.diff(d, axis=0)).max() <= 3 / 120 * 1.001
-    assert np.abs(np.diff(d, axis=1)).max() <= 3 / 120 * 1.001
+def test_edges_are_soft(shape) -> None:
+    """A distance's slope at the outline is about one, else the anti-aliased edge would be harder than a pixel."""
+    step = 3 / 240
+    x, y = np.meshgrid(*[np.linspace(-1.5, 1.5, 241)] * 2)
+    distance = shape(x, y)
+    slope = np.hypot(*np.gradient(distance, step))[np.abs(distance) < 0.1]
+    assert 0.6 < np.median(slope) < 1.7
+    assert slope.max() < 3
 
 
 def test_positions_are_spread_evenly(drawn: Drawn) -> None:

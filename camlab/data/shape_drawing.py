@@ -1,7 +1,7 @@
 """Simple objects on textured grounds, drawn from a seed with NumPy alone, with the object's mask.
 
-Each class is a signed distance (negative inside) in the object's own frame, where it has about unit radius. Size,
-place, turn and colours are drawn alike for all classes: only the outline tells them apart.
+Each class is a signed distance (negative inside) in the object's own frame, where it lies within 1.2 units of the
+middle. Size, place, turn and colours are drawn alike for all classes: only the outline tells them apart.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _hourglass(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.maximum(0.72 * (np.abs(u) - 0.95 * np.abs(v)) - 0.08, np.abs(v) - 0.9)
+    return np.maximum(0.72 * (np.abs(u) - 0.95 * np.abs(v)) - 0.08, np.abs(v) - 0.8)
 
 
 def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ def _bar(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _chevron(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.maximum(0.7 * np.abs(v + np.abs(u) - 0.45) - 0.25, np.abs(u) - 1.0)
+    return np.maximum(0.7 * np.abs(v + np.abs(u) - 0.45) - 0.25, np.abs(u) - 0.85)
 
 
 def _pair(u: np.ndarray, v: np.ndarray) -> np.ndarray:
