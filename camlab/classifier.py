@@ -21,9 +21,9 @@ CHECKPOINT_KEY = "camlab"
 
 
 class Outputs(TypedDict):
-    """What an evaluation step hands to callbacks: features N×K×H×W and logits N×M."""
+    """What an evaluation step hands to callbacks: logits N×M, features N×K×H×W (None where summaries are used)."""
 
-    features: Tensor
+    features: Tensor | None
     logits: Tensor
 
 
@@ -58,7 +58,8 @@ class Classifier(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._images_seen += batch.global_size
-        logits = self.network(batch.images)
+        summary = batch.summary
+        logits = self.network(batch.images) if summary is None else self.network.forward_summary(summary)
         losses = F.cross_entropy(logits, batch.labels, reduction="none")
         self._update("train", losses, logits, batch)
         # Ranks may hold unequal shares and DDP averages their gradients: this makes it the mean over all images.
@@ -112,8 +113,12 @@ class Classifier(L.LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _evaluate(self, split: str, batch: Batch) -> Outputs:
-        features = self.network.forward_features(batch.images)
-        logits = self.network.forward_head(features)
+        features = None
+        if batch.summary is not None:
+            logits = self.network.forward_summary(batch.summary)
+        else:
+            features = self.network.forward_features(batch.images)
+            logits = self.network.forward_head(features)
         self._update(split, F.cross_entropy(logits, batch.labels, reduction="none"), logits, batch)
         return Outputs(features=features, logits=logits)
 

@@ -41,6 +41,7 @@ PATH_KEYS = frozenset(
         "callbacks.heatmaps.images",
         "paths.data",
         "paths.outputs",
+        "paths.cache",
         "hydra.run.dir",
         "hydra.sweep.dir",
     ]

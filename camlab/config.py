@@ -26,7 +26,7 @@ class CheckBeforeRun(Callback):
     """Refuses a bad configuration before Hydra makes a folder for it, or writes into another run's.
 
     Args:
-        entry: `train` or `evaluate`.
+        entry: `train`, `evaluate` or `cache`.
     """
 
     def __init__(self, entry: str) -> None:
@@ -51,7 +51,7 @@ def check(config: DictConfig, entry: str) -> None:
 
     Args:
         config: composed, without Hydra's own part.
-        entry: `train` or `evaluate`.
+        entry: `train`, `evaluate` or `cache`.
 
     Raises:
         UserError: naming the key, what was given and what can be.
@@ -77,7 +77,9 @@ def config_hash(config: DictConfig) -> str:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     decisive = {
-        key: value for key, value in plain.items() if key not in ("paths", "logger", "callbacks", "resume", "run_name")
+        key: value
+        for key, value in plain.items()
+        if key not in ("paths", "logger", "callbacks", "resume", "cache", "run_name")
     }
     decisive["data"] = {k: v for k, v in plain["data"].items() if k not in ("root", "placement", "num_workers")}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]

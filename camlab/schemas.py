@@ -50,6 +50,7 @@ class ImageData:
     mean: list[float] = _field([0.5, 0.5, 0.5], length=3)
     std: list[float] = _field([0.5, 0.5, 0.5], gt=0, length=3)
     flip: float = _field(0.5, ge=0, le=1)
+    max_shift: int = _field(0, ge=0, le=32)
     batch_size: int = _field(128, ge=1)
     val_size: int = _field(5000, ge=0)
     split_seed: int = _field(0, ge=0)
@@ -233,6 +234,7 @@ class Train(Root):
     callbacks: Any = None
     mode: str = _field()
     resume: str | None = None
+    cache: bool = True
     run_name: str = _field()
 
 
@@ -243,9 +245,16 @@ class Evaluate(Root):
 
 
 @dataclass
+class Cache:
+    paths: Any
+    action: str = _field(among=("list", "clear"))
+
+
+@dataclass
 class Paths:
-    data: str
-    outputs: str
+    data: str = ""
+    outputs: str = ""
+    cache: str = ""
 
 
-ENTRIES: dict[str, type] = {"train": Train, "evaluate": Evaluate}
+ENTRIES: dict[str, type] = {"train": Train, "evaluate": Evaluate, "cache": Cache}

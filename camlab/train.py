@@ -149,10 +149,12 @@ class _Run:
         from hydra.utils import instantiate
         from lightning.pytorch.callbacks import RichProgressBar
 
-        from camlab.callbacks import PlainProgress, TimeEstimate
+        from camlab.callbacks import FeatureCache, PlainProgress, TimeEstimate
         from camlab.callbacks.checkpoints import checkpoints
 
         chosen = [instantiate(node, _convert_="all") for node in (self.config.callbacks or {}).values() if node]
+        if self.config.cache:
+            chosen.append(FeatureCache(self.config.paths.cache))
         progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
         advice = "mode=frozen trains the head only; data=shapes is small; trainer.max_epochs=10 is a first look."
         return [*chosen, progress, TimeEstimate(advice=advice), *checkpoints(self.run_dir, self.data.val_size > 0)]

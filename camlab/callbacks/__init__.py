@@ -1,7 +1,8 @@
 """When to draw, score and report: Lightning callbacks."""
 
+from camlab.callbacks.feature_cache import FeatureCache
 from camlab.callbacks.heatmap_logger import HeatmapLogger
 from camlab.callbacks.pointing_game import PointingGame
 from camlab.callbacks.progress import PlainProgress, TimeEstimate
 
-__all__ = ["HeatmapLogger", "PlainProgress", "PointingGame", "TimeEstimate"]
+__all__ = ["FeatureCache", "HeatmapLogger", "PlainProgress", "PointingGame", "TimeEstimate"]

@@ -1,17 +1,21 @@
 """What a person wants to know while waiting: how far, how good, how long still."""
 
 import logging
+import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from rich.progress import track
 
 from camlab.devices import settled_time
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _TWO_HOURS = 2 * 3600
 
 
@@ -52,6 +56,20 @@ class PlainProgress(L.Callback):
     def _say(self, line: str, *values: Any) -> None:
         log.info(line, *values)
         self._last_line = time.monotonic()
+
+
+def progress(batches: Iterable[T], images: int, batch_size: int, what: str, every_seconds: float = 30.0) -> Iterator[T]:
+    """Hand batches on and show how far it is: a bar on a terminal, else a line every so often."""
+    if sys.stdout.isatty():
+        yield from track(batches, what, total=-(-images // batch_size))
+        return
+    began = last_line = time.monotonic()
+    for i, batch in enumerate(batches):
+        yield batch
+        now, done = time.monotonic(), min((i + 1) * batch_size, images)
+        if now - last_line > every_seconds and done < images:
+            last_line, left = now, (now - began) * (images - done) / done
+            log.info("%s: %d of %d images, %s to go", what, done, images, _duration(left))
 
 
 class TimeEstimate(L.Callback):

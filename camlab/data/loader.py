@@ -19,11 +19,13 @@ class Batch(NamedTuple):
     """One rank's share of a step.
 
     Attributes:
-        images: uint8 N×3×H×W from the loader; the network's float input after the data module's transfer hook.
+        images: uint8 N×3×H×W from the loader; the network's float input after the data module's transfer hook, but for
+            batches with a summary.
         labels: int64, N.
         image_idx: the images' places in their set, int64, N.
         global_size: images in this step over all ranks; what a loss summed over N must be divided by.
         masks: the objects' masks where known, bool, N×H×W.
+        summary: what `CamNet.forward_summary` reads in place of the images, where a frozen backbone's are kept.
     """
 
     images: Tensor
@@ -31,6 +33,7 @@ class Batch(NamedTuple):
     image_idx: Tensor
     global_size: int
     masks: Tensor | None = None
+    summary: Tensor | None = None
 
 
 def random_stream(seed: int, epoch: int, purpose: str) -> torch.Generator:
@@ -47,6 +50,11 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 def epoch_flips(n: int, probability: float, seed: int, epoch: int) -> Tensor:
     """Which of n images are mirrored in an epoch, bool, N."""
     return torch.rand(n, generator=random_stream(seed, epoch, "flip")) < probability
+
+
+def epoch_shifts(n: int, pixels: int, seed: int, epoch: int) -> Tensor:
+    """How far each of n images is moved down and right in an epoch, -pixels to pixels, int64, N×2."""
+    return torch.randint(-pixels, pixels + 1, (n, 2), generator=random_stream(seed, epoch, "shift"))
 
 
 class Loader:

@@ -1,7 +1,7 @@
 """The data module: loads a set, splits it, keeps it on the training device and prepares batches there."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import lightning as L
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from camlab.data.image_set import ImageSet, stratified_split
-from camlab.data.loader import Batch, Loader, epoch_flips
-from camlab.data.preprocess import Preprocess, flip_where
+from camlab.data.loader import Batch, Loader, epoch_flips, epoch_shifts
+from camlab.data.preprocess import Preprocess, flip_where, shift
 from camlab.errors import UserError
 
 Placement = Literal["auto", "device", "host"]
@@ -25,6 +25,7 @@ class ImageData(L.LightningDataModule, ABC):
         image_size: side of the network's input, in pixels.
         mean, std: normalisation per channel, of values in [0, 1].
         flip: probability of a horizontal flip in training.
+        max_shift: in training, move pictures by up to so many of their pixels either way.
         batch_size: global, over all ranks.
         val_size: images taken out of the training set for validation, stratified; 0 trains on all of them.
         split_seed: of that split, apart from `seed`.
@@ -42,6 +43,7 @@ class ImageData(L.LightningDataModule, ABC):
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
         flip: float = 0.5,
+        max_shift: int = 0,
         batch_size: int = 128,
         val_size: int = 5000,
         split_seed: int = 0,
@@ -54,6 +56,7 @@ class ImageData(L.LightningDataModule, ABC):
         self.name = name
         self.preprocess = Preprocess(image_size, tuple(mean), tuple(std))
         self.flip = flip
+        self.max_shift = max_shift
         self.batch_size = batch_size
         self.val_size = val_size
         self.split_seed = split_seed
@@ -63,8 +66,9 @@ class ImageData(L.LightningDataModule, ABC):
         self.test_each_epoch = test_each_epoch
         self.test_split: Split = "test"  # what a test counts; an evaluation may choose another
         self.splits: dict[Split, ImageSet] = {}
+        self.summaries: dict[Split, Tensor] = {}  # N×V×…, of each image, and of its mirror image if V = 2
         self._on_device: dict[Split, ImageSet] = {}
-        self._flips: tuple[int, Tensor] | None = None
+        self._drawn: dict[Callable[..., Tensor], tuple[int, Tensor]] = {}
 
     @abstractmethod
     def load(self) -> tuple[ImageSet, ImageSet]:
@@ -130,18 +134,37 @@ class ImageData(L.LightningDataModule, ABC):
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Flip (in training), resize and normalise on the device, the whole batch at once."""
-        images = batch.images
+        """Flip and shift (in training), resize and normalise on the device, the whole batch at once.
+
+        Where the split's summaries are kept, look those up instead (but for tests with masks, which need the maps).
+        """
         assert self.trainer is not None
-        if self.trainer.training and self.flip > 0:
-            images = flip_where(images, self._epoch_flips(self.trainer.current_epoch, images.device)[batch.image_idx])
+        training = bool(self.trainer.training)
+        flipped = self._of_epoch(epoch_flips, self.flip, batch.image_idx) if training and self.flip > 0 else None
+        summaries = self.summaries.get(self._split_of(dataloader_idx))
+        if summaries is not None and not (self.trainer.testing and batch.masks is not None):
+            rows = batch.image_idx * summaries.shape[1]
+            rows = rows if flipped is None else rows + flipped
+            return batch._replace(summary=summaries.flatten(0, 1).index_select(0, rows))
+        images = batch.images if flipped is None else flip_where(batch.images, flipped)
+        if training and self.max_shift > 0:
+            images = shift(images, self._of_epoch(epoch_shifts, self.max_shift, batch.image_idx))
         return batch._replace(images=self.preprocess(images))
 
-    def _epoch_flips(self, epoch: int, device: torch.device) -> Tensor:
-        if self._flips is None or self._flips[0] != epoch:
-            flips = epoch_flips(len(self.splits["train"]), self.flip, self.seed, epoch)
-            self._flips = epoch, flips.to(device)
-        return self._flips[1]
+    def _split_of(self, dataloader_idx: int) -> Split:
+        assert self.trainer is not None
+        if self.trainer.training:
+            return "train"
+        return self.test_split if self.trainer.testing else self.validation_splits[dataloader_idx]
+
+    def _of_epoch(self, draw: Callable[..., Tensor], amount: float, image_idx: Tensor) -> Tensor:
+        """What chance decides for these images; drawn for the whole set when an epoch begins."""
+        assert self.trainer is not None
+        epoch = self.trainer.current_epoch
+        if self._drawn.get(draw, (-1,))[0] != epoch:
+            drawn = draw(len(self.splits["train"]), amount, self.seed, epoch)
+            self._drawn[draw] = epoch, drawn.to(image_idx.device)
+        return self._drawn[draw][1][image_idx]
 
     def _keep_on_host(self) -> bool:
         assert self.trainer is not None

@@ -7,6 +7,7 @@ convolution, global average pooling and one linear layer, so that a class score 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ from camlab.errors import UserError
 from camlab.models.weights import load_backbone_weights
 
 BACKBONES = ("alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")))
+
+_WINDOWS = ((0, -1), (0, 0), (1, 0))  # rows (or columns) that a kernel's first, second and third cell read
 
 
 class CamNet(nn.Module):
@@ -101,8 +104,40 @@ class CamNet(nn.Module):
         """N×M logits from `forward_last_relu`'s output: all that follows Grad-CAM's default target."""
         return self.forward_head(self.forward_cam_conv(self.pool(activations)))
 
+    def summarize(self, backbone_features: Tensor) -> Tensor:
+        """All that the logits depend on, as little as it takes.
+
+        Without a ReLU behind cam_conv everything after the backbone is linear, and the mean of a 3×3 convolution is its
+        kernel times the means of nine shifted windows: C·9 numbers carry what C·H·W do.
+
+        Args:
+            backbone_features: N×C×H×W, of `forward_backbone`.
+
+        Returns:
+            N×(C·9), or the features themselves, N×C×H×W, where there is a ReLU.
+        """
+        return backbone_features if self.spec["cam_relu"] else window_means(backbone_features)
+
+    def forward_summary(self, summary: Tensor) -> Tensor:
+        """N×M logits from `summarize`'s output, equal to `forward`'s but for rounding."""
+        if self.spec["cam_relu"]:
+            return self.forward_head(self.forward_cam_conv(summary))
+        return self.fc(F.linear(summary, self.cam_conv.weight.flatten(1), self.cam_conv.bias))
+
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))
+
+
+def window_means(features_NCHW: Tensor) -> Tensor:
+    """What each weight of a 3×3 convolution with padding 1 sees on average, N×(C·9), in the order of its kernel.
+
+    Entry (c, i, j) is the mean over all output positions of the input that kernel cell (i, j) reads there, zero where
+    it reads the padding: the sum over all rows but the last, all, or all but the first (columns likewise), over H·W.
+    """
+    height, width = features_NCHW.shape[-2:]
+    rows = [features_NCHW[..., first : height + last, :].sum(dim=-2) for first, last in _WINDOWS]
+    columns = [[row[..., first : width + last].sum(dim=-1) for first, last in _WINDOWS] for row in rows]
+    return torch.stack([torch.stack(row, dim=-1) for row in columns], dim=-2).flatten(1) / (height * width)
 
 
 def _initialize(network: nn.Module) -> None:

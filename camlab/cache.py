@@ -1,0 +1,33 @@
+"""List or clear the features kept on disk: `python -m camlab.cache [action=clear]` (Hydra entry)."""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from camlab import cli
+from camlab.store import ArrayStore
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Entry of `camlab-cache`."""
+    cli.launch(cache, "cache")
+
+
+def cache(config: DictConfig) -> None:
+    """Say what is kept and how large it is, or remove it."""
+    store = ArrayStore(Path(config.paths.cache).expanduser())
+    if config.action == "clear":
+        log.info("%s: %.2f GB cleared.", store.folder, store.clear() / 1e9)
+        return
+    entries = store.entries()
+    for entry in entries:
+        log.info("%8.3f GB  %s  %s", entry.num_bytes / 1e9, entry.key[:8], entry.about)
+    total = sum(entry.num_bytes for entry in entries) / 1e9
+    log.info("%s: %d arrays, %.2f GB. action=clear removes them.", store.folder, len(entries), total)
+
+
+if __name__ == "__main__":
+    main()

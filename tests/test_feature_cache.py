@@ -1,0 +1,306 @@
+"""The feature cache: nothing changes but the time. The store under it: whole arrays or none, whatever happens."""
+
+import logging
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Coloured
+from test_training import Recorder, classifier, trainer, weights
+from torch.nn import functional as F
+
+from camlab.callbacks import FeatureCache, HeatmapLogger, PointingGame
+from camlab.callbacks.checkpoints import checkpoints
+from camlab.checkpoint import load_network
+from camlab.data.preprocess import shift
+from camlab.errors import UserError
+from camlab.models.cam_net import window_means
+from camlab.store import ArrayStore
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+# ---- what is kept suffices
+
+
+@pytest.mark.parametrize("size", [(6, 6), (13, 13), (7, 7), (14, 14), (2, 5), (1, 1)])
+def test_window_means_carry_the_mean_of_a_convolution(size):
+    maps, kernel = torch.randn(3, 5, *size, dtype=torch.float64), torch.randn(4, 5, 3, 3, dtype=torch.float64)
+    expected = F.conv2d(maps, kernel, padding=1).mean(dim=(2, 3))
+    torch.testing.assert_close(window_means(maps) @ kernel.flatten(1).T, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("cam_relu", [False, True])
+@pytest.mark.parametrize("keep_last_pool", [False, True])
+def test_logits_from_a_summary_are_the_logits(cam_relu, keep_last_pool):
+    network = classifier(cam_relu=cam_relu, keep_last_pool=keep_last_pool).network.eval().double()
+    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
+    summary = network.summarize(network.forward_backbone(images))
+    assert summary.shape == ((4, 256, 1, 1) if keep_last_pool else (4, 256, 3, 3)) if cam_relu else (4, 256 * 9)
+    torch.testing.assert_close(network.forward_summary(summary), network(images), atol=1e-12, rtol=0)
+
+
+# ---- a run with it and one without
+
+
+def assert_same_training(folder: Path, backbone: str, steps: int, **options) -> None:
+    ended = []
+    for name in ("plain", "cached"):
+        module, recorded = classifier(backbone, "frozen", **options), Recorder()
+        data = Coloured(image_size=112, n_train=48, batch_size=8, val_size=8)
+        callbacks = [recorded, *([FeatureCache(str(folder))] if name == "cached" else [])]
+        run = trainer(folder, max_epochs=-1, max_steps=steps, callbacks=callbacks, enable_checkpointing=False)
+        run.fit(module, datamodule=data)
+        metrics = {key: float(value) for key, value in run.callback_metrics.items()}
+        run.test(module, datamodule=data, verbose=False)
+        metrics |= {key: float(value) for key, value in run.callback_metrics.items() if key.startswith("test")}
+        metrics.pop("train/images_per_second")
+        logits = module.network.eval()(data.preprocess(data.splits["test"].images))
+        ended.append((weights(module.network), logits, [step[:2] for step in recorded.steps], metrics, data))
+    (plain, plain_logits, plain_steps, plain_metrics, _), (cached, logits, seen, metrics, data) = ended
+    assert data.summaries, "the cache was used"
+    assert seen == plain_steps
+    assert metrics == pytest.approx(plain_metrics, abs=1e-4)
+    torch.testing.assert_close(logits, plain_logits, atol=1e-4, rtol=0)
+    for name, tensor in cached.items():
+        torch.testing.assert_close(tensor, plain[name], atol=1e-5, rtol=0, msg=name)
+        assert not name.startswith("network.backbone") or torch.equal(tensor, plain[name])
+
+
+@pytest.mark.parametrize("cam_relu", [False, True])
+@pytest.mark.parametrize("keep_last_pool", [False, True])
+def test_cached_and_uncached_training_agree(tmp_path, cam_relu, keep_last_pool):
+    assert_same_training(tmp_path, "alexnet", 40, cam_relu=cam_relu, keep_last_pool=keep_last_pool)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg11"])
+@pytest.mark.parametrize("cam_relu", [False, True])
+@pytest.mark.parametrize("keep_last_pool", [False, True])
+def test_cached_and_uncached_training_agree_over_300_steps(tmp_path, backbone, cam_relu, keep_last_pool):
+    assert_same_training(tmp_path, backbone, 300, cam_relu=cam_relu, keep_last_pool=keep_last_pool)
+
+
+def test_a_cached_batch_norm_backbone_stays_as_it_is(tmp_path):
+    module = classifier("vgg11_bn", "frozen")
+    before = weights(module.network.backbone)
+    trainer(tmp_path, callbacks=[FeatureCache(str(tmp_path / "cache"))]).fit(module, datamodule=Coloured())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(module.network.backbone).items())
+
+
+def test_checkpoints_and_heatmaps_are_ordinary(tmp_path):
+    module, data = classifier("alexnet", "frozen"), Coloured()
+    callbacks = [FeatureCache(str(tmp_path / "cache")), HeatmapLogger(per_class=1), *checkpoints(tmp_path, True)]
+    trainer(tmp_path, callbacks=callbacks).fit(module, datamodule=data)
+    assert data.summaries
+    loaded = load_network(tmp_path).network.eval()
+    images = data.preprocess(data.splits["test"].images)
+    torch.testing.assert_close(loaded(images), module.network.eval()(images))
+    assert (tmp_path / "heatmaps/epoch_0001/sheet.png").is_file()
+
+
+@pytest.mark.parametrize("stop_after", [2, 3])
+def test_a_resumed_cached_run_ends_the_same(tmp_path, stop_after):
+    def run(folder: str, *callbacks, **options):
+        module = classifier("alexnet", "frozen")
+        cache = FeatureCache(str(tmp_path / "cache"))
+        fitting = trainer(tmp_path / folder, max_epochs=2, callbacks=[cache, *callbacks])
+        fitting.fit(module, datamodule=Coloured(), **options)
+        return weights(module.network)
+
+    whole = run("whole")
+    keep = checkpoints(tmp_path / "cut", has_validation=False)
+    with pytest.raises(RuntimeError, match="plug"):
+        run("cut", Recorder(stop_after), *keep)
+    resumed = run(
+        "cut", *checkpoints(tmp_path / "cut", False), ckpt_path=str(tmp_path / "cut" / "checkpoints" / "last.ckpt")
+    )
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in resumed.items())
+
+
+def test_masks_are_scored_on_the_images_themselves(tmp_path):
+    module, data = classifier("alexnet", "frozen"), Coloured(masks=True)
+    run = trainer(tmp_path, max_epochs=2, callbacks=[FeatureCache(str(tmp_path / "cache")), PointingGame()])
+    run.fit(module, datamodule=data)
+    run.test(module, datamodule=data, verbose=False)
+    assert set(data.summaries) == {"train", "val"}
+    assert "test/pointing_game" in run.callback_metrics
+
+
+# ---- when it is not used
+
+
+def fitted(folder: Path, mode: str = "frozen", max_epochs: int = 2, cache: Path | None = None, **options) -> Coloured:
+    data = Coloured(n_train=32, **options)
+    callbacks = [FeatureCache(str(cache or folder / "cache"))]
+    run = trainer(folder, max_epochs=max_epochs, limit_val_batches=0, callbacks=callbacks, enable_checkpointing=False)
+    run.fit(classifier("alexnet", mode), datamodule=data)
+    return data
+
+
+def said(caplog) -> str:
+    return "\n".join(record.getMessage() for record in caplog.records)
+
+
+def test_finetuning_has_nothing_to_keep(tmp_path, caplog):
+    assert not fitted(tmp_path, "finetune").summaries
+    assert "Features" not in said(caplog)
+
+
+def test_shifts_turn_it_off_with_one_line(tmp_path, caplog):
+    assert not fitted(tmp_path, max_shift=2).summaries
+    assert said(caplog).count("Features are not cached: data.max_shift=2 makes every picture new") == 1
+
+
+def test_one_epoch_is_not_worth_it_unless_it_is_there(tmp_path, caplog):
+    assert not fitted(tmp_path, max_epochs=1).summaries
+    assert "costs more than trainer.max_epochs=1" in said(caplog)
+    fitted(tmp_path)
+    assert fitted(tmp_path, max_epochs=1).summaries
+
+
+def test_too_little_disk_is_said(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    assert not fitted(tmp_path).summaries
+    assert "more than half of the free disk" in said(caplog)
+
+
+def test_a_second_run_computes_nothing(tmp_path, caplog):
+    fitted(tmp_path)
+    assert (
+        said(caplog).count("Frozen backbone: 56 images pass it once") == 1
+    )  # 16 twice (16 are held out), 24 for tests
+    first = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("*.npy")}
+    fitted(tmp_path)
+    assert said(caplog).count("Frozen backbone") == 1
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("*.npy")} == first
+
+
+@pytest.mark.parametrize("change", [{"image_size": 96}, {"std": (0.2, 0.2, 0.2)}, {"n_test": 20}, {"flip": 0.0}])
+def test_other_pictures_have_other_features(tmp_path, change):
+    fitted(tmp_path)
+    before = set((tmp_path / "cache").glob("*.npy"))
+    fitted(tmp_path, **change)
+    assert set((tmp_path / "cache").glob("*.npy")) > before
+
+
+def test_a_folder_that_is_none_is_the_users_mistake(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"paths\.cache=FOLDER, or cache=false"):
+        fitted(tmp_path, cache=tmp_path / "file")
+
+
+# ---- the store
+
+
+ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def compute_slowly(counter: Path):
+    with open(counter, "a") as file:
+        file.write("computed\n")
+    for row in ROWS:
+        time.sleep(0.1)
+        yield row[None]
+
+
+def get(folder: Path, counter: Path) -> np.ndarray:
+    return ArrayStore(folder).get("key", ROWS.shape, lambda: compute_slowly(counter), "rows")
+
+
+def times_computed(counter: Path) -> int:
+    return len(counter.read_text().splitlines())
+
+
+def test_one_computes_and_the_others_wait(tmp_path):
+    processes = [
+        multiprocessing.get_context("fork").Process(target=get, args=(tmp_path, tmp_path / "n")) for _ in "abc"
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert times_computed(tmp_path / "n") == 1
+    np.testing.assert_array_equal(get(tmp_path, tmp_path / "n"), ROWS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_while_writing_leaves_nothing_false(tmp_path, number):
+    process = multiprocessing.get_context("fork").Process(target=get, args=(tmp_path, tmp_path / "n"))
+    process.start()
+    while not (tmp_path / "n").exists():
+        time.sleep(0.01)
+    time.sleep(0.15)
+    os.kill(process.pid, number)
+    process.join()
+    assert "key" not in ArrayStore(tmp_path)
+    np.testing.assert_array_equal(get(tmp_path, tmp_path / "n"), ROWS)
+    assert times_computed(tmp_path / "n") == 2
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "no marker", "a marker of nonsense"])
+def test_damage_is_noticed_and_mended(tmp_path, caplog, damage):
+    get(tmp_path, tmp_path / "n")
+    array, marker = tmp_path / "key.npy", tmp_path / "key.json"
+    if damage == "a flipped bit":
+        content = bytearray(array.read_bytes())
+        content[-2] ^= 1
+        array.write_bytes(content)
+    elif damage == "cut short":
+        array.write_bytes(array.read_bytes()[:-1])
+    elif damage == "no marker":
+        marker.unlink()
+    else:
+        marker.write_text("{]")
+    np.testing.assert_array_equal(get(tmp_path, tmp_path / "n"), ROWS)
+    assert times_computed(tmp_path / "n") == 2
+    assert "is damaged: computing it again" in caplog.text
+
+
+def test_a_disk_that_fills_up_is_told_and_leaves_nothing(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))
+        with pytest.raises(UserError, match=r"paths\.cache=FOLDER"):
+            get(tmp_path, tmp_path / "n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert not list(tmp_path.glob("key.[njp]*"))
+
+
+def test_list_and_clear(tmp_path):
+    store = ArrayStore(tmp_path)
+    get(tmp_path, tmp_path / "n")
+    assert [(entry.key, entry.about) for entry in store.entries()] == [("key", "rows")]
+    (tmp_path / "torn.part").write_bytes(b"x" * 100)
+    assert store.clear() >= ROWS.nbytes + 100
+    assert not store.entries()
+    assert "key" not in store
+
+
+def test_a_caller_cannot_spoil_what_is_kept(tmp_path):
+    get(tmp_path, tmp_path / "n")[:] = 0
+    np.testing.assert_array_equal(get(tmp_path, tmp_path / "n"), ROWS)
+
+
+# ---- shifts
+
+
+def test_shift_by_hand():
+    image = torch.tensor([[[[1, 2], [3, 4]]]])
+    assert shift(image, torch.tensor([[0, 0]])).tolist() == image.tolist()
+    assert shift(image, torch.tensor([[1, 0]])).tolist() == [[[[1, 2], [1, 2]]]]
+    assert shift(image, torch.tensor([[0, -1]])).tolist() == [[[[2, 2], [4, 4]]]]
