@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import lightning as L
 import numpy as np
 import psutil
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from camlab.callbacks.progress import progress
@@ -27,6 +28,7 @@ from camlab.store import ArrayStore
 log = logging.getLogger(__name__)
 
 _BATCH = 128  # pictures that pass the backbone together
+_Shapes = dict[Split, tuple[int, ...]]
 _FORMAT = 1  # of what is kept; another number makes all earlier arrays strangers
 
 
@@ -50,29 +52,31 @@ class FeatureCache(L.Callback):
         assert isinstance(pl_module, Classifier)
         if not pl_module.network.frozen or data.summaries:
             return
-        one_pass = _Pass(trainer, pl_module.network, data)
-        arrays = {split: (one_pass.key(split), one_pass.shape(split)) for split in one_pass.splits}
-        missing = {split: shape for split, (key, shape) in arrays.items() if key not in self.store}
-        if obstacle := self._obstacle(trainer, data, {split: shape for split, (_, shape) in arrays.items()}, missing):
-            rank_zero_info("Features are not cached: %s. The whole network runs in every epoch.", obstacle)
+        one_pass = BackbonePass(trainer, pl_module.network, data)
+        keys = {split: one_pass.key(split) for split in one_pass.splits}
+        shapes = {split: one_pass.shape(split) for split in keys}
+        missing = {split: shapes[split] for split, key in keys.items() if key not in self.store}
+        if obstacle := self._obstacle(trainer, data, shapes, missing):
+            _say("Features are not cached: %s. The whole network runs in every epoch.", obstacle)
             return
-        if missing:
-            rank_zero_info(
-                "Frozen backbone: %s images pass it once, then only the head trains. Features: %s in %s.",
-                f"{sum(shape[0] * shape[1] for shape in missing.values()):,}",
-                _gigabytes(missing),
-                self.store.folder,
-            )
-        for split, (key, shape) in arrays.items():
-            array = self.store.get(key, shape, functools.partial(one_pass.run, split), one_pass.about(split))
+        passing = sum(shape[0] * shape[1] for shape in missing.values())
+        if passing:
+            where = f"Features: {_gigabytes(missing)} in {self.store.folder}"
+            _say("Frozen backbone: %s images pass it once, then only the head trains. %s.", f"{passing:,}", where)
+        began = time.perf_counter()
+        for split, key in keys.items():
+            compute = functools.partial(one_pass.run, split)
+            array = self.store.get(key, shapes[split], compute, one_pass.about(split))
             data.summaries[split] = torch.from_numpy(array).to(pl_module.device)
+        if passing:
+            _say("Features are there after %.1f s.", time.perf_counter() - began)
 
     def _obstacle(
         self,
         trainer: L.Trainer,
         data: ImageData,
-        all_shapes: dict[Split, tuple[int, ...]],
-        missing: dict[Split, tuple[int, ...]],
+        all_shapes: _Shapes,
+        missing: _Shapes,
     ) -> str | None:
         """Why this run cannot, or need not, use cached features."""
         if data.max_shift > 0:
@@ -90,7 +94,7 @@ class FeatureCache(L.Callback):
         return None
 
 
-class _Pass:
+class BackbonePass:
     """The backbone over all images of a split: what comes out, and what it depends on."""
 
     def __init__(self, trainer: L.Trainer, network: CamNet, data: ImageData) -> None:
@@ -155,11 +159,16 @@ class _Pass:
         return 2 if split == "train" and self.data.flip > 0 else 1
 
 
-def _num_bytes(shapes: dict[Split, tuple[int, ...]]) -> int:
+@rank_zero_only
+def _say(line: str, *values: str | float) -> None:
+    log.info(line, *values)
+
+
+def _num_bytes(shapes: _Shapes) -> int:
     return 4 * sum(math.prod(shape) for shape in shapes.values())
 
 
-def _gigabytes(shapes: dict[Split, tuple[int, ...]]) -> str:
+def _gigabytes(shapes: _Shapes) -> str:
     return f"{_num_bytes(shapes) / 1e9:.2f} GB"
 
 
