@@ -84,7 +84,7 @@ def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     assert issubclass(data_class, ImageData)
     options = {key: value for key, value in node.data.items() if key != "_target_"}
     assert isinstance(data_class(**OmegaConf.to_container(OmegaConf.create(options))), ImageData)
-    optimizer = instantiate(node.optimizer, _convert_="all")(network.parameters())
+    optimizer = instantiate(node.optimizer, _convert_="all", fused=None)(network.parameters())  # not on meta
     assert optimizer.param_groups[0]["lr"] == node.optimizer.lr
     if node.scheduler is not None:
         scheduler = instantiate(node.scheduler, _convert_="all")(optimizer, total_steps=100)

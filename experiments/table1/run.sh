@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The report's Table 1, frozen row: 150 epochs on all 50,000 training images, three seeds, the first with an empty
+# feature cache; then one epoch without the cache, to compare. About 40 minutes on 2 cores, half of it the feature pass.
+#   experiments/table1/run.sh DATA WEIGHTS OUT
+# DATA has cifar-10-batches-py/; WEIGHTS is `imagenet` or a features file. Then: python experiments/table1/collect.py OUT
+set -euo pipefail
+data=$1 weights=$2 out=$3
+common=(experiment=table1 mode=frozen logger=csv data.root="$data" data.verify=false arch.weights="$weights"
+    paths.cache="$out/cache")
+
+for seed in 0 1 2; do
+    python -m camlab.train "${common[@]}" seed=$seed hydra.run.dir="$out/frozen-$seed"
+done
+python -m camlab.train "${common[@]}" cache=false trainer.max_epochs=1 hydra.run.dir="$out/uncached"
