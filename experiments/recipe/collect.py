@@ -1,6 +1,8 @@
 """Gather the runs of run.sh: results.csv (a row per epoch), curves.png and the last contact sheets, beside this file.
 
-python experiments/recipe/collect.py OUT
+    python experiments/recipe/collect.py OUT [DATA]
+
+With DATA (has cifar-10-batches-py/) also docs/heatmaps.png: the first test image of each class, fine-tuned.
 """
 
 import csv
@@ -9,7 +11,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
+
+from camlab import render
+from camlab.checkpoint import load_network
+from camlab.data import Cifar10
+from camlab.heatmaps import draw_panels, explain
 
 HERE = Path(__file__).parent
 # A plain PyTorch loop of the same recipe on the same images: test accuracy after epochs 1 to 8, seed 0.
@@ -25,6 +33,17 @@ def curves(run: Path) -> dict[int, dict[str, float]]:
             values = {key: float(row[key]) for key in KEYS if row.get(key)}
             epochs.setdefault(int(float(row["epoch"])), {}).update(values)
     return epochs
+
+
+def draw_for_readme(run: Path, data_root: str) -> None:
+    trained, data = load_network(run), Cifar10(root=data_root, verify=False, val_size=0)
+    data.setup()
+    test = data.splits["test"]
+    first = [int(torch.nonzero(test.labels == label)[0]) for label in range(len(test.class_names))]
+    chosen = test.subset(torch.tensor(first))
+    explanation = explain(trained.network, trained.preprocess(chosen.images))  # of the predicted class
+    panels = draw_panels(chosen.images, explanation, test.class_names, chosen.labels)
+    render.write_image(HERE.parents[1] / "docs" / "heatmaps.png", render.contact_sheet([p.picture for p in panels]))
 
 
 def main(out: Path) -> None:
@@ -56,3 +75,5 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        draw_for_readme(Path(sys.argv[1]) / "finetune", sys.argv[2])
