@@ -27,6 +27,11 @@ def device_name(device: torch.device) -> str:
     return f"{device.type}: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
+def peak_memory_gb(device: torch.device) -> float | None:
+    """The most memory that tensors took on a GPU, in units of 10⁹ bytes; None elsewhere."""
+    return round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else None
+
+
 def settled_time(device: torch.device) -> float:
     """Seconds on a steady clock, once the device has done all that it was given: a wait, so not for every step."""
     if device.type == "cuda":

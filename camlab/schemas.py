@@ -235,6 +235,7 @@ class Train(Root):
     mode: str = _field()
     resume: str | None = None
     cache: bool = True
+    compile: bool = False
     run_name: str = _field()
 
 

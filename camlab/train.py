@@ -72,6 +72,8 @@ class _Run:
             optimizer=instantiate(config.optimizer, _convert_="all"),
             scheduler=instantiate(config.scheduler, _convert_="all"),
         )
+        if config.compile:
+            self.classifier.network.compile()  # in place: checkpoints and heatmaps do not notice
         self.loggers = self._loggers()
         self.trainer: L.Trainer = instantiate(
             config.trainer,
@@ -112,7 +114,7 @@ class _Run:
         return {**fitted, **tested}, "best" if chosen else "last"
 
     def _finish(self, metrics: dict[str, float], tested: str) -> float:
-        from camlab.devices import device_name
+        from camlab.devices import device_name, peak_memory_gb
 
         best = next((c.best_model_score for c in self.trainer.checkpoint_callbacks if c.monitor), None)  # type: ignore[attr-defined]
         if best is not None:
@@ -130,6 +132,7 @@ class _Run:
                     "wall_time_s": round(time.perf_counter() - self.began, 2),
                     "finished": runs.utc_now(),
                     "device": device_name(self.trainer.strategy.root_device),
+                    "peak_memory_gb": peak_memory_gb(self.trainer.strategy.root_device),
                     "seed": self.config.seed,
                     "config_hash": self.digest,
                     "data_fingerprint": self.data.fingerprint(),

@@ -8,11 +8,14 @@ import lightning as L
 import pytest
 import torch
 from conftest import Coloured
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from camlab.callbacks import FeatureCache
 from camlab.callbacks.checkpoints import checkpoints
 from camlab.checkpoint import load_network
 from camlab.classifier import Classifier
 from camlab.errors import UserError
+from camlab.heatmaps import explain
 from camlab.models import CamNet
 from camlab.tracking import MetricsCsv
 
@@ -91,6 +94,45 @@ def test_metrics_equal_a_count_by_hand(tmp_path):
     assert run.callback_metrics["test/acc"] == pytest.approx(float((logits.argmax(1) == test.labels).float().mean()))
     loss = torch.nn.functional.cross_entropy(logits, test.labels)
     assert float(run.callback_metrics["test/loss"]) == pytest.approx(float(loss), abs=1e-5)
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU: values read back, shapes that depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        waiting = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        self.count += func in waiting
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", ["finetune", "frozen"])
+def test_a_step_reads_nothing_back_from_the_device(tmp_path, mode):
+    def reads(steps: int) -> int:
+        module = classifier("alexnet", mode)
+        module._make_optimizer = functools.partial(torch.optim.Adam, lr=1e-3, fused=True)
+        cached = [FeatureCache(str(tmp_path))] if mode == "frozen" else []
+        run = trainer(tmp_path, max_epochs=2, limit_train_batches=steps, callbacks=cached, enable_checkpointing=False)
+        with HostReads() as counted:
+            run.fit(module, datamodule=Coloured(n_train=112))
+        return counted.count
+
+    reads(2)  # the features are there from now on
+    assert reads(2) == reads(6)
+
+
+def test_a_compiled_network_trains_and_is_kept_as_any_other(tmp_path):
+    plain, module = classifier(), classifier()
+    module.network.compile(backend="eager")
+    for each in (plain, module):
+        trainer(tmp_path).fit(each, datamodule=Coloured())
+    assert weights(module.network).keys() == weights(plain.network).keys()
+    for name, tensor in weights(module.network).items():
+        torch.testing.assert_close(tensor, weights(plain.network)[name])
+    explain(module.network, torch.randn(2, 3, 64, 64))
 
 
 def test_same_seed_same_weights(tmp_path):
