@@ -1,9 +1,10 @@
-"""Where a network looks: CAM and Grad-CAM as pure functions, torch in, torch out, on any device.
+"""Where a network looks: CAM, Grad-CAM and its relatives as pure functions, torch in, torch out, on any device.
 
 Shape letters: N images, K feature channels, M classes, H W the map's own (coarse) grid.
 
 Maps come out *signed*, in the units of the class score; `normalize` rectifies and scales them, `upsample` brings them
-to the size of a picture. Adding a gradient method is one function of (activations, gradients).
+to the size of a picture. Adding a gradient method is one function of (activations, gradients) and its line in
+`GRADIENT_METHODS`.
 """
 
 from collections.abc import Callable
@@ -70,6 +71,83 @@ def grad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
     """
     alpha_NK = gradients_NKHW.mean(dim=(2, 3))
     return torch.einsum("nk,nkhw->nhw", alpha_NK, activations_NKHW)
+
+
+def grad_cam_plus_plus(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
+    """Grad-CAM++: Σ_k w_k A^k, w_k = Σ_ij α_ij relu(g_ij), α = g² / (2 g² + g³ Σ_ab A_ab).
+
+    Chattopadhay et al. 2018, eq. 19. g is the gradient of the class score; the paper's derivatives are those of its
+    exponential, whose factor cancels in α and scales a map as a whole. Where the denominator is zero, so is α. N×H×W.
+    """
+    squared = gradients_NKHW.square()
+    sums = activations_NKHW.sum(dim=(2, 3), keepdim=True)
+    denominator = 2 * squared + squared * gradients_NKHW * sums
+    alpha = torch.where(denominator != 0, squared / denominator, torch.zeros_like(squared))
+    return torch.einsum("nk,nkhw->nhw", (alpha * gradients_NKHW.relu()).sum(dim=(2, 3)), activations_NKHW)
+
+
+def xgrad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
+    """XGrad-CAM: Σ_k α_k A^k with α_k = Σ_ij A_ij g_ij / Σ_ij A_ij (Fu et al. 2020, eq. 8), 0 where A is. N×H×W."""
+    sums = activations_NKHW.sum(dim=(2, 3))
+    weighted = (activations_NKHW * gradients_NKHW).sum(dim=(2, 3))
+    alpha_NK = torch.where(sums != 0, weighted / sums, torch.zeros_like(sums))
+    return torch.einsum("nk,nkhw->nhw", alpha_NK, activations_NKHW)
+
+
+def hires_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
+    """HiResCAM: Σ_k g^k A^k, the gradient not averaged (Draelos and Carin 2020, eq. 5). N×H×W."""
+    return torch.einsum("nkhw,nkhw->nhw", gradients_NKHW, activations_NKHW)
+
+
+def layer_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
+    """LayerCAM: Σ_k relu(g^k) A^k (Jiang et al. 2021, eq. 6 and 7); also for layers far from the output. N×H×W."""
+    return torch.einsum("nkhw,nkhw->nhw", gradients_NKHW.relu(), activations_NKHW)
+
+
+GRADIENT_METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "grad_cam": grad_cam,
+    "grad_cam_plus_plus": grad_cam_plus_plus,
+    "xgrad_cam": xgrad_cam,
+    "hires_cam": hires_cam,
+    "layer_cam": layer_cam,
+}
+METHODS = ("cam", *GRADIENT_METHODS, "score_cam")
+
+
+@torch.no_grad()
+def score_cam(
+    forward: Callable[[Tensor], Tensor],
+    images_NCHW: Tensor,
+    activations_NKHW: Tensor,
+    class_idx_N: Tensor,
+    batch_size: int = 32,
+) -> Tensor:
+    """Score-CAM: Σ_k α_k A^k, α the softmax over k of the class score of the image masked with A^k.
+
+    Wang et al. 2020, eq. 6. A mask is A^k, upsampled to the image and stretched to [0, 1]; K forward passes an image,
+    `batch_size` at a time. (The paper subtracts the score of a black image; the softmax does not see a constant.)
+
+    Args:
+        forward: the whole network, N×C×H×W → N×M logits.
+        images_NCHW: its input.
+        activations_NKHW: output of the target layer for them.
+        class_idx_N: one class index per image, int64.
+        batch_size: masked images per forward pass.
+
+    Returns:
+        Signed maps, N×H×W of the activations.
+    """
+    size = (images_NCHW.shape[-2], images_NCHW.shape[-1])
+    maps = []
+    for image, activations, class_idx in zip(images_NCHW, activations_NKHW, class_idx_N, strict=True):
+        scores = []
+        for some in activations.split(batch_size):
+            masks = upsample(some, size)
+            low, high = masks.amin(dim=(1, 2), keepdim=True), masks.amax(dim=(1, 2), keepdim=True)
+            masks = torch.where(high > low, (masks - low) / (high - low), torch.zeros_like(masks))
+            scores.append(forward(image * masks[:, None])[:, class_idx])
+        maps.append(torch.einsum("k,khw->hw", torch.cat(scores).softmax(dim=0), activations))
+    return torch.stack(maps)
 
 
 def normalize(maps: Tensor, mode: Normalization = "per_image") -> Tensor:

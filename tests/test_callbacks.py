@@ -10,10 +10,10 @@ from conftest import Coloured
 from PIL import Image
 from test_training import classifier, trainer, weights
 
-from camlab import heatmaps
 from camlab.callbacks import HeatmapLogger, PlainProgress, PointingGame, TimeEstimate
 from camlab.callbacks.pointing_game import dilate, hits
 from camlab.errors import UserError
+from camlab.panels import draw_panels, explain
 
 
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])
@@ -39,7 +39,7 @@ def test_explain_leaves_the_network_as_it_found_it():
     gradients = [p.grad.clone() for p in network.parameters()]
     rng = torch.get_rng_state()
     with torch.inference_mode():
-        heatmaps.explain(network, torch.randn(4, 3, 64, 64, generator=torch.Generator()), torch.tensor([0, 1, 2, 3]))
+        explain(network, torch.randn(4, 3, 64, 64, generator=torch.Generator()), torch.tensor([0, 1, 2, 3]))
     assert [module.training for module in network.modules()] == flags
     assert all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), before.state_dict().values(), strict=True)
@@ -55,11 +55,11 @@ def test_wrongly_classified_images_get_a_row_for_their_true_class():
     predicted = network(inputs).argmax(1)
     labels = predicted.clone()
     labels[[1, 3]] = (labels[[1, 3]] + 1) % 4
-    explanation = heatmaps.explain(network, inputs, labels)
+    explanation = explain(network, inputs, labels)
     assert explanation.image_idx.tolist() == [0, 1, 2, 3, 4, 1, 3]
     assert explanation.class_idx.tolist() == [*predicted.tolist(), *labels[[1, 3]].tolist()]
     images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    panels = heatmaps.draw_panels(images, explanation, [f"class{k}" for k in range(4)], labels)
+    panels = draw_panels(images, explanation, [f"class{k}" for k in range(4)], labels)
     assert len(panels) == 5
     assert panels[1].picture.shape[1] > panels[0].picture.shape[1]
     assert panels[1].caption.startswith(f"true class{labels[1]}, predicted class{predicted[1]} ")
@@ -77,7 +77,7 @@ def test_files_of_an_epoch(tmp_path):
     probe = data.splits["val"].subset(
         torch.tensor([int((data.splits["val"].labels == k).nonzero()[0]) for k in range(4)])
     )
-    again = heatmaps.explain(module.network, data.preprocess(probe.images), probe.labels)
+    again = explain(module.network, data.preprocess(probe.images), probe.labels)
     np.testing.assert_allclose(saved["cam"], again.cam, atol=1e-3)
 
 

@@ -15,8 +15,8 @@ from camlab.callbacks.checkpoints import checkpoints
 from camlab.checkpoint import load_network
 from camlab.classifier import Classifier
 from camlab.errors import UserError
-from camlab.heatmaps import explain
 from camlab.models import CamNet
+from camlab.panels import explain
 from camlab.tracking import MetricsCsv
 
 

@@ -12,8 +12,8 @@ from camlab.classifier import Classifier
 from camlab.data import ImageData
 from camlab.data.folder import picture_files, read_pictures
 from camlab.errors import UserError
-from camlab.heatmaps import draw_panels, explain, write_panels
 from camlab.maps import Normalization
+from camlab.panels import draw_panels, explain, write_panels
 from camlab.render import same_size
 from camlab.tracking import IMAGES_PER_KEY, log_pictures
 

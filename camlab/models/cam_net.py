@@ -67,6 +67,7 @@ class CamNet(nn.Module):
         self.cam_conv = nn.Conv2d(channels, cam_channels, kernel_size=3, padding=1)
         self.cam_relu = nn.ReLU() if cam_relu else nn.Identity()
         self.fc = nn.Linear(cam_channels, num_classes)
+        self.grad_cam_layer = "backbone"  # the ReLU after the last pretrained convolution, before pooling
         self.frozen = frozen
         self.backbone.requires_grad_(not frozen)
         if weights is None:

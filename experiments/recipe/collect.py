@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from camlab import render
 from camlab.checkpoint import load_network
 from camlab.data import Cifar10
-from camlab.heatmaps import draw_panels, explain
+from camlab.panels import draw_panels, explain
 
 HERE = Path(__file__).parent
 # A plain PyTorch loop of the same recipe on the same images: test accuracy after epochs 1 to 8, seed 0.

@@ -1,17 +1,16 @@
 """From a CamNet and pictures to captioned heatmaps: the maps of `camlab.maps`, drawn with `camlab.render`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlab import maps, render
 from camlab.maps import Normalization
-from camlab.models import CamNet
+from camlab.models import CamNet, evaluating
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -33,18 +32,6 @@ class Explanation:
     image_idx: Tensor
     class_idx: Tensor
     grad_cam: Tensor
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; every module's train/eval flag is put back, whatever happens."""
-    flags = [(module, module.training) for module in network.modules()]
-    try:
-        network.eval()
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 @torch.no_grad()

@@ -1,0 +1,381 @@
+"""Heatmaps of any image classifier, at any moment: one forward pass, cut at the target layer, and the head's gradient.
+
+The pass runs without a graph up to the target layer; a forward hook replaces that layer's output by a leaf, and what
+follows is recorded. Nothing before the layer is differentiated, no parameter gets a gradient, and weights, flags,
+hooks and RNG are left as they were. Works under `no_grad`, `inference_mode` and autocast, with frozen parameters,
+in-place ReLUs, compiled and DDP-wrapped modules.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from camlab import maps
+from camlab.errors import UserError
+from camlab.maps import Normalization
+from camlab.models import evaluating
+
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish)
+
+
+def heatmaps(
+    model: nn.Module,
+    images: Tensor,
+    method: str = "grad_cam",
+    layer: str | Sequence[str] | None = None,
+    target: int | Tensor | Sequence[int] | None = None,
+    normalize: Normalization = "per_image",
+    counterfactual: bool = False,
+) -> Tensor:
+    """Where a classifier looks, for one class per image.
+
+    Args:
+        model: any classifier of images, N×C×H×W → N×M logits.
+        images: its input, on its device.
+        method: one of `camlab.maps.METHODS`.
+        layer: a module's name (`features.28`), several to be averaged, or None for the default: the ReLU after the last
+            convolution, else the last layer with an output larger than 1×1.
+        target: the class: None = the predicted one, an index for all images, or one per image.
+        normalize: `per_image` and `shared` give [0, 1]; `raw` the rectified map in its own units.
+        counterfactual: the evidence against the class instead, from negated gradients (Selvaraju et al. 2017, §3.3).
+
+    Returns:
+        float32 N×H×W on the images' device and at their size.
+
+    Raises:
+        UserError: unknown method or layer, a layer without spatial output or used twice, `cam` on a network that has no
+            global average pooling before one linear layer, targets that do not fit.
+    """
+    return Explainer(model, layer)(images, method, target, normalize, counterfactual)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one pass saw: everything that any of the methods needs, detached.
+
+    Attributes:
+        logits: N×M.
+        class_idx: of R classes per image, N×R.
+        activations: of each target layer, N×K×H×W.
+        gradients: of each class's score by each layer's activations, R×N×K×H×W.
+    """
+
+    logits: Tensor
+    class_idx: Tensor
+    activations: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+class Explainer:
+    """A network and where to look into it; reusable, and nothing of a call stays alive after it.
+
+    Args:
+        model: any classifier of images; compiled and (D)DP wrappers are looked through.
+        layer: as in `heatmaps`; the default is found at the first call.
+
+    Raises:
+        UserError: no such layer.
+    """
+
+    def __init__(self, model: nn.Module, layer: str | Sequence[str] | None = None) -> None:
+        self.model = _unwrapped(model)
+        self._modules = dict(self.model.named_modules())
+        self._layers = () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer)
+        for name in self._layers:
+            if name not in self._modules or not name:
+                near = difflib.get_close_matches(name, list(self._modules), n=5, cutoff=0.3)
+                raise UserError(f"layer={name}: no such layer. Near: {', '.join(near) or ', '.join(self._modules)}.")
+        self._found: tuple[str, str] | None = None
+
+    def __call__(
+        self,
+        images: Tensor,
+        method: str = "grad_cam",
+        target: int | Tensor | Sequence[int] | None = None,
+        normalize: Normalization = "per_image",
+        counterfactual: bool = False,
+    ) -> Tensor:
+        """`heatmaps` of this network: float32 N×H×W."""
+        class_idx = None if target is None else _one_per_image(target, images)[:, None]
+        (signed,) = self.signed_maps(images, (method,), class_idx, counterfactual=counterfactual).values()
+        return fuse([part[:, 0] for part in signed], (images.shape[-2], images.shape[-1]), normalize)
+
+    def signed_maps(
+        self,
+        images: Tensor,
+        methods: Sequence[str] = ("grad_cam",),
+        class_idx: Tensor | None = None,
+        top_k: int = 1,
+        counterfactual: bool = False,
+    ) -> dict[str, list[Tensor]]:
+        """Raw maps of several methods from as few passes as they need.
+
+        Args:
+            images: N×C×H×W.
+            methods: of `camlab.maps.METHODS`.
+            class_idx: R classes per image, N×R; None: the `top_k` with the highest scores.
+            top_k: R where `class_idx` is None.
+            counterfactual: negate the gradients.
+
+        Returns:
+            For each method, one signed map N×R×H×W per target layer, on the layer's own grid.
+        """
+        return self.explain(images, methods, class_idx, top_k, counterfactual)[1]
+
+    def explain(
+        self,
+        images: Tensor,
+        methods: Sequence[str],
+        class_idx: Tensor | None = None,
+        top_k: int = 1,
+        counterfactual: bool = False,
+    ) -> tuple[Look, dict[str, list[Tensor]]]:
+        """`signed_maps`, and what the pass saw: logits and class indices."""
+        if unknown := set(methods) - set(maps.METHODS):
+            name = unknown.pop()
+            near = difflib.get_close_matches(name, maps.METHODS, n=1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise UserError(f"method {name}: no such method. {hint}Choose of {', '.join(maps.METHODS)}.")
+        default, last = self._default_layers(images)
+        layers = {name: self._layers or ((last,) if name == "cam" else (default,)) for name in methods}
+        wanted = tuple(dict.fromkeys(layer for chosen in layers.values() for layer in chosen))
+        differentiate = any(name in maps.GRADIENT_METHODS for name in methods)
+        look, pooled = self._look(images, wanted, class_idx, top_k, differentiate)
+        results: dict[str, list[Tensor]] = {}
+        for name in methods:
+            one = {"cam": self._cam, "score_cam": self._score_cam}.get(name)
+            if one is not None:
+                results[name] = [one(images, look, layer, pooled) for layer in layers[name]]
+            else:
+                results[name] = [_gradient_maps(name, look, layer, counterfactual) for layer in layers[name]]
+        return look, results
+
+    def default_layer(self, images: Tensor) -> str:
+        """The layer that gradient methods look at unless another is given; runs one image through the network."""
+        return self._default_layers(images)[0]
+
+    def _default_layers(self, images: Tensor) -> tuple[str, str]:
+        """For gradient methods, and for CAM: what the global average pooling reads."""
+        if self._found is None:
+            with torch.inference_mode(False), torch.no_grad(), _eager(self.model), evaluating(self.model):
+                self._found = find_layers(self.model, images[:1].clone())
+        return getattr(self.model, "grad_cam_layer", self._found[0]), self._found[1]
+
+    def _classifier(self) -> nn.Linear | None:
+        """The last linear layer in the order of definition: of a network with CAMs, the only one behind the pooling."""
+        return next((m for m in reversed(list(self.model.modules())) if isinstance(m, nn.Linear)), None)
+
+    def _look(
+        self, images: Tensor, layers: Sequence[str], class_idx: Tensor | None, top_k: int, differentiate: bool
+    ) -> tuple[Look, list[Tensor]]:
+        device = images.device.type
+        autocast = torch.autocast(  # weights that autocast has cached in inference mode could not be used here
+            device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), cache_enabled=False
+        )
+        pooled: list[Tensor] = []
+        with torch.inference_mode(False), torch.no_grad(), autocast, _eager(self.model), evaluating(self.model):
+            inputs = images.clone() if images.is_inference() else images
+            with _cut(self._modules, layers, differentiate) as kept, _reading(self._classifier(), pooled):
+                logits = _logits(self.model(inputs))
+            for layer in layers:
+                if layer not in kept:
+                    raise UserError(f"layer={layer}: the network does not use it for these images.")
+            class_idx = _chosen(logits, class_idx, top_k, len(images))
+            gradients = _gradients(logits, class_idx, kept) if differentiate else {}
+        activations = {name: tensor.detach() for name, tensor in kept.items()}
+        return Look(logits.detach(), class_idx, activations, gradients), pooled
+
+    def _cam(self, images: Tensor, look: Look, layer: str, pooled: list[Tensor]) -> Tensor:
+        features, classifier = look.activations[layer], self._classifier()
+        means = features.mean(dim=(2, 3))
+        if (
+            classifier is None
+            or len(pooled) != 1
+            or pooled[0].shape != means.shape
+            or classifier.out_features != look.logits.shape[1]
+            or not torch.allclose(pooled[0].to(means.dtype), means, rtol=1e-2, atol=1e-3 * float(means.abs().max()))
+        ):
+            others = ", ".join(name for name in maps.METHODS if name != "cam")
+            raise UserError(
+                f"cam: the network does not end in global average pooling of {layer} and one linear layer."
+                f" These methods apply: {others}."
+            )
+        with torch.no_grad():
+            every = maps.cam(features, classifier.weight.to(features.dtype))
+        return every.gather(1, look.class_idx[:, :, None, None].expand(-1, -1, *every.shape[2:]))
+
+    def _score_cam(self, images: Tensor, look: Look, layer: str, pooled: list[Tensor]) -> Tensor:
+        activations = look.activations[layer]
+        with torch.inference_mode(False), torch.no_grad(), _eager(self.model), evaluating(self.model):
+            inputs = images.clone() if images.is_inference() else images
+            ranks = [
+                maps.score_cam(lambda x: _logits(self.model(x)), inputs, activations, classes)
+                for classes in look.class_idx.unbind(1)
+            ]
+        return torch.stack(ranks, dim=1)
+
+
+def fuse(signed: Sequence[Tensor], size: tuple[int, int], normalize: Normalization = "per_image") -> Tensor:
+    """Bring the maps of several layers, N×h×w each, to N×H×W of `size` and average them.
+
+    Each is normalised first, so that a layer counts as much as another (`raw`: only rectified).
+    """
+    each: Normalization = "raw" if normalize == "raw" else "per_image"
+    if len(signed) == 1:
+        return maps.upsample(maps.normalize(signed[0], normalize), size)
+    fused = torch.stack([maps.upsample(maps.normalize(part, each), size) for part in signed]).mean(dim=0)
+    return maps.normalize(fused, normalize)
+
+
+def find_layers(model: nn.Module, image: Tensor) -> tuple[str, str]:
+    """Names of the default target layer, and of the last layer with an output larger than 1×1, by a recording pass.
+
+    Args:
+        model: in eval mode.
+        image: 1×C×H×W.
+
+    Returns:
+        (the activation after the last convolution if there is one, used once and before any pooling, else the last
+        layer; the last layer).
+
+    Raises:
+        UserError: no layer has a spatial output.
+    """
+    calls: list[tuple[str, nn.Module, torch.Size]] = []
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1:
+                calls.append((name, module, output.shape))
+
+        return hook
+
+    handles = [module.register_forward_hook(record(name)) for name, module in model.named_modules() if name]
+    try:
+        model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = [name for name, _, _ in calls]
+    once = [call for call in calls if names.count(call[0]) == 1]
+    if not once:
+        raise UserError("The network has no layer with a spatial output (larger than 1×1) that is used once.")
+    last = once[-1][0]
+    convolutions = [i for i, (_, module, _) in enumerate(calls) if isinstance(module, nn.Conv2d)]
+    if not convolutions:
+        return last, last
+    after = calls[convolutions[-1] + 1 :]
+    shape = calls[convolutions[-1]][2]
+    for name, module, size in after:
+        if size != shape:
+            break
+        if isinstance(module, _ACTIVATIONS) and names.count(name) == 1:
+            return name, last
+    return last, last
+
+
+def _gradient_maps(method: str, look: Look, layer: str, counterfactual: bool) -> Tensor:
+    sign = -1 if counterfactual else 1
+    function, activations = maps.GRADIENT_METHODS[method], look.activations[layer]
+    return torch.stack([function(activations, sign * gradients) for gradients in look.gradients[layer]], dim=1)
+
+
+def _gradients(logits: Tensor, class_idx: Tensor, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of each class's score, R×N×K×H×W for each layer; images do not depend on each other in eval mode."""
+    ranks = []
+    with torch.enable_grad():
+        scores = logits.gather(1, class_idx).sum(dim=0)
+    for rank, score in enumerate(scores):
+        more = rank + 1 < len(scores)
+        ranks.append(torch.autograd.grad(score, list(kept.values()), retain_graph=more, materialize_grads=True))
+    return {name: torch.stack(parts) for name, parts in zip(kept, zip(*ranks, strict=True), strict=True)}
+
+
+def _chosen(logits: Tensor, class_idx: Tensor | None, top_k: int, n: int) -> Tensor:
+    count = logits.shape[1]
+    if class_idx is None:
+        return logits.detach().topk(min(top_k, count), dim=1).indices
+    if class_idx.shape[0] != n:
+        raise UserError(f"target: {n} images need one class each (or one for all), not {class_idx.shape[0]}.")
+    if int(class_idx.min()) < 0 or int(class_idx.max()) >= count:
+        raise UserError(f"target: the network has the classes 0 to {count - 1}.")
+    return class_idx
+
+
+def _one_per_image(target: int | Tensor | Sequence[int], images: Tensor) -> Tensor:
+    classes = torch.as_tensor(target, device=images.device)
+    if classes.is_floating_point() or classes.dtype == torch.bool or classes.dim() > 1:
+        raise UserError("target: a class index, or one for each image.")
+    return classes.long().expand(len(images)).clone() if classes.dim() == 0 else classes.long()
+
+
+def _logits(output: object) -> Tensor:
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        raise UserError(f"The network gives {type(output).__name__} instead of N×M logits; is it a classifier?")
+    return logits
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside torch.compile's and (Distributed)DataParallel's wrappers."""
+    inner = getattr(model, "_orig_mod", None)
+    if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        inner = model.module
+    return model if inner is None else _unwrapped(inner)
+
+
+@contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
+    """Run what `torch.compile` has compiled as it was written: compiled graphs have no hooks."""
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _cut(modules: dict[str, nn.Module], layers: Sequence[str], differentiate: bool) -> Iterator[dict[str, Tensor]]:
+    """Keep the layers' outputs while a forward pass runs; a graph is recorded from the first of them on."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if name in kept:
+                raise UserError(f"layer={name}: used more than once in a pass; choose the block that holds it.")
+            if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[2:].numel() < 2:
+                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise UserError(f"layer={name}: its output is {shape}; a map needs N×K×H×W, larger than 1×1.")
+            if differentiate and not torch.is_grad_enabled():
+                output = output.detach().clone().requires_grad_()
+                torch.set_grad_enabled(True)  # for the rest of the pass; the caller's no_grad puts it back
+            kept[name] = output
+            return output.clone()  # an in-place ReLU behind the layer changes this one
+
+        return hook
+
+    handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _reading(classifier: nn.Linear | None, pooled: list[Tensor]) -> Iterator[None]:
+    """Keep what the classifier reads."""
+
+    def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        pooled.append(inputs[0].detach())
+
+    handle = classifier.register_forward_pre_hook(read) if classifier is not None else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
