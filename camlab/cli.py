@@ -35,6 +35,10 @@ from camlab.errors import UserError
 PATH_KEYS = frozenset(
     [
         "checkpoint",
+        "images",
+        "network.weights",
+        "out",
+        "target",
         "resume",
         "arch.weights",
         "data.root",

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from camlab import runs
 from camlab.errors import UserError
-from camlab.schemas import ENTRIES, SCHEMAS, WEIGHT_ENDINGS, Paths
+from camlab.schemas import ENTRIES, SCHEMAS, WEIGHT_ENDINGS, NamedNetwork, Paths
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 
@@ -26,7 +26,7 @@ class CheckBeforeRun(Callback):
     """Refuses a bad configuration before Hydra makes a folder for it, or writes into another run's.
 
     Args:
-        entry: `train`, `evaluate` or `cache`.
+        entry: `train`, `evaluate`, `explain` or `cache`.
     """
 
     def __init__(self, entry: str) -> None:
@@ -51,7 +51,7 @@ def check(config: DictConfig, entry: str) -> None:
 
     Args:
         config: composed, without Hydra's own part.
-        entry: `train`, `evaluate` or `cache`.
+        entry: `train`, `evaluate`, `explain` or `cache`.
 
     Raises:
         UserError: naming the key, what was given and what can be.
@@ -65,6 +65,8 @@ def check(config: DictConfig, entry: str) -> None:
         raise UserError(f"{missing[0]} is needed: give {missing[0]}=…")
     _check_section("", plain, ENTRIES[entry])
     _check_section("paths", plain["paths"], Paths)
+    if entry == "explain":
+        _check_section("network", plain["network"], NamedNetwork)
     _check_targets(plain)
     for path, section in _sections(plain):
         if schema := SCHEMAS.get(section["_target_"]):

@@ -8,7 +8,7 @@ import torch
 from camlab.errors import UserError
 
 
-def check_accelerator(accelerator: str) -> None:
+def check_accelerator(accelerator: str, key: str = "trainer.accelerator") -> None:
     """Refuse a GPU that is not there.
 
     Raises:
@@ -17,7 +17,7 @@ def check_accelerator(accelerator: str) -> None:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     there["gpu"] = there["cuda"] or there["mps"]
     if not there.get(accelerator, True):
-        raise UserError(f"trainer.accelerator={accelerator}: no such device here. Leave it out, or give cpu.")
+        raise UserError(f"{key}={accelerator}: no such device here. Leave it out, or give cpu.")
 
 
 def device_name(device: torch.device) -> str:

@@ -246,6 +246,31 @@ class Evaluate(Root):
 
 
 @dataclass
+class Explain:
+    images: str = _field()
+    network: Any = _field()
+    paths: Any = _field()
+    checkpoint: str | None = None
+    methods: Any = "auto"
+    layer: Any = None
+    target: Any = "auto"
+    top_k: int = _field(1, ge=1, le=100)
+    normalize: str = _field("per_image", among=("per_image", "shared", "raw"))
+    counterfactual: bool = False
+    boxes: bool = True
+    alpha: float = _field(0.5, ge=0, le=1)
+    batch_size: int = _field(32, ge=1)
+    device: str = _field("auto", among=("auto", "cpu", "gpu", "cuda", "mps"))
+    out: str = _field()
+
+
+@dataclass
+class NamedNetwork:
+    name: str | None = None
+    weights: str | None = "DEFAULT"
+
+
+@dataclass
 class Cache:
     paths: Any
     action: str = _field(among=("list", "clear"))
@@ -258,4 +283,4 @@ class Paths:
     cache: str = ""
 
 
-ENTRIES: dict[str, type] = {"train": Train, "evaluate": Evaluate, "cache": Cache}
+ENTRIES: dict[str, type] = {"train": Train, "evaluate": Evaluate, "explain": Explain, "cache": Cache}

@@ -18,11 +18,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from camlab.callbacks.progress import progress
 from camlab.classifier import Classifier
 from camlab.data import ImageData
 from camlab.data.module import Split
 from camlab.models import CamNet
+from camlab.progress import progress
 from camlab.store import ArrayStore
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from camlab.classifier import Classifier
 from camlab.data import ImageData
-from camlab.data.folder import picture_files, read_pictures
+from camlab.data.folder import read_pictures
 from camlab.errors import UserError
 from camlab.maps import Normalization
 from camlab.panels import draw_panels, explain, write_panels
+from camlab.pictures import picture_files
 from camlab.render import same_size
 from camlab.tracking import IMAGES_PER_KEY, log_pictures
 

@@ -1,21 +1,18 @@
 """What a person wants to know while waiting: how far, how good, how long still."""
 
 import logging
-import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from rich.progress import track
 
 from camlab.devices import settled_time
+from camlab.progress import duration
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 _TWO_HOURS = 2 * 3600
 
 
@@ -58,20 +55,6 @@ class PlainProgress(L.Callback):
         self._last_line = time.monotonic()
 
 
-def progress(batches: Iterable[T], images: int, batch_size: int, what: str, every_seconds: float = 30.0) -> Iterator[T]:
-    """Hand batches on and show how far it is: a bar on a terminal, else a line every so often."""
-    if sys.stdout.isatty():
-        yield from track(batches, what, total=-(-images // batch_size))
-        return
-    began = last_line = time.monotonic()
-    for i, batch in enumerate(batches):
-        yield batch
-        now, done = time.monotonic(), min((i + 1) * batch_size, images)
-        if now - last_line > every_seconds and done < images:
-            last_line, left = now, (now - began) * (images - done) / done
-            log.info("%s: %d of %d images, %s to go", what, done, images, _duration(left))
-
-
 class TimeEstimate(L.Callback):
     """Says after some steps how long training will take; on a CPU past two hours, with a cheaper command.
 
@@ -106,7 +89,7 @@ class TimeEstimate(L.Callback):
         validation = sum(float(n) for n in trainer.num_val_batches) / 3  # forward only: a third of a training step
         epochs = trainer.max_epochs - trainer.current_epoch
         total = seconds_per_step * (float(trainer.num_training_batches) + validation) * epochs
-        log.info("Expected training time: %s for %d epochs.", _duration(total), epochs)
+        log.info("Expected training time: %s for %d epochs.", duration(total), epochs)
         if device.type == "cpu" and total > _TWO_HOURS and self.advice:
             log.info("That is long for a CPU. Cheaper: %s", self.advice)
 
@@ -117,10 +100,3 @@ def _epoch(trainer: L.Trainer) -> int:
 
 def _steps(trainer: L.Trainer) -> int:
     return int(trainer.num_training_batches)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -12,8 +12,8 @@ from torch import Tensor
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
 from camlab.errors import UserError
+from camlab.pictures import picture_files, read_picture
 
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _LAYOUT = "The layout is root/train/<class>/*.jpg and root/test/<class>/*.jpg (also png, webp, bmp, tiff)."
 
 
@@ -52,11 +52,6 @@ class Folder(ImageData):
         return ImageSet(images, torch.tensor([label for _, label in files]), class_names)
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures right inside a folder, by name."""
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
-
-
 def read_pictures(paths: list[Path], side: int) -> Tensor:
     """Pictures of any size as uint8 RGB N×3×side×side.
 
@@ -68,12 +63,7 @@ def read_pictures(paths: list[Path], side: int) -> Tensor:
 
 
 def _read_square(path: Path, side: int) -> np.ndarray:
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-            square = ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)
-    except Exception as error:  # a damaged picture raises nearly anything
-        raise UserError(f"{path} is no readable picture ({type(error).__name__}). Mend or remove it.") from error
+    square = ImageOps.fit(read_picture(path), (side, side), Image.Resampling.BILINEAR)
     return np.asarray(square).transpose(2, 0, 1)
 
 

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
 from camlab.errors import UserError
 
@@ -24,7 +25,10 @@ def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) ->
     Raises:
         UserError: weights that cannot be downloaded or read, hold code, or lack or misshape a tensor (it is named).
     """
-    found = _imagenet(backbone) if weights == "imagenet" else read_tensors(Path(weights).expanduser())
+    enum = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1
+    found = (
+        download(enum, "arch.weights=imagenet") if weights == "imagenet" else read_tensors(Path(weights).expanduser())
+    )
     expected = layers.state_dict(prefix="features.")
     chosen = {}
     for name, tensor in expected.items():
@@ -43,44 +47,50 @@ def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) ->
     layers.load_state_dict(chosen, strict=False)
 
 
-def read_tensors(path: Path) -> Mapping[str, Tensor]:
+def read_tensors(path: Path, key: str = "arch.weights") -> Mapping[str, Tensor]:
     """The tensors of a weights file by name; pickled code is refused, never run.
+
+    Args:
+        path: a .safetensors, .pth or .pt file.
+        key: the setting that named it, for messages.
 
     Raises:
         UserError: no such file, unknown ending, damaged file, or anything but tensors in it.
     """
     if not path.is_file():
-        raise UserError(f"arch.weights={path}: no such file. Give a .safetensors or .pth file, imagenet or null.")
+        raise UserError(f"{key}={path}: no such file. Give a .safetensors or .pth file, imagenet or null.")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except (safetensors.SafetensorError, ValueError) as error:
-            raise UserError(f"arch.weights={path}: damaged or no safetensors file ({error}).") from error
+            raise UserError(f"{key}={path}: damaged or no safetensors file ({error}).") from error
     if path.suffix not in (".pth", ".pt"):
-        raise UserError(f"arch.weights={path}: {path.suffix or 'no ending'}; .safetensors, .pth and .pt are read.")
+        raise UserError(f"{key}={path}: {path.suffix or 'no ending'}; .safetensors, .pth and .pt are read.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"arch.weights={path}: refused: it is damaged or holds code, and only tensors are read."
-        ) from error
+        raise UserError(f"{key}={path}: refused: it is damaged or holds code, and only tensors are read.") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"arch.weights={path}: damaged or no torch file ({_first_line(error)}).") from error
+        raise UserError(f"{key}={path}: damaged or no torch file ({_first_line(error)}).") from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"arch.weights={path}: holds no state dict (a dict of names and tensors).")
+        raise UserError(f"{key}={path}: holds no state dict (a dict of names and tensors).")
     return content
 
 
-def _imagenet(backbone: str) -> Mapping[str, Tensor]:
-    enum = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1
+def download(enum: WeightsEnum, given: str) -> Mapping[str, Tensor]:
+    """Weights of torchvision's, downloaded and checked by hash, or from torch's cache.
+
+    Raises:
+        UserError: they cannot be had; `given` is the setting that asked for them.
+    """
     try:
         return enum.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a download with the wrong hash
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        folder, key = Path(torch.hub.get_dir()) / "checkpoints", given.partition("=")[0]
         raise UserError(
-            f"arch.weights=imagenet: {enum.url} cannot be had ({_first_line(error)}).\n"
-            f"Put the file into {folder}, or give arch.weights=FILE.safetensors, or arch.weights=null for none."
+            f"{given}: {enum.url} cannot be had ({_first_line(error)}).\n"
+            f"Put the file into {folder}, or give {key}=FILE.safetensors, or {key}=null for none."
         ) from error
 
 
