@@ -1,7 +1,7 @@
 """The outermost layer of every command: quoting of paths, Hydra, and what becomes of errors.
 
 Exit codes: 0 done; 2 the user's mistake, in one or two lines with the way out; 130 and 143 interrupted,
-resumable; 1 anything else, with the traceback.
+resumable; 141 nobody reads the output; 1 anything else, with the traceback.
 """
 
 import difflib
@@ -85,11 +85,14 @@ def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Seque
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
         if failure:
             raise failure[0]
+        sys.stdout.flush()
     except Interrupted as stop:
         _end(str(stop), 128 + stop.signal_number)
     except KeyboardInterrupt:
         _end("Interrupted.", 130)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():  # `camlab-train --help | head`
+            sys.exit(141)  # what a shell gives for SIGPIPE
         told = explain_mistake(error)
         if told is None:
             traceback.print_exc()
@@ -268,6 +271,16 @@ def _quiet_libraries() -> None:
         r"The number of training batches .* is smaller than the log",
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def _nobody_reads() -> bool:
+    """Standard output is a pipe without a reader; what is still to be written then goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _end(message: str, code: int) -> None:

@@ -301,3 +301,10 @@ def test_help_and_mistakes_come_at_once(arguments, returned, said, tmp_path):
     assert "LOADED\n" in done.stdout, "no heavy import"
     assert float(done.stdout.split("SECONDS")[1].split()[0]) < 4  # 0.8 s on a quiet machine
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = [sys.executable, "-m", "camlab.train", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == ("", 141)

@@ -1,0 +1,237 @@
+"""Image tensor to overlays on the CPU: camlab beside its peers and the bare forward pass, on unmodified networks.
+
+    pip install --no-deps grad-cam torchcam captum ttach
+    python experiments/heatmap_speed/run.py [--photos FOLDER] [--tiny] [--out FILE]
+
+All contestants look at the same ReLU, for the predicted classes, and draw at 224². They alternate; `ratio` is time over
+the forward pass's, round by round. Peak memory is that of a process of its own for each. --photos adds a thousand
+files, end to end, against decoding them and running the network. About 15 minutes on 2 cores.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmark import alternate, machine, ratios, settled, summary, warn_if_busy, write_csv
+
+from camlab import render
+from camlab.album import Style, make_album
+from camlab.data import Preprocess
+from camlab.explainer import Explainer
+from camlab.models import CamNet
+from camlab.pictures import read_picture
+from camlab.zoo import Subject
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SETUPS = {"alexnet": (64, "features.11"), "vgg16": (8, "features.29")}  # images, the ReLU after the last convolution
+
+
+class Work:
+    """A network, its input, and the pictures to draw on."""
+
+    def __init__(self, name: str, images: int, side: int) -> None:
+        torch.manual_seed(0)
+        self.model = torchvision.models.get_model(name, weights=None).eval().to(DEVICE)
+        self.layer_name = SETUPS[name][1]
+        self.layer = self.model.get_submodule(self.layer_name)
+        self.pictures = np.random.default_rng(0).integers(0, 256, (images, side, side, 3), np.uint8)
+        as_float = torch.from_numpy(self.pictures).permute(0, 3, 1, 2).float() / 255
+        self.inputs = ((as_float - 0.45) / 0.225).to(DEVICE)
+
+    @torch.inference_mode()
+    def forward(self) -> None:
+        self.model(self.inputs)
+
+
+def camlab(work: Work) -> Callable[[], np.ndarray]:
+    explainer = Explainer(work.model)
+    return lambda: render.overlay(work.pictures, explainer(work.inputs).cpu().numpy())
+
+
+def pytorch_grad_cam(work: Work) -> Callable[[], list[np.ndarray]]:
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.image import show_cam_on_image
+
+    cam = GradCAM(model=work.model, target_layers=[work.layer])
+
+    def run() -> list[np.ndarray]:
+        heat = cam(work.inputs, targets=None)  # the predicted classes
+        return [
+            show_cam_on_image(p / np.float32(255), h, use_rgb=True) for p, h in zip(work.pictures, heat, strict=True)
+        ]
+
+    return run
+
+
+def torchcam(work: Work) -> Callable[[], list[Any]]:
+    from torchcam.methods import GradCAM
+    from torchcam.utils import overlay_mask
+    from torchvision.transforms.functional import to_pil_image
+
+    extractor = GradCAM(work.model, target_layer=work.layer_name)
+
+    def run() -> list[Any]:
+        scores = work.model(work.inputs)
+        (heat,) = extractor(scores.argmax(dim=1).tolist(), scores)
+        pairs = zip(work.pictures, heat.cpu(), strict=True)
+        return [overlay_mask(to_pil_image(p), to_pil_image(h, mode="F"), alpha=0.5) for p, h in pairs]
+
+    return run
+
+
+def captum(work: Work) -> Callable[[], np.ndarray]:
+    from captum.attr import LayerAttribution, LayerGradCam
+
+    cam = LayerGradCam(work.model, work.layer)
+
+    def run() -> np.ndarray:
+        with torch.no_grad():
+            classes = work.model(work.inputs).argmax(dim=1)
+        signed = cam.attribute(work.inputs, target=classes, relu_attributions=True).detach()
+        heat = LayerAttribution.interpolate(signed, work.pictures.shape[1:3], interpolate_mode="bilinear")[:, 0]
+        heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+        return render.overlay(work.pictures, heat.clamp(0, 1).cpu().numpy())  # it draws one figure at a time itself
+
+    return run
+
+
+CONTESTANTS = {"camlab": camlab, "pytorch-grad-cam": pytorch_grad_cam, "torchcam": torchcam, "captum": captum}
+
+
+def networks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for name, (images, _) in SETUPS.items():
+        images = 2 if options.tiny else images * options.scale
+        runs: dict[str, Callable[[], Any]] = {"forward": Work(name, images, options.side).forward}
+        runs |= {who: make(Work(name, images, options.side)) for who, make in CONTESTANTS.items()}
+        seconds = alternate(runs, options.rounds)
+        for who, values in seconds.items():
+            row = {"question": f"{name}, batch {images}", "contestant": who, "unit": "s", "n": len(values)}
+            yield {**row, **summary(values)}
+            if who != "forward":
+                yield {**row, "unit": "ratio to forward", **summary(ratios(values, seconds["forward"]))}
+            if who not in ("forward", "camlab"):
+                yield {**row, "unit": "ratio to camlab", **summary(ratios(values, seconds["camlab"]))}
+        for who in CONTESTANTS:
+            yield {
+                "question": f"{name}, batch {images}",
+                "contestant": who,
+                "unit": "peak MB above network and input",
+                **peak(who, name, options),
+            }
+
+
+def all_classes(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """CAM of all classes on a CamNet against its forward pass."""
+    from camlab import maps
+
+    images = 2 if options.tiny else 64 * options.scale
+    network, inputs = CamNet("alexnet").eval().to(DEVICE), torch.randn(images, 3, options.side, options.side).to(DEVICE)
+
+    @torch.inference_mode()
+    def forward() -> None:
+        network(inputs)
+
+    @torch.inference_mode()
+    def cam() -> None:
+        features = network.forward_features(inputs)
+        network.forward_head(features)
+        maps.cam(features, network.fc.weight)
+
+    seconds = alternate({"forward": forward, "cam": cam}, options.rounds)
+    row = {"question": f"CamNet, CAM of all classes, batch {images}", "contestant": "camlab", "n": options.rounds}
+    yield {**row, "unit": "ratio to forward", **summary(ratios(seconds["cam"], seconds["forward"]))}
+
+
+def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A thousand files, all that is written about them, against decoding and the network alone in as many threads."""
+    count, name = (24, "alexnet") if options.tiny else (1000, "alexnet")
+    model = torchvision.models.get_model(name, weights=None).eval().to(DEVICE)
+    subject = Subject(model, Preprocess(options.side, (0.45,) * 3, (0.225,) * 3), tuple(map(str, range(1000))), name)
+    with tempfile.TemporaryDirectory() as place:
+        folder, sources = Path(place) / "photos", sorted(Path(options.photos).glob("*.jpg"))
+        folder.mkdir()
+        for i in range(count):
+            shutil.copy(sources[i % len(sources)], folder / f"{i:04d}.jpg")
+        files = sorted(folder.iterdir())
+
+        def square(path: Path) -> np.ndarray:
+            return np.asarray(read_picture(path).resize((options.side, options.side), 2, reducing_gap=3.0))
+
+        def plain() -> None:
+            with ThreadPoolExecutor() as pool, torch.inference_mode():
+                decoded = pool.map(square, files)
+                while batch := [picture for _, picture in zip(range(32), decoded, strict=False)]:
+                    pixels = torch.from_numpy(np.stack(batch)).to(DEVICE).permute(0, 3, 1, 2)
+                    model(subject.preprocess(pixels))
+
+        def album() -> None:
+            make_album(subject, files, Path(place) / "out", Style(methods=("grad_cam",)))
+
+        seconds = alternate({"plain": plain, "camlab": album}, 1 if options.tiny else 3)
+    row = {"question": f"{count} photographs from disk, {name}", "n": len(seconds["plain"])}
+    for who, values in seconds.items():
+        yield {**row, "contestant": who, "unit": "s", **summary(values)}
+    yield {
+        **row,
+        "contestant": "camlab",
+        "unit": "ratio to plain",
+        **summary(ratios(seconds["camlab"], seconds["plain"])),
+    }
+
+
+def peak(who: str, network: str, options: argparse.Namespace) -> dict[str, float]:
+    """Megabytes that a process of its own takes at most, beyond what it has before the first map."""
+    command = [sys.executable, __file__, "--memory", who, network, *(["--tiny"] if options.tiny else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {"n": 1, "median": float(done.stdout.split()[-1])}
+
+
+def report_peak(who: str, network: str, options: argparse.Namespace) -> None:
+    images = 2 if options.tiny else SETUPS[network][0] * options.scale
+    run = CONTESTANTS[who](Work(network, images, options.side))
+    before = resident_mb()
+    for _ in range(3):
+        run()
+    settled()
+    print(torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else resident_mb("VmHWM") - before)
+
+
+def resident_mb(field: str = "VmRSS") -> float:
+    """Of this process, on Linux; VmHWM is its peak (getrusage's includes the parent's, from before exec)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{field}:"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--memory", nargs=2, metavar=("WHO", "NETWORK"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.csv")
+    options = parser.parse_args()
+    options.side, options.rounds = (64, 2) if options.tiny else (224, 7)
+    options.scale = 8 if torch.cuda.is_available() else 1
+    if options.memory:
+        report_peak(*options.memory, options)
+        return
+    about, results = {**machine(), "load": round(warn_if_busy(), 2)}, []
+    questions = [networks, all_classes, *([photographs] if options.photos else [])]
+    for row in (row for question in questions for row in question(options)):
+        print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        results.append({**row, **about})
+    write_csv(options.out, results)
+
+
+if __name__ == "__main__":
+    main()
