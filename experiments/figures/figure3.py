@@ -1,0 +1,40 @@
+"""The report's Figure 3: CAM of CIFAR-10 test images, AlexNet frozen and fine-tuned side by side.
+
+    python experiments/figures/figure3.py FROZEN_RUN FINETUNED_RUN DATA
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+import camlab
+from camlab import maps, render
+from camlab.checkpoint import load_network
+from camlab.data import Cifar10
+
+PER_CLASS = 2
+
+
+def main(frozen: Path, finetuned: Path, data_root: str) -> None:
+    data = Cifar10(root=data_root, verify=False, val_size=0)
+    data.setup()
+    test = data.splits["test"]
+    chosen = test.subset(torch.cat([torch.nonzero(test.labels == c).flatten()[:PER_CLASS] for c in range(10)]))
+    pictures = chosen.images.permute(0, 2, 3, 1).numpy()
+    tiles = [[("true " + test.class_names[label], picture)] for picture, label in zip(pictures, chosen.labels)]
+    for name, run in (("frozen", frozen), ("fine-tuned", finetuned)):
+        trained = load_network(run)
+        inputs = trained.preprocess(chosen.images)
+        with torch.no_grad():
+            predicted = trained.network(inputs).argmax(dim=1)
+        heat = camlab.heatmaps(trained.network, inputs, "cam", target=predicted)
+        overlays = render.overlay(pictures, maps.upsample(heat, pictures.shape[1:3]).numpy())
+        for row, picture, label in zip(tiles, overlays, predicted, strict=True):
+            row.append((f"{name}: {test.class_names[label]}", picture))
+    sheet = render.contact_sheet([render.panel(row) for row in tiles], columns=4)
+    render.write_image(Path(__file__).parent / "figure3.png", sheet)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
