@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _BOX_SHARE = {"cam": 0.20}  # Zhou et al. 2016; Selvaraju et al. 2017 take 15 % for Grad-CAM
 _SHEET_ROWS, _SHEET_HEIGHT = 40, 224
+_STEM_LENGTH = 60  # of a picture's name in those of its overlays, which may have 255 bytes
 _TITLES = {
     "cam": "CAM", "grad_cam": "Grad-CAM", "grad_cam_plus_plus": "Grad-CAM++", "xgrad_cam": "XGrad-CAM",
     "hires_cam": "HiResCAM", "layer_cam": "LayerCAM", "score_cam": "Score-CAM",
@@ -98,7 +99,7 @@ def make_album(
 ) -> Album:
     """Explain pictures and write everything about them.
 
-    Overlays at the pictures' own size (`overlays/`), `maps.npz` (signed, float16, on the layer's grid),
+    Overlays at the pictures' own size (`overlays/`), `maps.npz` (signed, on the layer's grid),
     `predictions.csv`, `boxes.json` and a contact sheet of the first pictures, `sheet.png`.
 
     Args:
@@ -123,6 +124,7 @@ def make_album(
         for batch in progress(_batches(files, batch_size, look.side, pool, album), len(files), batch_size, "Pictures"):
             results = look.at(batch)
             seen += results
+            artist.on_sheet = {one.number for one in seen[:_SHEET_ROWS]}
             for finished in drawing:
                 finished.result()
             drawing = []
@@ -200,6 +202,7 @@ class _Artist:
     def __init__(self, subject: Subject, style: Style, folder: Path) -> None:
         self.class_names, self.style, self.folder = subject.class_names, style, folder
         self.peaks: dict[str, float] = {}
+        self.on_sheet: set[int] = set()
         self.rows: dict[int, np.ndarray] = {}
         self.boxes: dict[int, list[dict[str, Any]]] = {}
 
@@ -215,18 +218,19 @@ class _Artist:
                 if box is not None:
                     drawn = render.draw_box(drawn, box)
                     found.append({"method": method, "rank": rank, "class": name, "box": box})
-                stem = f"{seen.number:05d}_{seen.path.stem}_{method}_{rank}_{_plain(name)}"
+                stem = f"{seen.number:05d}_{seen.path.stem[:_STEM_LENGTH]}_{method}_{rank}_{_plain(name)}"
                 render.write_image(self.folder / "overlays" / f"{stem}.jpg", drawn)
                 evidence = "" if heat.max() > 0 else ": none"
-                tiles.append((f"{_TITLES[method]} {name}{evidence}", drawn))
+                tiles.append((f"{_TITLES.get(method, method)} {name}{evidence}", drawn))
         self.boxes[seen.number] = found
-        if seen.number < _SHEET_ROWS:
+        if seen.number in self.on_sheet:
             small = [(title, render.thumbnail(tile, _SHEET_HEIGHT)) for title, tile in tiles]
             self.rows[seen.number] = render.panel([("image", small[0][1]), *small[1:]], self._caption(seen), side=1)
 
     def finish(self, seen: Sequence[_Seen]) -> Path:
         """Write what is about all pictures; the contact sheet's path."""
-        with open(self.folder / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+        # A file's name may be any bytes: surrogateescape.
+        with open(self.folder / "predictions.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "rank", "class_idx", "class", "probability"])
             for one in seen:
@@ -235,7 +239,7 @@ class _Artist:
         if self.style.boxes:
             boxes = {str(one.path): self.boxes[one.number] for one in seen}
             text = json.dumps(boxes, indent=1, ensure_ascii=False)
-            (self.folder / "boxes.json").write_text(text + "\n", encoding="utf-8")
+            (self.folder / "boxes.json").write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
         _write_maps(self.folder / "maps.npz", seen)
         sheet = self.folder / "sheet.png"
         rows = [row for _, row in sorted(self.rows.items())]
@@ -288,7 +292,7 @@ def _peak(seen: Sequence[_Seen], method: str) -> float:
 
 
 def _write_maps(path: Path, seen: Sequence[_Seen]) -> None:
-    """Signed maps as float16: `METHOD` is N×R×h×w (`METHOD_i` for the i-th of several layers); files and classes."""
+    """Signed maps as float32: `METHOD` is N×R×h×w (`METHOD_i` for the i-th of several layers); files and classes."""
     arrays: dict[str, np.ndarray] = {
         "files": np.array([str(one.path) for one in seen]),
         "class_idx": np.array([one.class_idx for one in seen]),
@@ -297,8 +301,7 @@ def _write_maps(path: Path, seen: Sequence[_Seen]) -> None:
         for i in range(len(ranks[0])):
             name = method if len(ranks[0]) == 1 else f"{method}_{i}"
             stacked = torch.stack([torch.stack([rank[i] for rank in one.signed[method]]) for one in seen])
-            limit = float(np.finfo(np.float16).max)
-            arrays[name] = stacked.clamp(-limit, limit).half().numpy()
+            arrays[name] = stacked.numpy()
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 

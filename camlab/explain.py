@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
@@ -51,7 +51,7 @@ def explain(config: DictConfig) -> int:
     if config.checkpoint is None and config.network.weights is None:
         log.warning("network.weights=null: the network knows nothing, its heatmaps mean nothing.")
     style = Style(
-        methods=None if config.methods == "auto" else _words(config.methods),
+        methods=None if config.methods in ("auto", None) else _words(config.methods),
         layers=None if config.layer is None else _words(config.layer),
         target=_target(str(config.target), subject.class_names),
         top_k=config.top_k,
@@ -84,11 +84,12 @@ def _device(name: str) -> torch.device | None:
     if name == "auto":
         return None
     check_accelerator(name, "device")
-    return torch.device("cuda" if name == "gpu" else name)
+    gpu = "cuda" if torch.cuda.is_available() else "mps"
+    return torch.device(gpu if name == "gpu" else name)
 
 
-def _words(value: str | ListConfig) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+def _words(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, ListConfig) else (str(value),)
 
 
 def _target(given: str, class_names: tuple[str, ...]) -> int | None:
@@ -97,7 +98,7 @@ def _target(given: str, class_names: tuple[str, ...]) -> int | None:
         return None
     if given in class_names:
         return class_names.index(given)
-    if given.isdigit() and int(given) < len(class_names):
+    if given.isdecimal() and int(given) < len(class_names):
         return int(given)
     hint = did_you_mean(given, class_names)
     raise UserError(f"target={given}: no such class. {hint}Give auto, a name or an index below {len(class_names)}.")

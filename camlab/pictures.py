@@ -24,11 +24,14 @@ def find_pictures(place: str) -> list[Path]:
     """
     path = Path(place).expanduser()
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
+        found = [p for p in inside if p.is_file()]
     elif path.is_file():
         found = [path]
     else:
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+        folder = next(parent for parent in path.parents if parent.is_dir())  # its brackets are no pattern
+        pattern = f"{glob.escape(str(folder))}/{path.relative_to(folder)}"
+        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
     if not found:
         wrong = "no pictures in that folder" if path.is_dir() else "no such file, and no pattern that matches any"
         raise UserError(f"images={place}: {wrong}. Give a picture, a folder or a pattern such as 'photos/*.jpg'.")

@@ -3,6 +3,7 @@
 Images are uint8 RGB, H×W×3 (batches N×H×W×3); heat is float in [0, 1], H×W, as `camlab.maps.normalize` makes it.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,11 +72,18 @@ def draw_box(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def thumbnail(image: np.ndarray, height: int) -> np.ndarray:
-    """Shrink to a height, keeping the shape; a smaller picture is enlarged by repeating pixels, then cut to size."""
-    if image.shape[0] < height:
-        image = enlarge(image, height)
-    width = max(1, round(image.shape[1] * height / image.shape[0]))
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    """Bring to a height, keeping the shape; one that would be wider than four times that gets white above and below.
+
+    A smaller picture is enlarged by repeating pixels, then cut to size.
+    """
+    scale = min(height / image.shape[0], 4 * height / image.shape[1])
+    size = [max(1, round(scale * side)) for side in image.shape[:2]]
+    if scale > 1:
+        image = enlarge(image, math.ceil(scale) * min(image.shape[:2]))
+    small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    above = (height - size[0]) // 2
+    below = height - size[0] - above
+    return cv2.copyMakeBorder(small, above, below, 0, 0, cv2.BORDER_CONSTANT, value=(_PAPER,) * 3)
 
 
 def enlarge(image: np.ndarray, side: int) -> np.ndarray:

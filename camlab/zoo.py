@@ -78,10 +78,15 @@ def _of_torchvision(name: str, weights: str | None) -> Subject:
         transforms, state = best.transforms(), download(best, given)
     else:
         raise UserError(f"{given}: choose one of {', '.join(enums.__members__)}, a .safetensors or .pth file, or null.")
-    num_classes = len(best.meta["categories"]) if state is None else list(state.values())[-1].shape[0]
-    special: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **special)
+    special: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):  # torchvision's weights for them expect inputs in [-1, 1]
+        special = {"init_weights": state is None, "transform_input": state is not None}
+    network, num_classes = torchvision.models.get_model(name, weights=None, **special), len(best.meta["categories"])
     if state is not None:
+        head = list(network.state_dict())[-1]
+        if head in state and state[head].dim() and len(state[head]) != num_classes:
+            num_classes = len(state[head])
+            network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **special)
         _fill(network, state, name, given)
     preprocess = Preprocess(transforms.crop_size[0], tuple(transforms.mean), tuple(transforms.std))
     return Subject(network.eval(), preprocess, _class_names(num_classes), name)

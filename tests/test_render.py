@@ -71,3 +71,69 @@ def test_panels_and_sheets(tmp_path):
     render.write_image(folder / "sheet.png", sheet)
     read = cv2.imdecode(np.fromfile(folder / "sheet.png", np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.array_equal(read, sheet), "RGB comes back as RGB"
+
+
+def test_the_largest_region_is_boxed_by_hand():
+    heat = np.zeros((6, 8))
+    heat[0, 7] = 1.0  # the maximum, alone
+    heat[2:5, 1:3] = 0.18  # the largest region above 15 %
+    heat[5, 3] = 0.16  # belongs to it, by a corner
+    heat[1, 5:7] = 0.5  # touches the maximum's corner: the largest region above 20 %
+    assert render.largest_box(heat, 0.15) == (1, 2, 4, 6)
+    assert render.largest_box(heat, 0.20) == (5, 0, 8, 2)
+    assert render.largest_box(heat, 0.6) == (7, 0, 8, 1)
+    assert render.largest_box(100 * heat, 0.2) == render.largest_box(heat, 0.2), "a share of the maximum"
+
+
+def test_boxes_at_the_limits():
+    assert render.largest_box(np.zeros((3, 3)), 0.2) is None
+    assert render.largest_box(np.ones((3, 5)), 0.2) == (0, 0, 5, 3)
+    assert render.largest_box(np.array([[0.2, 1.0]]), 0.2) == (1, 0, 2, 1), "above the threshold, not at it"
+    assert render.largest_box(np.ones((3, 5), np.float32), 1.0) is None
+
+
+def test_a_box_is_drawn_on_a_copy_white_with_black_edges():
+    image = np.full((30, 40, 3), 100, np.uint8)
+    drawn = render.draw_box(image, (10, 5, 30, 25))
+    assert (image == 100).all()
+    white = np.argwhere((drawn == 255).all(axis=2))
+    assert (white.min(axis=0).tolist(), white.max(axis=0).tolist()) == ([5, 10], [24, 29])
+    assert len(white) == 2 * (20 + 18)
+    assert (drawn[[4, 25], 10:30] == 0).all(), "outside"
+    assert (drawn[7:23, [11, 28]] == 0).all(), "inside"
+    assert (drawn[8:22, 13:27] == 100).all()
+    assert (drawn[:, :7] == 100).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (400, 2), (600, 900)])
+def test_a_box_around_everything_can_be_drawn(height, width):
+    drawn = render.draw_box(np.zeros((height, width, 3), np.uint8), (0, 0, width, height))
+    assert drawn.shape == (height, width, 3)
+    assert (drawn[0] == 255).all()
+    assert (drawn[-1] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((37, 91), (224, 551)),
+        ((448, 224), (224, 112)),
+        ((224, 300), (224, 300)),
+        ((1, 1), (224, 224)),
+        ((2000, 3), (224, 1)),
+        ((100, 400), (224, 896)),
+        ((2, 500), (224, 896)),
+        ((40, 5000), (224, 896)),
+    ],
+)
+def test_thumbnails_keep_the_shape(size, expected):
+    small = render.thumbnail(np.full((*size, 3), 9, np.uint8), 224)
+    assert small.shape == (*expected, 3)
+    assert (small[112] == 9).all(), "the picture, right across"
+    bands = (small != 9).any(axis=(1, 2)).sum()
+    assert bands == (0 if size[1] <= 4 * size[0] else 224 - max(1, round(896 * size[0] / size[1])))
+
+
+def test_a_thumbnail_of_a_tiny_picture_shows_its_pixels():
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3) * 20
+    assert np.array_equal(render.thumbnail(image, 6), image.repeat(3, axis=0).repeat(3, axis=1))

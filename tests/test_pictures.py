@@ -1,0 +1,221 @@
+"""Picture files of every kind: found by any name, upright, in 8-bit RGB; and how far a long loop says it is."""
+
+import io
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camlab.errors import UserError
+from camlab.pictures import find_pictures, picture_files, read_picture
+from camlab.progress import duration, progress
+
+NAMES = ["a b", "a=b", "it's", '"quoted"', "[1] {2} (3)", "é,ü ☃", "$x; #%", "50 % *", "back\\slash", "?", "-x"]
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 3), "red").save(path, "png")
+    return path
+
+
+# ---- finding
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_with_any_name_is_found(tmp_path, name):
+    file = picture(tmp_path / name / f"{name}.png")
+    picture(tmp_path / "1" / "other.png")
+    for place in (file, tmp_path / name, tmp_path / name / "*.png", tmp_path / name / "**" / "*"):
+        assert find_pictures(str(place)) == [file]
+
+
+def test_a_folder_gives_all_pictures_below_it_by_name(tmp_path):
+    names = ["2.PNG", "a/1.jpeg", "a/b/1.webp", "c.tif", "d.tiff", "e.bmp", "f.jpg"]
+    files = [picture(tmp_path / name) for name in names]
+    for name in (".hidden.png", "notes.txt", "g.npz"):
+        picture(tmp_path / name)
+    (tmp_path / "folder.png").mkdir()
+    assert find_pictures(str(tmp_path)) == sorted(files)
+    assert [file.name for file in picture_files(tmp_path / "a")] == ["1.jpeg"]
+
+
+def test_patterns(tmp_path, monkeypatch):
+    for name in ("x1.png", "x2.png", "y.png", "below/x3.png"):
+        picture(tmp_path / "photos" / name)
+    monkeypatch.chdir(tmp_path)
+    found = {
+        "photos/x*.png": ["x1", "x2"],
+        "photos/x[13].png": ["x1"],
+        "photos/**/x*.png": ["x3", "x1", "x2"],
+        "*/y.png": ["y"],
+        str(tmp_path / "*" / "?.png"): ["y"],
+        "photos/../photos/x1.png": ["x1"],
+    }
+    assert {place: [file.stem for file in find_pictures(place)] for place in found} == found
+
+
+def test_home_is_expanded(tmp_path):  # HOME is tmp_path here
+    picture(tmp_path / "x.png")
+    assert find_pictures("~/x.png") == find_pictures("~/*.png") == [tmp_path / "x.png"]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("nowhere.jpg", "no such file"), ("no/where/*.jpg", "no such file"), ("empty", "no pictures in that folder")],
+)
+def test_nothing_found(tmp_path, monkeypatch, place, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty" / "below").mkdir(parents=True)
+    with pytest.raises(UserError, match=said) as refused:
+        find_pictures(place)
+    assert str(refused.value).startswith(f"images={place}: ")
+
+
+# ---- reading
+
+SHADES = np.array([[0, 64], [128, 255]], np.uint8)
+COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 255], [0, 0, 0], [9, 99, 199]]], np.uint8)
+
+
+def grey(values: Any) -> np.ndarray:
+    return np.repeat(np.asarray(values, np.uint8)[..., None], 3, axis=2)
+
+
+def palette() -> Image.Image:
+    return Image.fromarray(COLOURS).quantize(6)
+
+
+def see_through(mode: str) -> Image.Image:
+    """Red, and what would be blue if it were not transparent; half-transparent black where the mode has such."""
+    pixels = [(255, 0, 0, 255), (0, 0, 255, 0), (0, 0, 0, 128)]
+    whole = Image.fromarray(np.array([pixels], np.uint8))
+    return whole.convert(mode)
+
+
+KINDS: dict[str, tuple[Image.Image, dict[str, Any], np.ndarray]] = {
+    "rgb.png": (Image.fromarray(COLOURS), {}, COLOURS),
+    "rgb.bmp": (Image.fromarray(COLOURS), {}, COLOURS),
+    "rgb.tif": (Image.fromarray(COLOURS), {}, COLOURS),
+    "lzw.tiff": (Image.fromarray(COLOURS), {"compression": "tiff_lzw"}, COLOURS),
+    "lossless.webp": (Image.fromarray(COLOURS), {"lossless": True}, COLOURS),
+    "grey.png": (Image.fromarray(SHADES), {}, grey(SHADES)),
+    "grey.jpg": (Image.fromarray(np.full((8, 8), 77, np.uint8)), {}, grey(np.full((8, 8), 77))),
+    "one bit.png": (Image.fromarray(SHADES > 64), {}, grey([[0, 0], [255, 255]])),
+    "palette.png": (palette(), {}, COLOURS),
+    "palette.bmp": (palette(), {}, COLOURS),
+    "see-through palette.png": (
+        Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P"),
+        {"transparency": 1},
+        grey([[0, 255]]),
+    ),
+    "rgba.png": (see_through("RGBA"), {}, np.array([[[255, 0, 0], [255, 255, 255], [127, 127, 127]]])),
+    "rgba.webp": (
+        see_through("RGBA"),
+        {"lossless": True, "exact": True},
+        np.array([[[255, 0, 0], [255, 255, 255], [127, 127, 127]]]),
+    ),
+    "grey and alpha.png": (see_through("LA"), {}, grey([[76, 255, 127]])),
+    "cmyk.tif": (Image.fromarray(COLOURS).convert("CMYK"), {}, COLOURS),
+    "16 bit.png": (Image.fromarray(np.array([[0, 32768, 65535]], np.uint16)), {}, grey([[0, 128, 255]])),
+    "16 bit.tif": (Image.fromarray(np.array([[0, 32768, 65535]], np.uint16)), {}, grey([[0, 128, 255]])),
+    "32 bit.tif": (Image.fromarray(np.array([[0, 257, 65535]], np.int32)), {}, grey([[0, 1, 255]])),
+    "float.tif": (Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), {}, grey([[0, 128, 255]])),
+    "black.png": (Image.fromarray(np.zeros((2, 3), np.uint16)), {}, grey(np.zeros((2, 3)))),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_becomes_8_bit_rgb(tmp_path, name):
+    stored, options, expected = KINDS[name]
+    stored.save(tmp_path / name, **options)
+    read = read_picture(tmp_path / name)
+    assert read.mode == "RGB"
+    assert np.asarray(read).shape == expected.shape
+    assert np.abs(np.asarray(read).astype(int) - expected).max() <= 1
+
+
+STORED = {  # what a camera writes for an upright picture, by the value of its orientation tag
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: np.rot90(upright, 2).swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "webp", "jpg"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_orientation(tmp_path, orientation, ending):
+    upright = np.zeros((37, 91, 3), np.uint8)
+    upright[:8, :16] = 255  # a mark at the top left
+    (exif := Image.Exif())[0x0112] = orientation
+    file = tmp_path / f"x.{ending}"
+    Image.fromarray(np.ascontiguousarray(STORED[orientation](upright))).save(file, exif=exif, quality=95)
+    read = np.asarray(read_picture(file))
+    assert read.shape == upright.shape
+    assert np.abs(read.astype(int) - upright).mean() < 2
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif", "bmp"])
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.6])
+def test_a_damaged_picture_is_named(tmp_path, ending, kept):
+    file = tmp_path / f"a b.{ending}"
+    Image.effect_noise((200, 200), 90).convert("RGB").save(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(UserError) as refused:
+        read_picture(file)
+    assert str(refused.value).startswith(f"{file} is no readable picture (")
+
+
+def test_what_is_no_picture_is_named(tmp_path, monkeypatch):
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "folder.jpg").mkdir()
+    for name in ("text.jpg", "folder.jpg", "nothing.jpg"):
+        with pytest.raises(UserError, match="no readable picture"):
+            read_picture(tmp_path / name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # as if it would take gigabytes
+    with pytest.raises(UserError, match="DecompressionBombError"):
+        read_picture(picture(tmp_path / "large.png"))
+
+
+# ---- progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_a_terminal_lines_are_logged_but_none_for_the_end(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with caplog.at_level(logging.INFO):
+        assert list(progress(iter("abc"), 9, 4, "Pictures", every_seconds=-1)) == ["a", "b", "c"]
+    assert [record.message.partition(" of")[0] for record in caplog.records] == ["Pictures: 4", "Pictures: 8"]
+    caplog.clear()
+    assert list(progress(range(100), 100, 1, "Pictures")) == list(range(100))
+    assert not caplog.records, "a short loop says nothing"
+
+
+def test_a_terminal_gets_a_bar(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    monkeypatch.setattr("rich._console", None, raising=False)  # the one for all, which may know another stdout
+    assert list(progress(iter("abc"), 9, 4, "Pictures")) == ["a", "b", "c"]
+    assert "Pictures" in terminal.getvalue()
+    assert "100%" in terminal.getvalue()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0 s"), (89.4, "89 s"), (90, "2 min"), (600, "10 min"), (5400, "1.5 h")]
+)
+def test_duration(seconds, said):
+    assert duration(seconds) == said
