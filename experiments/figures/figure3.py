@@ -1,6 +1,8 @@
 """The report's Figure 3: CAM of CIFAR-10 test images, AlexNet frozen and fine-tuned side by side.
 
     python experiments/figures/figure3.py FROZEN_RUN FINETUNED_RUN DATA
+
+Runs are those of experiments/recipe/run.sh; writes figure3.png beside this file.
 """
 
 import sys
@@ -22,7 +24,9 @@ def main(frozen: Path, finetuned: Path, data_root: str) -> None:
     test = data.splits["test"]
     chosen = test.subset(torch.cat([torch.nonzero(test.labels == c).flatten()[:PER_CLASS] for c in range(10)]))
     pictures = chosen.images.permute(0, 2, 3, 1).numpy()
-    tiles = [[("true " + test.class_names[label], picture)] for picture, label in zip(pictures, chosen.labels)]
+    tiles = [
+        [("true " + test.class_names[label], picture)] for picture, label in zip(pictures, chosen.labels, strict=True)
+    ]
     for name, run in (("frozen", frozen), ("fine-tuned", finetuned)):
         trained = load_network(run)
         inputs = trained.preprocess(chosen.images)
