@@ -7,6 +7,7 @@ in-place ReLUs, compiled and DDP-wrapped modules.
 """
 
 import difflib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ def heatmaps(
 
     Raises:
         UserError: unknown method or layer, a layer without spatial output or used twice, `cam` on a network that has no
-            global average pooling before one linear layer, targets that do not fit.
+            global average pooling before one linear layer, targets that do not fit,
+            `counterfactual` with a method that has no gradients.
     """
     return Explainer(model, layer)(images, method, target, normalize, counterfactual)
 
@@ -83,12 +85,14 @@ class Explainer:
 
     def __init__(self, model: nn.Module, layer: str | Sequence[str] | None = None) -> None:
         self.model = _unwrapped(model)
-        self._modules = dict(self.model.named_modules())
+        modules = self.model.named_modules(remove_duplicate=False)  # one may have two names
+        self._modules = {name: module for name, module in modules if name}
         self._layers = () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer)
         for name in self._layers:
-            if name not in self._modules or not name:
+            if name not in self._modules:
                 near = difflib.get_close_matches(name, list(self._modules), n=5, cutoff=0.3)
-                raise UserError(f"layer={name}: no such layer. Near: {', '.join(near) or ', '.join(self._modules)}.")
+                near = near or [name for name, _ in self.model.named_children()]
+                raise UserError(f"layer={name}: no such layer. Near: {', '.join(near)}.")
         self._found: tuple[str, str] | None = None
 
     def __call__(
@@ -100,7 +104,11 @@ class Explainer:
         counterfactual: bool = False,
     ) -> Tensor:
         """`heatmaps` of this network: float32 N×H×W."""
+        if counterfactual and method not in maps.GRADIENT_METHODS and method in maps.METHODS:
+            raise UserError(f"counterfactual: not with {method}; choose of {', '.join(maps.GRADIENT_METHODS)}.")
         class_idx = None if target is None else _one_per_image(target, images)[:, None]
+        if len(images) == 0:
+            return images.new_zeros((0, *images.shape[-2:]), dtype=torch.float32)
         (signed,) = self.signed_maps(images, (method,), class_idx, counterfactual=counterfactual).values()
         return fuse([part[:, 0] for part in signed], (images.shape[-2], images.shape[-1]), normalize)
 
@@ -140,7 +148,7 @@ class Explainer:
             near = difflib.get_close_matches(name, maps.METHODS, n=1)
             hint = f"Did you mean {near[0]}? " if near else ""
             raise UserError(f"method {name}: no such method. {hint}Choose of {', '.join(maps.METHODS)}.")
-        default, last = self._default_layers(images)
+        default, last = ("", "") if self._layers else self._default_layers(images)
         layers = {name: self._layers or ((last,) if name == "cam" else (default,)) for name in methods}
         wanted = tuple(dict.fromkeys(layer for chosen in layers.values() for layer in chosen))
         differentiate = any(name in maps.GRADIENT_METHODS for name in methods)
@@ -161,7 +169,7 @@ class Explainer:
     def _default_layers(self, images: Tensor) -> tuple[str, str]:
         """For gradient methods, and for CAM: what the global average pooling reads."""
         if self._found is None:
-            with torch.inference_mode(False), torch.no_grad(), _eager(self.model), evaluating(self.model):
+            with torch.inference_mode(False), torch.no_grad(), _eager(), evaluating(self.model):
                 self._found = find_layers(self.model, images[:1].clone())
         return getattr(self.model, "grad_cam_layer", self._found[0]), self._found[1]
 
@@ -170,20 +178,30 @@ class Explainer:
         return next((m for m in reversed(list(self.model.modules())) if isinstance(m, nn.Linear)), None)
 
     def _look(
-        self, images: Tensor, layers: Sequence[str], class_idx: Tensor | None, top_k: int, differentiate: bool
+        self,
+        images: Tensor,
+        layers: Sequence[str],
+        class_idx: Tensor | None,
+        top_k: int,
+        differentiate: bool,
+        record: bool = False,
     ) -> tuple[Look, list[Tensor]]:
         device = images.device.type
         autocast = torch.autocast(  # weights that autocast has cached in inference mode could not be used here
             device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), cache_enabled=False
         )
         pooled: list[Tensor] = []
-        with torch.inference_mode(False), torch.no_grad(), autocast, _eager(self.model), evaluating(self.model):
+        grad_mode = torch.enable_grad() if record else torch.no_grad()
+        with torch.inference_mode(False), grad_mode, autocast, _eager(), evaluating(self.model):
             inputs = images.clone() if images.is_inference() else images
             with _cut(self._modules, layers, differentiate) as kept, _reading(self._classifier(), pooled):
                 logits = _logits(self.model(inputs))
             for layer in layers:
                 if layer not in kept:
                     raise UserError(f"layer={layer}: the network does not use it for these images.")
+            if differentiate and not logits.requires_grad and not record:
+                # A network that runs its backbone in no_grad goes back to this pass's grad mode when it leaves it.
+                return self._look(images, layers, class_idx, top_k, differentiate, record=True)
             class_idx = _chosen(logits, class_idx, top_k, len(images))
             gradients = _gradients(logits, class_idx, kept) if differentiate else {}
         activations = {name: tensor.detach() for name, tensor in kept.items()}
@@ -210,7 +228,7 @@ class Explainer:
 
     def _score_cam(self, images: Tensor, look: Look, layer: str, pooled: list[Tensor]) -> Tensor:
         activations = look.activations[layer]
-        with torch.inference_mode(False), torch.no_grad(), _eager(self.model), evaluating(self.model):
+        with torch.inference_mode(False), torch.no_grad(), _eager(), evaluating(self.model):
             inputs = images.clone() if images.is_inference() else images
             ranks = [
                 maps.score_cam(lambda x: _logits(self.model(x)), inputs, activations, classes)
@@ -291,7 +309,13 @@ def _gradients(logits: Tensor, class_idx: Tensor, kept: dict[str, Tensor]) -> di
         scores = logits.gather(1, class_idx).sum(dim=0)
     for rank, score in enumerate(scores):
         more = rank + 1 < len(scores)
-        ranks.append(torch.autograd.grad(score, list(kept.values()), retain_graph=more, materialize_grads=True))
+        parts: Sequence[Tensor | None] = [None] * len(kept)
+        if score.requires_grad:
+            parts = torch.autograd.grad(score, list(kept.values()), retain_graph=more, allow_unused=True)
+        for name, part in zip(kept, parts, strict=True):
+            if part is None:
+                raise UserError(f"layer={name}: no gradient gets there; the network cuts it off (detach or no_grad).")
+        ranks.append(parts)
     return {name: torch.stack(parts) for name, parts in zip(kept, zip(*ranks, strict=True), strict=True)}
 
 
@@ -303,7 +327,7 @@ def _chosen(logits: Tensor, class_idx: Tensor | None, top_k: int, n: int) -> Ten
         raise UserError(f"target: {n} images need one class each (or one for all), not {class_idx.shape[0]}.")
     if int(class_idx.min()) < 0 or int(class_idx.max()) >= count:
         raise UserError(f"target: the network has the classes 0 to {count - 1}.")
-    return class_idx
+    return class_idx.clone()  # one made in inference mode cannot be used for a gradient
 
 
 def _one_per_image(target: int | Tensor | Sequence[int], images: Tensor) -> Tensor:
@@ -329,9 +353,9 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _eager(model: nn.Module) -> Iterator[None]:
+def _eager() -> Iterator[None]:
     """Run what `torch.compile` has compiled as it was written: compiled graphs have no hooks."""
-    if any(module._compiled_call_impl is not None for module in model.modules()):
+    if "torch._dynamo" in sys.modules:  # without it nothing is compiled: neither the network nor a part of it
         with torch.compiler.set_stance("force_eager"):
             yield
     else:
@@ -350,8 +374,9 @@ def _cut(modules: dict[str, nn.Module], layers: Sequence[str], differentiate: bo
             if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[2:].numel() < 2:
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise UserError(f"layer={name}: its output is {shape}; a map needs N×K×H×W, larger than 1×1.")
-            if differentiate and not torch.is_grad_enabled():
-                output = output.detach().clone().requires_grad_()
+            if differentiate:
+                if not kept or not output.requires_grad:  # the first, or one beside it with frozen parameters
+                    output = output.detach().clone().requires_grad_()
                 torch.set_grad_enabled(True)  # for the rest of the pass; the caller's no_grad puts it back
             kept[name] = output
             return output.clone()  # an in-place ReLU behind the layer changes this one
@@ -371,7 +396,7 @@ def _reading(classifier: nn.Linear | None, pooled: list[Tensor]) -> Iterator[Non
     """Keep what the classifier reads."""
 
     def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        pooled.append(inputs[0].detach())
+        pooled.extend(tensor.detach() for tensor in inputs[:1])  # none if it is given by name
 
     handle = classifier.register_forward_pre_hook(read) if classifier is not None else None
     try:

@@ -79,10 +79,9 @@ def grad_cam_plus_plus(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tens
     Chattopadhay et al. 2018, eq. 19. g is the gradient of the class score; the paper's derivatives are those of its
     exponential, whose factor cancels in α and scales a map as a whole. Where the denominator is zero, so is α. N×H×W.
     """
-    squared = gradients_NKHW.square()
     sums = activations_NKHW.sum(dim=(2, 3), keepdim=True)
-    denominator = 2 * squared + squared * gradients_NKHW * sums
-    alpha = torch.where(denominator != 0, squared / denominator, torch.zeros_like(squared))
+    denominator = 2 + gradients_NKHW * sums  # g² is cancelled: in half precision it underflows
+    alpha = torch.where(denominator != 0, 1 / denominator, torch.zeros_like(denominator))
     return torch.einsum("nk,nkhw->nhw", (alpha * gradients_NKHW.relu()).sum(dim=(2, 3)), activations_NKHW)
 
 

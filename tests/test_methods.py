@@ -1,0 +1,208 @@
+"""Every method: first by hand, then against an independent oracle on unmodified networks."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import pytest
+import pytorch_grad_cam
+import torch
+import torchvision
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+
+import camlab
+from camlab import maps
+
+TARGET = torch.tensor([3, 1])
+ORACLES = {
+    "grad_cam": pytorch_grad_cam.GradCAM,
+    "grad_cam_plus_plus": pytorch_grad_cam.GradCAMPlusPlus,
+    "xgrad_cam": pytorch_grad_cam.XGradCAM,
+    "hires_cam": pytorch_grad_cam.HiResCAM,
+    "layer_cam": pytorch_grad_cam.LayerCAM,
+    "score_cam": pytorch_grad_cam.ScoreCAM,
+}
+LAYERS = [
+    ("alexnet", "features.11"),
+    ("alexnet", "features.10"),  # an in-place ReLU follows
+    ("vgg16", "features.29"),
+    ("resnet18", "layer4"),
+    ("resnet18", "layer3"),  # gradients differ from cell to cell
+]
+
+# By hand. Two channels of four cells, and a linear layer on all eight of them, so that its weights are the gradients:
+#   A_1 = 2 0   A_2 = 0 4   g_1 = 1 -1   g_2 = 1 -2
+#         1 1         2 2         0  2         0 -1
+A = torch.tensor([[[[2.0, 0.0], [1.0, 1.0]], [[0.0, 4.0], [2.0, 2.0]]]])  # sums 4 and 8
+G = torch.tensor([[[[1.0, -1.0], [0.0, 2.0]], [[1.0, -2.0], [0.0, -1.0]]]])  # means 1/2 and -1/2
+HAND = {
+    "grad_cam": [[1, -2], [-1 / 2, -1 / 2]],  # A_1/2 - A_2/2
+    # α g = g / (2 + g Σ A) where g > 0: 1/(2 + 4) + 2/(2 + 8) = 11/30, and 1/(2 + 8) = 1/10
+    "grad_cam_plus_plus": [[22 / 30, 12 / 30], [17 / 30, 17 / 30]],
+    "xgrad_cam": [[2, -5], [-3 / 2, -3 / 2]],  # Σ A g / Σ A: (2 + 2)/4 = 1 and (-8 - 2)/8 = -5/4
+    "hires_cam": [[2, -8], [0, 0]],  # 2·1 + 0, 0 - 4·2, 0, 1·2 - 2·1
+    "layer_cam": [[2, 0], [0, 2]],  # only the gradients above zero: 2·1, 1·2
+}
+COUNTERFACTUAL = {  # the same with -g
+    "grad_cam": [[-1, 2], [1 / 2, 1 / 2]],
+    # 1/(2 + 4) = 1/6, and 2/(2 + 16) + 1/(2 + 8) = 19/90
+    "grad_cam_plus_plus": [[30 / 90, 76 / 90], [53 / 90, 53 / 90]],
+    "xgrad_cam": [[-2, 5], [3 / 2, 3 / 2]],
+    "hires_cam": [[-2, 8], [0, 0]],
+    "layer_cam": [[0, 8], [0, 2]],  # 4·2, 2·1
+}
+
+
+def linear_on_cells(weight: Tensor) -> nn.Module:
+    """The image is the activations; the score of class 1 is their sum, weighted with K×H×W; that of class 0 is 0."""
+    network = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(weight.numel(), 2, bias=False))
+    with torch.no_grad():
+        network[2].weight.copy_(torch.stack([torch.zeros_like(weight), weight]).flatten(1))
+    return network
+
+
+@pytest.mark.parametrize("method", HAND)
+@pytest.mark.parametrize("counterfactual", [False, True])
+def test_gradient_methods_by_hand(method, counterfactual):
+    expected = torch.tensor([(COUNTERFACTUAL if counterfactual else HAND)[method]], dtype=torch.float32)
+    network, classes = linear_on_cells(G[0]), torch.tensor([[1]])
+    explainer = camlab.Explainer(network, "0")
+    (signed,) = explainer.signed_maps(A, [method], classes, counterfactual=counterfactual)[method]
+    torch.testing.assert_close(signed[:, 0], expected)
+    heat = camlab.heatmaps(network, A, method, "0", target=1, normalize="raw", counterfactual=counterfactual)
+    torch.testing.assert_close(heat, expected.relu())
+
+
+def test_score_cam_by_hand():
+    # The masks are A_1/2 and A_2/4. With a score of image(0, 0)·ln(3)/2 of the first channel alone the masked images
+    # score ln 3 and 0, whose softmax is 3/4 and 1/4.
+    weight = torch.zeros(2, 2, 2)
+    weight[0, 0, 0] = math.log(3) / 2
+    heat = camlab.heatmaps(linear_on_cells(weight), A, "score_cam", "0", target=1, normalize="raw")
+    torch.testing.assert_close(heat, torch.tensor([[[1.5, 1.0], [1.25, 1.25]]]))  # 3/4 A_1 + 1/4 A_2
+
+
+def test_cam_by_hand():
+    network = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    with torch.no_grad():
+        network[3].weight.copy_(torch.tensor([[1.0, -0.5], [-1.0, 1.0]]))
+    explainer = camlab.Explainer(network, "0")
+    signed = explainer.signed_maps(A, ["cam", "grad_cam"], torch.tensor([[0, 1]]))
+    expected = torch.tensor([[[[2.0, -2.0], [0.0, 0.0]], [[-2.0, 4.0], [1.0, 1.0]]]])  # A_1 - A_2/2, A_2 - A_1
+    torch.testing.assert_close(signed["cam"][0], expected)
+    torch.testing.assert_close(signed["grad_cam"][0], expected / 4, msg="four cells: Grad-CAM is CAM / 4")
+
+
+def test_grad_cam_plus_plus_of_small_gradients_in_half_precision():
+    small = G.half() * 2**-14  # squared it would be 0 in half precision
+    expected = maps.grad_cam_plus_plus(A.double(), small.double())
+    torch.testing.assert_close(maps.grad_cam_plus_plus(A.half(), small).double(), expected, rtol=5e-3, atol=0)
+
+
+@pytest.fixture(scope="module")
+def networks() -> Callable[[str], nn.Module]:
+    """torchvision's, unmodified, with random weights; each is made once."""
+    made: dict[str, nn.Module] = {}
+
+    def make(name: str) -> nn.Module:
+        if name not in made:
+            torch.manual_seed(1)
+            made[name] = torchvision.models.get_model(name, weights=None, num_classes=10).eval()
+        return made[name]
+
+    return make
+
+
+def spread_scores(network: nn.Module, images: Tensor, std: float) -> None:
+    """Random weights give all classes much the same score; make their differences as large as `std`."""
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.mul_(std / network(images).std())
+
+
+@contextmanager
+def out_of_place(network: nn.Module) -> Iterator[None]:
+    """For pytorch-grad-cam: an in-place ReLU behind the layer would change the activations that it keeps."""
+    relus = [module for module in network.modules() if getattr(module, "inplace", False)]
+    for relu in relus:
+        relu.inplace = False
+    yield
+    for relu in relus:
+        relu.inplace = True
+
+
+def oracle(network: nn.Module, layer: str, images: Tensor, methods: Iterable[str], sign: int = 1) -> dict[str, Tensor]:
+    """What pytorch-grad-cam finds, before it stretches each map to [0, 1]: rectified, and resized by OpenCV."""
+    targets = [lambda scores, c=c: sign * scores[c] for c in TARGET[: len(images)].tolist()]
+    layers, size = [network.get_submodule(layer)], (images.shape[-1], images.shape[-2])
+    found = {}
+    with out_of_place(network):
+        with pytorch_grad_cam.GradCAM(network, layers) as cam:
+            cam(images, targets)
+            activations, gradients = (
+                part[0].numpy() for part in (cam.activations_and_grads.activations, cam.activations_and_grads.gradients)
+            )
+        for method in methods:
+            with ORACLES[method](network, layers) as cam:
+                signed = cam.get_cam_image(images, layers[0], targets, activations, gradients, False)
+            found[method] = torch.from_numpy(np.stack([cv2.resize(part, size) for part in np.maximum(signed, 0)]))
+    return found
+
+
+def assert_maps_close(found: Tensor, expected: Tensor, method: str) -> None:
+    peak = expected.max()
+    assert peak > 0
+    torch.testing.assert_close(found / peak, expected / peak, rtol=0, atol=1e-5, msg=lambda text: f"{method}: {text}")
+
+
+@pytest.mark.parametrize("counterfactual", [False, True])
+@pytest.mark.parametrize(("name", "layer"), LAYERS)
+def test_gradient_methods_equal_pytorch_grad_cam(networks, name, layer, counterfactual):
+    network, images = networks(name), torch.randn(2, 3, 64, 64)
+    # Its Grad-CAM++ adds 1e-6 to the denominator, its XGrad-CAM 1e-7: little enough beside large gradients, but not
+    # before a ReLU, where some sums of activations are near zero.
+    spread_scores(network, images, 1e3)
+    methods = set(maps.GRADIENT_METHODS) - ({"grad_cam_plus_plus", "xgrad_cam"} if layer == "features.10" else set())
+    expected = oracle(network, layer, images, methods, sign=-1 if counterfactual else 1)
+    for method in methods:
+        found = camlab.heatmaps(network, images, method, layer, TARGET, "raw", counterfactual)
+        assert_maps_close(found, expected[method], method)
+
+
+@pytest.mark.parametrize(("name", "layer"), LAYERS)
+def test_grad_cam_equals_captum(networks, name, layer):
+    network, images = networks(name), torch.randn(2, 3, 64, 64)
+    expected = LayerGradCam(network, network.get_submodule(layer)).attribute(images, TARGET)[:, 0].detach()
+    (signed,) = camlab.Explainer(network, layer).signed_maps(images, ["grad_cam"], TARGET[:, None])["grad_cam"]
+    assert_maps_close(signed[:, 0], expected, "grad_cam")
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "shape"),  # of few channels: each costs a pass
+    [
+        ("alexnet", "features.2", (2, 3, 64, 64)),
+        ("vgg16", "features.3", (1, 3, 32, 32)),
+        ("resnet18", "layer1", (2, 3, 64, 64)),
+    ],
+)
+def test_score_cam_equals_pytorch_grad_cam(networks, name, layer, shape, monkeypatch):
+    network, images = networks(name), torch.randn(shape)
+    spread_scores(network, images, 3.0)
+    # It aligns the corners of the masks when it resizes them, and nothing else does, its own maps neither.
+    monkeypatch.setattr(nn, "UpsamplingBilinear2d", lambda size: nn.Upsample(size=size, mode="bilinear"))
+    found = camlab.heatmaps(network, images, "score_cam", layer, TARGET[: len(images)], "raw")
+    expected = oracle(network, layer, images, ["score_cam"])["score_cam"]
+    assert_maps_close(found, expected, "score_cam")
+
+
+def test_cam_of_resnet18_gives_the_logits(networks):
+    network, images = networks("resnet18"), torch.randn(2, 3, 96, 96)
+    look, signed = camlab.Explainer(network).explain(images, ["cam", "grad_cam"], top_k=10)
+    with torch.no_grad():
+        logits = network(images)
+    means = signed["cam"][0].mean(dim=(2, 3)) + network.fc.bias[look.class_idx]
+    torch.testing.assert_close(means, logits.gather(1, look.class_idx), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(signed["grad_cam"][0] * 9, signed["cam"][0], rtol=1e-4, atol=1e-4)  # 3×3 cells
