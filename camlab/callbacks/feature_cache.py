@@ -27,7 +27,8 @@ from camlab.store import ArrayStore
 
 log = logging.getLogger(__name__)
 
-_BATCH = 128  # pictures that pass the backbone together
+_BATCH = {"cpu": 32}  # pictures that pass the backbone together: few, so that a CPU's caches hold what they become
+_DEFAULT_BATCH = 512
 _Shapes = dict[Split, tuple[int, ...]]
 _FORMAT = 1  # of what is kept; another number makes all earlier arrays strangers
 
@@ -140,7 +141,7 @@ class BackbonePass:
     def run(self, split: Split) -> Iterator[np.ndarray]:
         """float32 b×V×…, in the set's order."""
         views, images = self._views(split), self.data.splits[split].images
-        batch_size = _BATCH // views
+        batch_size = _BATCH.get(self.device.type, _DEFAULT_BATCH) // views
         for batch in progress(images.split(batch_size), len(images), batch_size, f"Features of {split}"):
             if self.trainer.received_sigterm:
                 raise SIGTERMException
