@@ -19,5 +19,6 @@ python -m camlab.train arch=vgg13 arch.backbone=vgg16 mode=frozen "${common[@]}"
 python "$here/figure3.py" "$out/frozen" "$out/finetune" "$data"
 for run in finetune vgg16; do
     python -m camlab.explain images="$photos" checkpoint="$out/$run" methods=[grad_cam] out="$out/figure4-$run"
-    cp "$out/figure4-$run/sheet.png" "$here/figure4-$run.png"
+    python -c "import cv2, sys; cv2.imwrite(sys.argv[2], cv2.imread(sys.argv[1]))" \
+        "$out/figure4-$run/sheet.png" "$here/figure4-$run.jpg"
 done
