@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmark import alternate, machine, ratios, settled, summary, warn_if_busy, write_csv
@@ -190,6 +191,27 @@ def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     }
 
 
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Time over the bare forward pass's: median, and the interquartile range as a whisker."""
+    figure = Figure(figsize=(6, 3), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    questions = [question for question in dict.fromkeys(row["question"] for row in rows) if "CamNet" not in question]
+    for i, who in enumerate(CONTESTANTS):
+        own = {r["question"]: r for r in rows if r["contestant"] == who and r["unit"] == "ratio to forward"}
+        shown = [own[question] for question in questions if question in own]
+        at = [questions.index(row["question"]) + 0.2 * (i - 1.5) for row in shown]
+        medians = [row["median"] for row in shown]
+        whiskers = [
+            [m - row["q1"] for m, row in zip(medians, shown, strict=True)],
+            [row["q3"] - m for m, row in zip(medians, shown, strict=True)],
+        ]
+        axes.bar(at, medians, 0.18, yerr=whiskers, capsize=2, label=who)
+    axes.axhline(1, color="k", lw=1, ls="--")
+    axes.set(xticks=range(2), xticklabels=questions[:2], ylabel="time / forward pass")
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
 def peak(who: str, network: str, options: argparse.Namespace) -> dict[str, float]:
     """Megabytes that a process of its own takes at most, beyond what it has before the first map."""
     command = [sys.executable, __file__, "--memory", who, network, *(["--tiny"] if options.tiny else [])]
@@ -231,6 +253,7 @@ def main() -> None:
         print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
         results.append({**row, **about})
     write_csv(options.out, results)
+    plot(results, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
