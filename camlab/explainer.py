@@ -223,7 +223,7 @@ class Explainer:
                 f" These methods apply: {others}."
             )
         with torch.no_grad():
-            every = maps.cam(features, classifier.weight.to(features.dtype))
+            every = maps.cam(features, classifier.weight)
         return every.gather(1, look.class_idx[:, :, None, None].expand(-1, -1, *every.shape[2:]))
 
     def _score_cam(self, images: Tensor, look: Look, layer: str, pooled: list[Tensor]) -> Tensor:

@@ -28,7 +28,8 @@ def cam(features_NKHW: Tensor, weight_MK: Tensor) -> Tensor:
         Signed maps, N×M×H×W, for which mean over (H, W) + bias = logit. (The report writes the pooling as a sum and
         the map with a sum over x, y; the pooling is a mean here, and the map is the paper's.)
     """
-    return torch.einsum("nkhw,mk->nmhw", features_NKHW, weight_MK)
+    wider = torch.promote_types(features_NKHW.dtype, weight_MK.dtype)  # autocast leaves features in half precision
+    return torch.einsum("nkhw,mk->nmhw", features_NKHW.to(wider), weight_MK.to(wider))
 
 
 def class_gradients(head: Callable[[Tensor], Tensor], activations_NKHW: Tensor, class_idx_N: Tensor) -> Tensor:

@@ -52,6 +52,11 @@ def test_identities_hold_on_alexnet(keep_last_pool):
     torch.testing.assert_close(grad_cam, cam[torch.arange(2), predicted], rtol=0, atol=1e-12)
 
 
+def test_cam_of_half_precision_features_is_not_rounded_again():
+    features, weight = torch.randn(N, K, H, W).bfloat16(), torch.randn(M, K)
+    torch.testing.assert_close(maps.cam(features, weight), maps.cam(features.float(), weight), rtol=0, atol=0)
+
+
 def test_cam_by_hand():
     features = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[10.0, 0.0], [0.0, 10.0]]]])  # (1, 2, 2, 2)
     weight = torch.tensor([[1.0, 0.5], [-1.0, 0.0]])  # (2 classes, 2 channels)
