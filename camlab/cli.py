@@ -12,12 +12,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import (
     HydraException,
@@ -25,10 +25,10 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from camlab import runs, sweeps
 from camlab.config import check, did_you_mean, known_settings, no_such_setting
 from camlab.errors import UserError
 
@@ -51,6 +51,8 @@ PATH_KEYS = frozenset(
     ]
 )
 
+_EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "optuna": "sweep", "ray": "ray"}
+
 log = logging.getLogger(__name__)
 
 
@@ -62,29 +64,49 @@ class Interrupted(BaseException):
         self.signal_number = signal_number
 
 
-def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Sequence[str] | None = None) -> None:
-    """Compose a configuration from the command line, run the task with it, end with the right exit code."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises what it would print and exit 1 for
-    failure: list[Exception] = []
+class _Job:
+    """A task as Hydra and its launchers call it: in this process, or pickled into another."""
 
-    def job(config: DictConfig) -> Any:
+    def __init__(self, task: Callable[[DictConfig], Any], config_name: str) -> None:
+        self.task, self.config_name = task, config_name
+        self.failure: Exception | None = None
+
+    def __call__(self, config: DictConfig) -> Any:
         try:
-            check(config, config_name)
+            check(config, self.config_name)
             _quiet_libraries()
-            return task(config)
-        except Exception as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                log.error("This job failed: %s", explain_mistake(error) or repr(error))
-                raise  # the sweep goes on with the next job and raises this at its end
-            failure.append(error)
+            return self.task(config)
+        except (Exception, SystemExit) as error:
+            if sweeps.under_way() and isinstance(error, runs.Busy):
+                log.info("%s", error)  # a sweep that was started twice: each process takes what the other has not
+                return None
+            if sweeps.under_way():
+                raise sweeps.note_failure(error, explain_mistake(error)) from error
+            if isinstance(error, SystemExit):
+                raise
+            self.failure = error
             return None
 
-    job.__module__, job.__qualname__ = task.__module__, task.__qualname__
+
+def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Sequence[str] | None = None) -> None:
+    """Compose a configuration from the command line, run the task with it, end with the right exit code.
+
+    Args:
+        task: importable by its name, since other processes may run the jobs of a sweep.
+        config_name: of the file in `conf/`.
+        arguments: the command line; None: this process's.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises what it would print and exit 1 for
+    sweeps.Sweep.current = None
+    job = _Job(task, config_name)
     try:
-        sys.argv[1:] = read_arguments(sys.argv[1:] if arguments is None else arguments)
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
-        if failure:
-            raise failure[0]
+        sys.argv[1:] = read_arguments(sys.argv[1:] if arguments is None else arguments, named=config_name == "train")
+        with suppress(sweeps.JobFailed):  # told below, with all others
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
+        if job.failure:
+            raise job.failure
+        if sweeps.Sweep.current:
+            _conclude(sweeps.Sweep.current)
         sys.stdout.flush()
     except Interrupted as stop:
         _end(str(stop), 128 + stop.signal_number)
@@ -100,6 +122,15 @@ def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Seque
         _end(told, 2)
 
 
+def _conclude(sweep: sweeps.Sweep) -> None:
+    """The table of a sweep's runs, then what failed, if anything did."""
+    from camlab.comparison_report import compare
+
+    compare([sweep.folder], sweep.folder)
+    if failures := sweep.failures():
+        _end(sweeps.report(failures), 2 if all(failure.by_user for failure in failures.values()) else 1)
+
+
 def conf_dir() -> Path:
     """The Hydra configs: beside the package in a checkout, inside it when installed from a wheel."""
     package = Path(__file__).resolve().parent
@@ -107,8 +138,12 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
-def read_arguments(arguments: Sequence[str]) -> list[str]:
+def read_arguments(arguments: Sequence[str], named: bool = False) -> list[str]:
     """The command line for Hydra: paths quoted, flags last.
+
+    Args:
+        arguments: as the user typed them.
+        named: a sweep is given a name, and its jobs are.
 
     Raises:
         UserError: something that no configuration is needed to refuse, told better than Hydra's parsers would.
@@ -133,10 +168,9 @@ def read_arguments(arguments: Sequence[str]) -> list[str]:
     others = list(arguments)
     for override in flags.overrides:
         others.remove(override)
-    return [
-        *(quote_path(override, sweep) for override in flags.overrides),
-        *others,
-    ]  # Hydra takes no -m in between
+    overrides = [quote_path(override, sweep) for override in flags.overrides]
+    names = sweeps.naming_arguments(overrides) if sweep and named else []
+    return [*overrides, *names, *others]  # Hydra takes no -m in between
 
 
 def quote_path(argument: str, sweep: bool = False) -> str:
@@ -185,6 +219,8 @@ def explain_mistake(error: BaseException) -> str | None:
 
 def _missing_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+    if extra := _EXTRAS.get(option):
+        return f"{option}: not installed; pip install 'camlab[{extra}]'."
     options = [o for o in error.options or _options(group) if o != option]
     if not options:
         return _first_line(error)

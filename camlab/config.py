@@ -19,6 +19,10 @@ from camlab import runs
 from camlab.errors import UserError
 from camlab.schemas import ENTRIES, SCHEMAS, WEIGHT_ENDINGS, NamedNetwork, Paths
 
+# Where things lie, who watches, how a run is started: two runs that differ in these only have the same outcome.
+INDECISIVE = frozenset(
+    ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
+)
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 
 
@@ -38,7 +42,7 @@ class CheckBeforeRun(Callback):
         plain.pop("hydra")
         try:
             check(plain, self.entry)
-            if self.entry == "train" and plain.resume in (None, "auto"):
+            if self.entry == "train" and plain.resume in (None, "auto") and not plain.force:
                 runs.check_same_run(Path(config.hydra.run.dir), config_hash(plain))
         except UserError as error:
             # Hydra turns exceptions of callbacks into warnings, but not this one; a single run ends here anyway.
@@ -78,11 +82,7 @@ def config_hash(config: DictConfig) -> str:
     """16 hex digits of what decides a run's outcome: all but where things lie, who watches and how it resumes."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    decisive = {
-        key: value
-        for key, value in plain.items()
-        if key not in ("paths", "logger", "callbacks", "resume", "cache", "run_name")
-    }
+    decisive = {key: value for key, value in plain.items() if key not in INDECISIVE}
     decisive["data"] = {k: v for k, v in plain["data"].items() if k not in ("root", "placement", "num_workers")}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

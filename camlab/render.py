@@ -17,9 +17,9 @@ _INK, _PAPER = (30, 30, 30), 255
 
 def colorize(heat: np.ndarray) -> np.ndarray:
     """JET colours of heat (OpenCV's table): blue = 0, no evidence; red = 1, attended. …×H×W → uint8 RGB …×H×W×3."""
-    level = np.rint(np.clip(heat, 0.0, 1.0) * 255).astype(np.uint8)
-    rows = level.reshape(-1, level.shape[-1])
-    return cv2.applyColorMap(rows, _JET_RGB).reshape(*level.shape, 3)
+    rows = np.maximum(heat, 0).reshape(-1, heat.shape[-1])
+    level = cv2.convertScaleAbs(rows, alpha=255)  # rounds, and 255 is the most
+    return cv2.applyColorMap(level, _JET_RGB).reshape(*heat.shape, 3)
 
 
 def overlay(images: np.ndarray, heat: np.ndarray, alpha: float = 0.5) -> np.ndarray:
@@ -54,9 +54,11 @@ def largest_box(heat: np.ndarray, share: float) -> tuple[int, int, int, int] | N
     Returns:
         (left, top, right, bottom) in pixels, right and bottom exclusive; None for a map without heat.
     """
-    if heat.max() <= 0:
+    _, hottest, _, _ = cv2.minMaxLoc(heat)
+    if hottest <= 0:
         return None
-    count, _, stats, _ = cv2.connectedComponentsWithStats((heat > share * heat.max()).astype(np.uint8), connectivity=8)
+    hot = (heat > share * hottest).view(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
     if count < 2:
         return None
     left, top, width, height, _ = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())]
@@ -127,7 +129,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
         OSError: the file cannot be written.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix in (".jpg", ".jpeg") else []
-    _, encoded = cv2.imencode(path.suffix, image[..., ::-1], options)
+    _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     path.write_bytes(encoded.tobytes())
 
 

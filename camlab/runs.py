@@ -1,19 +1,30 @@
 """A run's folder: what is written there, how a finished run is told from an unfinished one, where to go on."""
 
+import functools
 import json
+import logging
 import os
 import platform
+import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from camlab.errors import UserError
 
+log = logging.getLogger(__name__)
+
 CONFIG, RESULT, LAST, BEST = "config.yaml", "result.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt"
-METRICS, HEATMAPS = "metrics.csv", "heatmaps"
+METRICS, HEATMAPS, FAILURE = "metrics.csv", "heatmaps", "failure.json"
 _HASH_LINE = "# config_hash: "
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning and SLURM; 0 is the first
 _PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetrics")
 
 
@@ -33,15 +44,81 @@ def read_config_hash(run_dir: Path) -> str | None:
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
     """`result.json` of a finished run, else None."""
-    try:
-        return json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    result = _read_json(run_dir / RESULT) or {}
+    whole = result.keys() >= {"objective", "epochs", "wall_time_s"} and isinstance(result.get("metrics"), dict)
+    return result if whole else None
 
 
 def write_result(run_dir: Path, result: dict[str, Any]) -> None:
     """Declare a run finished."""
     write_atomically(run_dir / RESULT, json.dumps(result, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run ended without a result.
+
+    Attributes:
+        message: one line or two.
+        by_user: it is the user's to mend, on the command line or in the data.
+        traceback: of any other error, for whoever mends that; else empty.
+    """
+
+    message: str
+    by_user: bool
+    traceback: str = ""
+
+
+def write_failure(run_dir: Path, failure: Failure) -> None:
+    """Note that a run failed; its next start removes the note."""
+    write_atomically(run_dir / FAILURE, json.dumps(asdict(failure), indent=2) + "\n")
+
+
+def read_failure(run_dir: Path) -> Failure | None:
+    """The note of a run that failed, else None."""
+    try:
+        return Failure(**(_read_json(run_dir / FAILURE) or {}))
+    except TypeError:
+        return None
+
+
+def forget(run_dir: Path) -> None:
+    """Remove what a run left, so that it starts anew; the folder's other files stay."""
+    for name in (RESULT, FAILURE, METRICS, LAST, BEST):
+        (run_dir / name).unlink(missing_ok=True)
+    shutil.rmtree(run_dir / HEATMAPS, ignore_errors=True)
+
+
+class Busy(UserError):
+    """Another process trains in the folder."""
+
+
+@contextmanager
+def locked(run_dir: Path, wait: bool) -> Iterator[None]:
+    """Keep other processes out of a run's folder; the further ranks of a distributed run come in with the first.
+
+    Args:
+        run_dir: of the run.
+        wait: until it is free.
+
+    Raises:
+        Busy: another process trains there.
+    """
+    if any(os.environ.get(name, "0") != "0" for name in _RANKS):
+        yield
+        return
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise Busy(f"{run_dir}: another process trains there. Give another hydra.run.dir.") from None
+        log.info("%s: another process trains there; waiting for it.", run_dir)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -92,6 +169,7 @@ def checkpoint_to_resume(resume: str | None, run_dir: Path, outputs: Path, confi
     raise UserError(f"resume={resume}: no checkpoint there. Give auto, last, a .ckpt file or a run's folder.")
 
 
+@functools.cache
 def provenance() -> dict[str, Any]:
     """Versions and the git commit: what it takes to run this again."""
     versions = {name: version(name) for name in _PACKAGES}
@@ -101,6 +179,14 @@ def provenance() -> dict[str, Any]:
 def utc_now() -> str:
     """The time, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _newest_unfinished(outputs: Path, config_hash: str) -> Path:

@@ -233,7 +233,9 @@ class Train(Root):
     logger: Any = None
     callbacks: Any = None
     mode: str = _field()
+    sweep: str | None = None
     resume: str | None = None
+    force: bool = False
     cache: bool = True
     compile: bool = False
     run_name: str = _field()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from camlab import cli, runs
+from camlab import cli, runs, sweeps
 from camlab.config import config_hash
 from camlab.errors import UserError
 
@@ -37,12 +37,23 @@ def train(config: DictConfig) -> float:
         The objective of a sweep: the best validation accuracy, or the test accuracy where nothing is held out.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    digest = config_hash(config)
-    if config.resume in (None, "auto"):
+    if sweeps.chooses() and config.data.val_size == 0:
+        raise UserError("data.val_size=0: nothing is held out to choose by, and the test images must not be used.")
+    if sweeps.under_way():
+        config.run_name = run_dir.name
+    with runs.locked(run_dir, wait=sweeps.chooses()):
+        return _train(config, run_dir, config_hash(config))
+
+
+def _train(config: DictConfig, run_dir: Path, digest: str) -> float:
+    if config.force:
+        runs.forget(run_dir)
+    elif config.resume in (None, "auto"):
         runs.check_same_run(run_dir, digest)
         if (result := runs.read_result(run_dir)) is not None:
             log.info("%s is finished: test/acc %.4f.", run_dir, result["metrics"]["test/acc"])
             return float(result["objective"])
+    (run_dir / runs.FAILURE).unlink(missing_ok=True)
     checkpoint = runs.checkpoint_to_resume(config.resume, run_dir, Path(config.paths.outputs), digest)
     run = _Run(config, run_dir, digest)
     runs.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), digest)
@@ -100,9 +111,8 @@ class _Run:
             self.trainer.fit(self.classifier, datamodule=self.data, ckpt_path=checkpoint and str(checkpoint))
         if self.trainer.interrupted or self.trainer.received_sigterm:
             number = 15 if self.trainer.received_sigterm else 2
-            raise cli.Interrupted(
-                number, f"Interrupted. To go on: the same command with hydra.run.dir={self.run_dir} (resume=auto)"
-            )
+            where = "" if self.config.sweep else f" with hydra.run.dir={self.run_dir} (resume=auto)"
+            raise cli.Interrupted(number, f"Interrupted. To go on: the same command{where}")
 
     def _test(self) -> tuple[dict[str, float], str]:
         """Metrics of the chosen weights, the best or (with nothing held out) the last, and which they were."""
@@ -160,7 +170,9 @@ class _Run:
             chosen.append(FeatureCache(self.config.paths.cache))
         progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
         advice = "mode=frozen trains the head only; data=shapes is small; trainer.max_epochs=10 is a first look."
-        return [*chosen, progress, TimeEstimate(advice=advice), *checkpoints(self.run_dir, self.data.val_size > 0)]
+        if self.config.trainer.enable_checkpointing is not False:
+            chosen += checkpoints(self.run_dir, self.data.val_size > 0)
+        return [*chosen, progress, TimeEstimate(advice=advice)]
 
     def _loggers(self) -> list[Any]:
         from hydra.utils import instantiate
@@ -201,4 +213,6 @@ def _report(metrics: dict[str, float], tested: str, run_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from camlab.train import main as entry  # by a name under which other processes find it, not as __main__
+
+    entry()

@@ -1,0 +1,269 @@
+"""Sweeps: what they and their jobs are called, failures, resuming, and every launcher and sweeper as a real process."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+from test_cli import Launch, launch  # noqa: F401  (a fixture)
+from test_entries import TINY, command
+
+from camlab import runs, sweeps, train
+from camlab.errors import UserError
+
+QUICK = [*TINY, "trainer.max_epochs=1", "logger=csv", "callbacks.heatmaps=null", "data.train_size=40"]
+
+
+def sweep_name(*overrides: str) -> str:
+    (name,) = (a for a in sweeps.naming_arguments(overrides) if a.startswith("sweep="))
+    return name.removeprefix("sweep=")
+
+
+# ---- names
+
+
+def test_a_sweep_is_named_by_what_it_varies_and_the_same_for_the_same_command():
+    name = sweep_name("arch=alexnet,vgg13", "optimizer.lr=1e-3,1e-4", "trainer.max_epochs=3")
+    assert re.fullmatch(r"arch-lr_[0-9a-f]{8}", name)
+    assert name == sweep_name("trainer.max_epochs=3", "optimizer.lr=1e-3,1e-4", "arch=alexnet,vgg13")
+    assert name != sweep_name("trainer.max_epochs=4", "optimizer.lr=1e-3,1e-4", "arch=alexnet,vgg13")
+    for incidental in (
+        "force=true",
+        "hydra/launcher=joblib",
+        "launcher=joblib",
+        "hydra.launcher.n_jobs=3",
+        "logger=csv",
+    ):
+        assert name == sweep_name("trainer.max_epochs=3", "optimizer.lr=1e-3,1e-4", "arch=alexnet,vgg13", incidental)
+
+
+def test_a_study_names_its_sweep_and_so_may_the_user():
+    assert sweep_name("experiment=learning_rate").startswith("learning_rate_")
+    assert not [a for a in sweeps.naming_arguments(["sweep=mine", "seed=0,1"]) if a.startswith("sweep=")]
+
+
+@pytest.mark.parametrize(
+    ("varied", "name"),
+    [
+        ("arch-alexnet_optimizer.lr-1e-3", "arch-alexnet_optimizer.lr-1e-3"),
+        ("", "alexnet-frozen-cifar10"),
+        ("arch.weights-/a/b c.pth", r"arch.weights--a-b-c.pth_[0-9a-f]{8}"),
+        ("data.mean-[0.5,0.5,0.5]", r"data.mean--0.5-0.5-0.5_[0-9a-f]{8}"),
+        ("data.mean-[0.4,0.4,0.4]", r"data.mean--0.4-0.4-0.4_[0-9a-f]{8}"),
+        ("x-é=1", r"x--1_[0-9a-f]{8}"),
+        ("seed-" + "1" * 200, r"seed-1{95}_[0-9a-f]{8}"),
+    ],
+)
+def test_a_jobs_name_is_taken_back_by_the_command_line(varied, name):
+    found = sweeps.job_name(varied, "alexnet-frozen-cifar10")
+    assert re.fullmatch(name, found)
+    assert re.fullmatch(r"[A-Za-z0-9._+-]+", found)
+
+
+def test_jobs_are_named_by_what_varies(launch, tmp_path):  # noqa: F811
+    code, _, seen = launch(
+        "-m", "data=shapes", "arch=alexnet,vgg13", "+trainer.max_time=null", "optimizer.lr=1e-3,1e-4"
+    )
+    assert code == 0
+    assert len(seen) == 4
+    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    names = {f"arch-{arch}_optimizer.lr-{lr}" for arch in ("alexnet", "vgg13") for lr in ("0.001", "0.0001")}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == names
+    assert {config.sweep for config in seen} == {folder.name}
+    assert {config.logger.wandb.group for config in seen} == {folder.name}
+
+
+def test_a_command_overrides_a_studys_values(launch):  # noqa: F811
+    _, _, seen = launch("-m", "experiment=learning_rate", "mode=frozen", "seed=0")
+    assert [config.optimizer.lr for config in seen] == [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+    assert {config.mode for config in seen} == {"frozen"}
+
+
+# ---- failures
+
+
+def test_failing_jobs_do_not_stop_the_others_and_are_told_at_the_end(launch, tmp_path):  # noqa: F811
+    def task(config: DictConfig) -> float:
+        if config.seed == 1:
+            raise UserError("seed=1: an unlucky number.")
+        if config.seed == 2:
+            raise ValueError("broken")
+        if config.seed == 3:
+            sys.exit(7)
+        return 0.0
+
+    code, told, seen = launch("-m", "seed=0,1,2,3,4", task=task)
+    assert [config.seed for config in seen] == [0, 1, 2, 3, 4]
+    assert code == 1
+    end = told[told.index("3 of the jobs failed") :].splitlines()
+    assert end[1:] == [
+        "  seed-1: seed=1: an unlucky number.",
+        "  seed-2: ValueError: broken",
+        "  seed-3: SystemExit: 7",
+    ]
+    assert "Traceback" not in told
+    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    failure = runs.read_failure(folder / "seed-2")
+    assert "ValueError: broken" in failure.traceback
+    assert not failure.by_user
+
+
+def test_mistakes_of_the_user_alone_end_with_code_2_and_are_told_once(launch):  # noqa: F811
+    code, told, seen = launch("-m", "seed=0,1,2", "trainer.max_epochs=-1")
+    assert code == 2
+    assert seen == []
+    assert told.count("trainer.max_epochs=-1: must be at least 1.") == 1
+    assert "seed-0 and 2 more" in told
+
+
+def test_a_sweep_that_cannot_begin_is_told_like_any_mistake(launch, tmp_path):  # noqa: F811
+    code, told, _ = launch("-m", "arch=alexnet,vg13")
+    assert code == 2
+    assert "Did you mean arch=vgg13?" in told
+    assert not list(tmp_path.glob("outputs/sweeps/*/*/"))
+
+
+def test_a_missing_plugin_names_its_extra(launch, monkeypatch):  # noqa: F811
+    from hydra.core.config_store import ConfigStore
+
+    group = ConfigStore.instance().repo["hydra"]["launcher"]
+    monkeypatch.delitem(group, "joblib.yaml", raising=False)
+    code, told, _ = launch("-m", "launcher=joblib", "seed=0,1")
+    assert code == 2
+    assert told.strip() == "joblib: not installed; pip install 'camlab[sweep]'."
+
+
+# ---- resuming
+
+
+def test_the_same_command_skips_what_is_finished_and_retries_what_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sweep = [*QUICK, "-m", "seed=0,1", "data.val_size=20,99"]  # 99 of 40 is too many: the user's mistake
+    assert command(monkeypatch, train.main, *sweep) == 2
+    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    results = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
+    assert sorted(results) == ["data.val_size-20_seed-0", "data.val_size-20_seed-1"]
+    assert len(list(folder.glob("*/failure.json"))) == 2
+    table = (folder / "summary.md").read_text()
+    assert "val % best" in table
+    assert "2 finished" in table
+    assert "2 failed" in table
+
+    assert command(monkeypatch, train.main, *sweep) == 2
+    assert results == {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
+    assert command(monkeypatch, train.main, *sweep, "force=true") == 2
+    redone = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
+    assert all(redone[name] > results[name] for name in results)
+
+
+def test_a_job_goes_by_its_folder_in_wandb(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [a for a in QUICK if a != "logger=csv"]
+    assert command(monkeypatch, train.main, *arguments, "-m", "seed=3", "mode=frozen,finetune", "sweep=ours") == 0
+    from test_tracking import offline_runs, records
+
+    about = []
+    for name in ("mode-finetune", "mode-frozen"):
+        (run,) = offline_runs(tmp_path / "outputs" / "sweeps" / "ours" / name)
+        about.append(next(r["run"] for r in records(run) if r["type"] == "run"))
+    assert [(a["display_name"], a["run_group"]) for a in about] == [("mode-finetune", "ours"), ("mode-frozen", "ours")]
+    assert about[1]["tags"] == ["alexnet", "frozen", "shapes"]
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with runs.locked(folder, wait=False):
+        assert command(monkeypatch, train.main, *QUICK, f"hydra.run.dir={folder}") == 2
+    assert "another process trains there" in capsys.readouterr().err
+    assert command(monkeypatch, train.main, *QUICK, f"hydra.run.dir={folder}") == 0
+
+
+def test_a_sweep_started_twice_shares_its_jobs_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = [*QUICK, "-m", "seed=0,1", "sweep=shared", "mode=frozen"]
+    taken = tmp_path / "outputs" / "sweeps" / "shared" / "seed-0"
+    taken.mkdir(parents=True)
+    with runs.locked(taken, wait=False):
+        assert command(monkeypatch, train.main, *sweep) == 0
+    assert not (taken / runs.RESULT).exists()
+    assert not (taken / runs.FAILURE).exists()
+    assert (taken.parent / "seed-1" / runs.RESULT).exists()
+
+
+def test_optuna_returns_the_best_validation_accuracy_and_refuses_to_choose_by_the_test_images(
+    tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    monkeypatch.chdir(tmp_path)
+    sweep = [*QUICK, "mode=frozen", "-m", "sweeper=optuna", "hydra.sweeper.n_trials=2"]
+    assert command(monkeypatch, train.main, *sweep, "sweep=tuned") == 0
+    folder = tmp_path / "outputs" / "sweeps" / "tuned"
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))]
+    assert len(results) == 2
+    found = (folder / "optimization_results.yaml").read_text()
+    assert f"best_value: {max(r['metrics']['val/best_acc'] for r in results)}"[:20] in found
+    rates = [float(path.parent.name.removeprefix("optimizer.lr-")) for path in folder.glob("*/result.json")]
+    assert all(1e-5 <= rate <= 1e-2 for rate in rates)
+
+    assert command(monkeypatch, train.main, *sweep, "data.val_size=0") == 2
+    assert "nothing is held out to choose by" in capsys.readouterr().err
+
+
+# ---- launchers, as processes
+
+
+def sweep_process(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "camlab.train", "-m", *QUICK, *arguments]
+    return subprocess.Popen(
+        line, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+    )
+
+
+def finished(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("outputs/sweeps/*/*/result.json")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
+def test_a_sweep_of_two_jobs_and_one_that_fails(tmp_path, launcher):
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    process = sweep_process(tmp_path, f"launcher={launcher}", "data.val_size=10,20,99", "mode=frozen")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 2, said
+    assert sorted(finished(tmp_path)) == ["data.val_size-10", "data.val_size-20"]
+    assert "1 of the jobs failed" in said
+    assert "data.val_size=99" in said
+    assert re.search(r"10 .*%?.*1 finished", said), said
+    assert len(list(tmp_path.glob("cache/*.npy"))) == 4, "train, val; the test has masks"
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_the_same_command_goes_on(tmp_path):
+    arguments = ["seed=0,1,2", "mode=frozen", "trainer.max_epochs=150", "cache=false"]
+    process = sweep_process(tmp_path, *arguments)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("outputs/sweeps/*/seed-1/checkpoints/last.ckpt")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/sweeps/*/*/result.json")}
+    assert [path.parent.name for path in before] == ["seed-0"]
+
+    said, _ = (process := sweep_process(tmp_path, *arguments)).communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert sorted(finished(tmp_path)) == ["seed-0", "seed-1", "seed-2"]
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert re.search(r"Going on from .*seed-1/checkpoints/last.ckpt", said)
+    assert "seed-0 is finished" in said
