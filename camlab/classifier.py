@@ -71,26 +71,34 @@ class Classifier(L.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
         return self._evaluate("test", batch)
 
+    def on_train_start(self) -> None:
+        self.on_train_epoch_start()  # which a run that goes on within an epoch is not told of
+
     def on_train_epoch_start(self) -> None:
-        self._epoch_began, self._images_seen = settled_time(self.device), 0
+        self._epoch_began, self._epoch_seconds, self._images_seen = settled_time(self.device), 0.0, 0
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.trainer.is_last_batch:  # validation comes before the epoch's end
             self._epoch_seconds = settled_time(self.device) - self._epoch_began
 
     def on_train_epoch_end(self) -> None:
-        self._log_epoch("train")
-        self.log("train/images_per_second", self._images_seen / self._epoch_seconds, rank_zero_only=True)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], rank_zero_only=True)
-        self._log_epochs_done()
+        seconds = self._epoch_seconds or settled_time(self.device) - self._epoch_began  # max_steps may cut it short
+        figures = {
+            **self._end_epoch("train"),
+            "train/images_per_second": self._images_seen / seconds,
+            "train/lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "epoch": self._epochs_done,
+        }
+        self.log_dict(figures, logger=False, rank_zero_only=True)
+        for logger in self.loggers:  # Lightning does it behind the epoch's checkpoint, which is to know of it
+            logger.log_metrics({key: float(value) for key, value in figures.items()}, self.trainer.global_step - 1)
 
     def on_validation_epoch_end(self) -> None:
-        for split in self._data.validation_splits:
-            self._log_epoch(split)
-        self._log_epochs_done()
+        figures = {k: v for split in self._data.validation_splits for k, v in self._end_epoch(split).items()}
+        self.log_dict({**figures, "epoch": self._epochs_done}, rank_zero_only=True)
 
     def on_test_epoch_end(self) -> None:
-        self._log_epoch("test")
+        self.log_dict(self._end_epoch("test"), rank_zero_only=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
@@ -128,14 +136,17 @@ class Classifier(L.LightningModule):
             loss.update(losses.detach())
             accuracy.update(logits.detach(), batch.labels)
 
-    def _log_epoch(self, split: str) -> None:
-        for key, metric in zip(("loss", "acc"), self._metrics_of(split), strict=True):
-            self.log(f"{split}/{key}", metric.compute(), prog_bar=True, rank_zero_only=True)
-            metric.reset()
+    def _end_epoch(self, split: str) -> dict[str, Any]:
+        loss, accuracy = self._metrics_of(split)
+        figures = {f"{split}/loss": loss.compute(), f"{split}/acc": accuracy.compute()}
+        loss.reset()
+        accuracy.reset()
+        return figures
 
-    def _log_epochs_done(self) -> None:
+    @property
+    def _epochs_done(self) -> float:
         # Lightning counts from 0 during an epoch; curves and heatmaps count epochs that are done (0 = before training).
-        self.log("epoch", float(self.trainer.current_epoch + 1), rank_zero_only=True)
+        return float(self.trainer.current_epoch + 1)
 
     def _metrics_of(self, split: str) -> tuple[Metric, Metric]:
         metrics: Any = self.metrics[f"{split}_split"]
@@ -145,4 +156,7 @@ class Classifier(L.LightningModule):
 def _metrics(num_classes: int) -> nn.ModuleList:
     # Validating arguments would read values back from the device at every step.
     accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-    return nn.ModuleList([MeanMetric(nan_strategy="disable"), accuracy])
+    metrics: list[Metric] = [MeanMetric(nan_strategy="disable"), accuracy]
+    for metric in metrics:
+        metric.persistent(True)  # half an epoch's count is part of a checkpoint
+    return nn.ModuleList(metrics)

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from camlab import runs, sweeps
 from camlab.config import check, did_you_mean, known_settings, no_such_setting
-from camlab.errors import UserError
+from camlab.errors import Interrupted, UserError
 
 PATH_KEYS = frozenset(
     [
@@ -54,14 +54,6 @@ PATH_KEYS = frozenset(
 _EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "optuna": "sweep", "ray": "ray"}
 
 log = logging.getLogger(__name__)
-
-
-class Interrupted(BaseException):
-    """Training was told to stop by a signal and has saved its state."""
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
 
 
 class _Job:
@@ -109,7 +101,7 @@ def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Seque
             _conclude(sweeps.Sweep.current)
         sys.stdout.flush()
     except Interrupted as stop:
-        _end(str(stop), 128 + stop.signal_number)
+        _end(stop.message, 128 + stop.signal_number)
     except KeyboardInterrupt:
         _end("Interrupted.", 130)
     except Exception as error:

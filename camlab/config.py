@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -120,6 +121,8 @@ def _check_value(name: str, value: Any, kind: Any, limits: Any) -> None:
         raise UserError(f"{name}: camlab sets this one itself; {limits['instead']}.")
     if not _is_a(value, kind):
         raise UserError(f"{given}: must be {_describe(kind)}.")
+    if limits.get("matches") and value is not None and not re.fullmatch(limits["matches"], str(value)):
+        raise UserError(f"{given}: give {limits['example']}, or null.")
     if limits.get("length") not in (None, len(value) if isinstance(value, list) else None):
         raise UserError(f"{given}: needs {limits['length']} numbers.")
     for item in value if isinstance(value, list) else [value]:

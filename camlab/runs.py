@@ -1,6 +1,7 @@
 """A run's folder: what is written there, how a finished run is told from an unfinished one, where to go on."""
 
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -21,7 +22,8 @@ from camlab.errors import UserError
 
 log = logging.getLogger(__name__)
 
-CONFIG, RESULT, LAST, BEST = "config.yaml", "result.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt"
+CONFIG, RESULT = "config.yaml", "result.json"
+LAST, BEFORE_LAST, BEST = (f"checkpoints/{name}.ckpt" for name in ("last", "before_last", "best"))
 METRICS, HEATMAPS, FAILURE = "metrics.csv", "heatmaps", "failure.json"
 _HASH_LINE = "# config_hash: "
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning and SLURM; 0 is the first
@@ -84,7 +86,7 @@ def read_failure(run_dir: Path) -> Failure | None:
 
 def forget(run_dir: Path) -> None:
     """Remove what a run left, so that it starts anew; the folder's other files stay."""
-    for name in (RESULT, FAILURE, METRICS, LAST, BEST):
+    for name in (RESULT, FAILURE, METRICS, LAST, BEFORE_LAST, BEST):
         (run_dir / name).unlink(missing_ok=True)
     shutil.rmtree(run_dir / HEATMAPS, ignore_errors=True)
 
@@ -143,6 +145,26 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
         )
 
 
+def put_checkpoint(written: Path, path: Path) -> None:
+    """Put a whole file in a checkpoint's place; of the last one, the one before it stays beside it.
+
+    `NAME.sha256` holds the checksums of both, and is there first: at no moment is a whole checkpoint without one.
+    """
+    sums = _checksum_file(path)
+    before = sums.read_text(encoding="ascii").split()[:1] if sums.is_file() else []
+    write_atomically(sums, "\n".join([_sha256(written), *before]) + "\n")
+    if path.name == Path(LAST).name and path.is_file():
+        os.replace(path, path.parent / Path(BEFORE_LAST).name)
+    os.replace(written, path)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint is what was written; one without a checksum, from elsewhere, is taken on trust."""
+    last = Path(LAST).name if checkpoint.name == Path(BEFORE_LAST).name else checkpoint.name
+    sums = _checksum_file(checkpoint.parent / last)
+    return not sums.is_file() or _sha256(checkpoint) in sums.read_text(encoding="ascii").split()
+
+
 def checkpoint_to_resume(resume: str | None, run_dir: Path, outputs: Path, config_hash: str) -> Path | None:
     """Where training goes on.
 
@@ -154,19 +176,36 @@ def checkpoint_to_resume(resume: str | None, run_dir: Path, outputs: Path, confi
         config_hash: of this run.
 
     Raises:
-        UserError: the checkpoint asked for is not there.
+        UserError: the checkpoint asked for is not there, or damaged.
     """
     if resume is None:
         return None
     if resume == "auto":
-        return run_dir / LAST if (run_dir / LAST).is_file() else None
+        return _last_whole(run_dir)
     if resume == "last":
-        return _newest_unfinished(outputs, config_hash) / LAST
+        return _last_whole(_newest_unfinished(outputs, config_hash))
     path = Path(resume).expanduser()
-    for candidate in (path, path / LAST):
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"resume={resume}: no checkpoint there. Give auto, last, a .ckpt file or a run's folder.")
+    if path.is_file():
+        return path
+    if (found := _last_whole(path)) is None:
+        raise UserError(f"resume={resume}: no checkpoint there. Give auto, last, a .ckpt file or a run's folder.")
+    return found
+
+
+def _last_whole(run_dir: Path) -> Path | None:
+    """The last checkpoint of a run, or the one before it if the last is damaged; None if there is none.
+
+    Raises:
+        UserError: all are damaged.
+    """
+    there = [path for path in (run_dir / LAST, run_dir / BEFORE_LAST) if path.is_file()]
+    for path in there:
+        if is_whole(path):
+            return path
+        log.warning("%s is damaged.", path)
+    if there:
+        raise UserError(f"{run_dir}: no checkpoint there is whole. force=true starts anew, in place of what is there.")
+    return None
 
 
 @functools.cache
@@ -187,6 +226,15 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _checksum_file(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".ckpt.sha256")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _newest_unfinished(outputs: Path, config_hash: str) -> Path:

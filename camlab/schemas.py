@@ -24,9 +24,12 @@ def _field(
     among: tuple[str, ...] = (),
     length: int | None = None,
     instead: str = "",
+    matches: str = "",
+    example: str = "",
 ) -> Any:
-    """A field with its range, the words to choose from, the length of a list, or what to give instead of it."""
+    """A field with its range, the words to choose from, the length of a list, a pattern, or what to give instead."""
     limits = {"gt": gt, "ge": ge, "lt": lt, "le": le, "among": among, "length": length, "instead": instead}
+    limits |= {"matches": matches, "example": example}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=limits)
     return dataclasses.field(default=default, metadata=limits)
@@ -236,6 +239,7 @@ class Train(Root):
     sweep: str | None = None
     resume: str | None = None
     force: bool = False
+    checkpoint_every: Any = _field(None, matches=r"[1-9]\d*|\d+(\.\d+)? ?min", example="500 (steps) or 10min")
     cache: bool = True
     compile: bool = False
     run_name: str = _field()

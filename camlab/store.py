@@ -17,8 +17,6 @@ from camlab.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 1 << 24  # bytes
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -150,8 +148,5 @@ class ArrayStore:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -85,13 +85,14 @@ def note_failure(error: BaseException, mistake: str | None) -> JobFailed:
 
 
 def report(failures: dict[str, runs.Failure]) -> str:
-    """Which jobs failed and why; what many share is said once."""
+    """Which jobs failed and why, behind the tracebacks of those that are no mistake; what many share is said once."""
     lines = [f"{len(failures)} of the jobs failed; the same command tries them again:"]
     for failure, count in Counter(failures.values()).items():
         names = [name for name, other in failures.items() if other == failure]
         others = f" and {count - 1} more" if count > 1 else ""
         lines += [f"  {names[0]}{others}: {failure.message}"]
-    return "\n".join(lines)
+    tracebacks = dict.fromkeys(failure.traceback for failure in failures.values() if failure.traceback)
+    return "\n".join([*tracebacks, *lines])
 
 
 def naming_arguments(overrides: Sequence[str]) -> list[str]:

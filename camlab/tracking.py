@@ -1,6 +1,7 @@
 """Where numbers and pictures go: W&B, TensorBoard, files. The only room that knows wandb, and it imports it lazily."""
 
 import csv
+import io
 import logging
 import netrc
 import os
@@ -10,11 +11,12 @@ from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
+
+from camlab.runs import METRICS, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -116,31 +118,67 @@ class WandbLogger(LightningWandbLogger):
         log.warning("W&B: %s. Going on without it; the numbers are in metrics.csv.", _first_line(error))
 
 
-class MetricsCsv(CSVLogger):
-    """`metrics.csv` straight in a run's folder; a resumed run adds to it, where Lightning would start it anew."""
+class MetricsCsv(Logger):
+    """`metrics.csv` straight in a run's folder: a line for each time that something is logged.
+
+    Args:
+        run_dir: of the run.
+
+    Attributes:
+        rows: what was logged, in order; checkpoints keep them, so that a resumed run has each once.
+    """
 
     def __init__(self, run_dir: Path) -> None:
-        super().__init__(save_dir=str(run_dir), name="", version="", flush_logs_every_n_steps=1)
+        super().__init__()
+        self.path = run_dir / METRICS
+        self.rows: list[dict[str, float]] = []
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        if self._experiment is None:
-            self._experiment = _AppendingWriter(self.log_dir)
-        return self._experiment
+    def name(self) -> str:
+        return ""
 
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = {"step": float(step or 0), **{key: float(value) for key, value in metrics.items()}}
+        known = self._columns()
+        self.rows.append(row)
+        if known != self._columns() or len(self.rows) == 1:
+            self._write_all()
+        else:
+            with open(self.path, "a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, known).writerow(_whole_numbers(row))
+
+    @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:
         """Left out: the run's folder has its `config.yaml`."""
 
-    def save(self) -> None:
-        self.experiment.save()
+    @rank_zero_only
+    def restore(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Start from these rows, whatever the file holds: what was logged behind a checkpoint comes again."""
+        self.rows = [dict(row) for row in rows]
+        if self.rows:
+            self._write_all()
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def _columns(self) -> list[str]:
+        return sorted({key for row in self.rows for key in row})
+
+    def _write_all(self) -> None:
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, self._columns())
+        writer.writeheader()
+        writer.writerows(map(_whole_numbers, self.rows))
+        write_atomically(self.path, table.getvalue())
 
 
-class _AppendingWriter(ExperimentWriter):
-    def _check_log_dir_exists(self) -> None:
-        if Path(self.metrics_file_path).is_file():
-            with open(self.metrics_file_path, newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
+def _whole_numbers(row: Mapping[str, float]) -> dict[str, float]:
+    """Steps as one counts them: 3, not 3.0."""
+    return {**row, "step": int(row["step"])}
 
 
 def log_pictures(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from camlab import cli, runs, sweeps
 from camlab.config import config_hash
-from camlab.errors import UserError
+from camlab.errors import Interrupted, UserError
+from camlab.interruption import Interruption
 
 if TYPE_CHECKING:
     import lightning as L
@@ -55,15 +55,20 @@ def _train(config: DictConfig, run_dir: Path, digest: str) -> float:
             return float(result["objective"])
     (run_dir / runs.FAILURE).unlink(missing_ok=True)
     checkpoint = runs.checkpoint_to_resume(config.resume, run_dir, Path(config.paths.outputs), digest)
-    run = _Run(config, run_dir, digest)
-    runs.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), digest)
-    return run.go(checkpoint)
+    try:
+        with Interruption() as interruption:
+            run = _Run(config, run_dir, digest, interruption)
+            runs.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), digest)
+            return run.go(checkpoint)
+    except Interrupted as stop:
+        where = "" if sweeps.under_way() else f" with hydra.run.dir={run_dir}"
+        raise Interrupted(stop.signal_number, f"Interrupted. To go on: the same command{where}") from None
 
 
 class _Run:
     """Everything a job is made of, built from its configuration. Torch is imported from here on."""
 
-    def __init__(self, config: DictConfig, run_dir: Path, digest: str) -> None:
+    def __init__(self, config: DictConfig, run_dir: Path, digest: str, interruption: Interruption) -> None:
         from camlab.devices import check_accelerator
 
         check_accelerator(config.trainer.accelerator)  # before the rest of the stack is imported
@@ -72,8 +77,9 @@ class _Run:
         from hydra.utils import instantiate
 
         from camlab.classifier import Classifier
+        from camlab.tracking import MetricsCsv
 
-        self.config, self.run_dir, self.digest = config, run_dir, digest
+        self.config, self.run_dir, self.digest, self.interruption = config, run_dir, digest, interruption
         self.began = time.perf_counter()
         L.seed_everything(config.seed, workers=True, verbose=False)
         self.data: ImageData = instantiate(config.data)
@@ -85,7 +91,8 @@ class _Run:
         )
         if config.compile:
             self.classifier.network.compile()  # in place: checkpoints and heatmaps do not notice
-        self.loggers = self._loggers()
+        self.csv = MetricsCsv(run_dir)
+        self.loggers = [*self._loggers(), self.csv]
         self.trainer: L.Trainer = instantiate(
             config.trainer,
             _convert_="all",
@@ -93,30 +100,24 @@ class _Run:
             logger=self.loggers,
             default_root_dir=str(run_dir),
             enable_progress_bar=sys.stdout.isatty(),
+            plugins=self._plugins(),
         )
 
     def go(self, checkpoint: Path | None) -> float:
-        """Fit, test once, write `result.json`; a run cut short by a signal is left resumable."""
+        """Fit, test once, write `result.json`; a run cut short is left resumable."""
         try:
             self._describe(checkpoint)
-            self._fit(checkpoint)
+            path = checkpoint and str(checkpoint)
+            self.trainer.fit(self.classifier, datamodule=self.data, ckpt_path=path, weights_only=True)
             metrics, tested = self._test()
             return self._finish(metrics, tested)
         finally:
             for logger in self.loggers:
                 getattr(logger, "finish", lambda: None)()
 
-    def _fit(self, checkpoint: Path | None) -> None:
-        with suppress(SystemExit):  # Lightning's answer to Ctrl-C and SIGTERM
-            self.trainer.fit(self.classifier, datamodule=self.data, ckpt_path=checkpoint and str(checkpoint))
-        if self.trainer.interrupted or self.trainer.received_sigterm:
-            number = 15 if self.trainer.received_sigterm else 2
-            where = "" if self.config.sweep else f" with hydra.run.dir={self.run_dir} (resume=auto)"
-            raise cli.Interrupted(number, f"Interrupted. To go on: the same command{where}")
-
     def _test(self) -> tuple[dict[str, float], str]:
         """Metrics of the chosen weights, the best or (with nothing held out) the last, and which they were."""
-        fitted = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
+        fitted = {key: value for row in self.csv.rows for key, value in row.items() if key not in ("epoch", "step")}
         best = self.run_dir / runs.BEST
         chosen = str(best) if self.data.val_size and best.is_file() else None
         self.trainer.test(self.classifier, datamodule=self.data, ckpt_path=chosen, weights_only=True, verbose=False)
@@ -126,11 +127,11 @@ class _Run:
     def _finish(self, metrics: dict[str, float], tested: str) -> float:
         from camlab.devices import device_name, peak_memory_gb
 
-        best = next((c.best_model_score for c in self.trainer.checkpoint_callbacks if c.monitor), None)  # type: ignore[attr-defined]
-        if best is not None:
-            metrics["val/best_acc"] = float(best)
+        held_out = [row["val/acc"] for row in self.csv.rows if "val/acc" in row]
+        if held_out:
+            metrics["val/best_acc"] = max(held_out)
         metrics.pop("epoch", None)
-        objective = metrics["test/acc"] if best is None else float(best)
+        objective = metrics.get("val/best_acc", metrics["test/acc"])
         if self.trainer.is_global_zero:
             runs.write_result(
                 self.run_dir,
@@ -162,7 +163,7 @@ class _Run:
         from hydra.utils import instantiate
         from lightning.pytorch.callbacks import RichProgressBar
 
-        from camlab.callbacks import FeatureCache, PlainProgress, TimeEstimate
+        from camlab.callbacks import FeatureCache, LossGuard, PlainProgress, TimeEstimate
         from camlab.callbacks.checkpoints import checkpoints
 
         chosen = [instantiate(node, _convert_="all") for node in (self.config.callbacks or {}).values() if node]
@@ -171,22 +172,28 @@ class _Run:
         progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
         advice = "mode=frozen trains the head only; data=shapes is small; trainer.max_epochs=10 is a first look."
         if self.config.trainer.enable_checkpointing is not False:
-            chosen += checkpoints(self.run_dir, self.data.val_size > 0)
-        return [*chosen, progress, TimeEstimate(advice=advice)]
+            every, held_out = self.config.checkpoint_every, self.data.val_size > 0
+            chosen += checkpoints(self.run_dir, held_out, every, self.interruption)
+        return [LossGuard(self.run_dir), *chosen, progress, TimeEstimate(advice=advice)]
+
+    def _plugins(self) -> list[Any]:
+        from hydra.utils import instantiate
+
+        from camlab.callbacks.checkpoints import CheckpointFiles
+
+        plugins = instantiate(self.config.trainer.get("plugins"), _convert_="all") or []
+        return [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFiles()]
 
     def _loggers(self) -> list[Any]:
         from hydra.utils import instantiate
 
-        from camlab.tracking import MetricsCsv
-
         nodes = [node for node in (self.config.logger or {}).values() if node]
         try:
-            chosen = [instantiate(node, _convert_="all", save_dir=str(self.run_dir)) for node in nodes]
+            return [instantiate(node, _convert_="all", save_dir=str(self.run_dir)) for node in nodes]
         except Exception as error:
             if "tensorboard" in str(error):
                 raise UserError("logger=tensorboard: not installed; pip install tensorboard.") from error
             raise
-        return [*chosen, MetricsCsv(self.run_dir)]
 
     def _describe(self, checkpoint: Path | None) -> None:
         """Tell the trackers what this run is, and the user where it goes."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from camlab import cli, evaluate
-from camlab.errors import UserError
+from camlab.errors import Interrupted, UserError
 
 Launch = Callable[..., tuple[int, str, list[DictConfig]]]
 
@@ -187,29 +187,9 @@ def test_a_bug_keeps_its_traceback(launch, error, flags):
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
 def test_an_interrupted_run_says_how_to_go_on(launch, number, code):
     def task(config: DictConfig) -> None:
-        raise cli.Interrupted(number, "Interrupted. To go on: …")
+        raise Interrupted(number, "Interrupted. To go on: …")
 
     assert launch(task=task)[:2] == (code, "Interrupted. To go on: …\n")
-
-
-def test_a_bad_job_does_not_stop_a_sweep(launch):
-    def task(config: DictConfig) -> float:
-        if config.seed == 1:
-            raise UserError("seed 1 is unlucky.")
-        return 0.0
-
-    code, err, seen = launch("-m", "seed=1,2,3", task=task)
-    assert code == 2
-    assert [config.seed for config in seen] == [1, 2, 3]
-    assert err.splitlines()[-1] == "seed 1 is unlucky."
-    assert "Traceback" not in err
-
-
-def test_a_bad_configuration_does_not_stop_a_sweep(launch):
-    code, err, seen = launch("trainer.max_epochs=1", "-m", "optimizer.lr=-1,0.1")
-    assert code == 2
-    assert [config.optimizer.lr for config in seen] == [0.1]
-    assert err.splitlines()[-1] == "optimizer.lr=-1: must be greater than 0."
 
 
 def test_flags_may_stand_between_settings(launch):

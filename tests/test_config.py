@@ -71,7 +71,9 @@ def refusal(*overrides: str, entry: str = "train") -> str:
 
 def test_all_groups_are_there():
     groups = {option.partition("=")[0] for option in OPTIONS}
-    assert groups == {"arch", "mode", "data", "trainer", "logger", "callbacks", "experiment", "debug"}
+    assert groups == {
+        "arch", "mode", "data", "trainer", "logger", "callbacks", "launcher", "sweeper", "experiment", "debug",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("option", [*OPTIONS, "logger=[wandb,tensorboard]", "logger=[wandb,csv]"])
@@ -170,7 +172,7 @@ def test_schemas_name_the_arguments_of_what_they_describe(target, schema):
 
 
 def test_every_target_in_conf_has_a_schema():
-    without = {"camlab.config.CheckBeforeRun", "torch.optim.lr_scheduler.OneCycleLR"}
+    without = {"camlab.config.CheckBeforeRun", "camlab.sweeps.Sweep", "torch.optim.lr_scheduler.OneCycleLR"}
     text = "\n".join(file.read_text() for file in cli.conf_dir().rglob("*.yaml"))
     targets = {
         line.split("_target_:")[1].split()[0] for line in text.splitlines() if line.strip().startswith("_target_:")

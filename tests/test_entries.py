@@ -135,8 +135,7 @@ def test_a_sweep_over_arch_and_mode(tmp_path, monkeypatch):
     sweep = ["-m", "arch=alexnet,vgg13", "mode=frozen,finetune", f"hydra.sweep.dir={tmp_path}"]
     assert command(monkeypatch, train.main, *arguments, *sweep) == 0
     results = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/result.json")}
-    names = [f"{a}-{m}-shapes" for a in ("alexnet", "vgg13") for m in ("frozen", "finetune")]
-    assert sorted(results) == [f"{k}_{name}" for k, name in enumerate(names)]
+    assert sorted(results) == [f"arch-{a}_mode-{m}" for a in ("alexnet", "vgg13") for m in ("finetune", "frozen")]
     assert len({result["config_hash"] for result in results.values()}) == 4
 
 

@@ -17,7 +17,6 @@ from camlab.classifier import Classifier
 from camlab.errors import UserError
 from camlab.models import CamNet
 from camlab.panels import explain
-from camlab.tracking import MetricsCsv
 
 
 def classifier(backbone: str = "alexnet", mode: str = "finetune", lr: float = 1e-3, **options: Any) -> Classifier:
@@ -165,48 +164,6 @@ def test_checkpoints_hold_plain_values_and_come_back(tmp_path):
         assert torch.equal(tensor, module.network.state_dict()[name])
     with pytest.raises(UserError, match="no checkpoint there"):
         load_network(tmp_path / "nowhere")
-
-
-class Recorder(L.Callback):
-    """Notes which images each step saw, flipped or not, and can stop a run in the middle."""
-
-    def __init__(self, stop_after: int = -1) -> None:
-        self.steps: list[tuple[int, list[int], float]] = []
-        self.stop_after = stop_after
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.steps.append((trainer.current_epoch, batch.image_idx.tolist(), float(batch.images.sum())))
-        if len(self.steps) == self.stop_after:
-            raise RuntimeError("pulled the plug")
-
-
-@pytest.mark.parametrize("stop_after", [2, 3, 4])  # in the middle of an epoch, at its end, after it (3 steps each)
-def test_a_resumed_run_sees_the_same_batches_and_ends_the_same(tmp_path, stop_after):
-    whole, recorded = classifier(), Recorder()
-    trainer(tmp_path, max_epochs=2, callbacks=[recorded]).fit(whole, datamodule=Coloured())
-
-    cut, first = classifier(), Recorder(stop_after)
-    run = trainer(tmp_path, max_epochs=2, callbacks=[first, *checkpoints(tmp_path, has_validation=False)])
-    with pytest.raises(RuntimeError, match="plug"):
-        run.fit(cut, datamodule=Coloured())
-    resumed, second = classifier(), Recorder()
-    run = trainer(tmp_path, max_epochs=2, callbacks=[second, *checkpoints(tmp_path, has_validation=False)])
-    run.fit(resumed, datamodule=Coloured(), ckpt_path=str(tmp_path / "checkpoints" / "last.ckpt"))
-
-    assert first.steps + second.steps == recorded.steps
-    expected = weights(whole.network)
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(resumed.network).items())
-
-
-def test_metrics_csv_is_continued_not_erased(tmp_path):
-    first = MetricsCsv(tmp_path)
-    first.log_metrics({"train/loss": 2.0}, step=1)
-    first.save()
-    second = MetricsCsv(tmp_path)
-    second.log_metrics({"train/loss": 1.0, "val/acc": 0.5}, step=2)
-    second.save()
-    lines = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert lines == ["step,train/loss,val/acc", "1,2.0,", "2,1.0,0.5"]
 
 
 def test_batches_kept_on_the_host_train_the_same(tmp_path):

@@ -15,7 +15,6 @@ import numpy as np
 import psutil
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from camlab.classifier import Classifier
@@ -143,8 +142,6 @@ class BackbonePass:
         views, images = self._views(split), self.data.splits[split].images
         batch_size = _BATCH.get(self.device.type, _DEFAULT_BATCH) // views
         for batch in progress(images.split(batch_size), len(images), batch_size, f"Features of {split}"):
-            if self.trainer.received_sigterm:
-                raise SIGTERMException
             pictures = batch.to(self.device)
             if views == 2:  # mirrored before the resize, as in training: after it they would round differently
                 pictures = torch.cat([pictures, pictures.flip(-1)])

@@ -1,0 +1,292 @@
+"""Runs that end before their end: what they leave, what goes on from it, and what a bad loss does."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from conftest import Coloured
+from test_entries import TINY, command
+from test_training import classifier, trainer
+
+from camlab import runs, train
+from camlab.callbacks import LossGuard
+from camlab.callbacks.checkpoints import CheckpointFiles, LastCheckpoint, checkpoints, steps_or_seconds
+from camlab.errors import Interrupted, UserError
+from camlab.interruption import Interruption
+from camlab.tracking import MetricsCsv
+
+QUICK = [*TINY, "logger=csv", "callbacks.heatmaps=null", "data.train_size=40", "mode=frozen"]
+
+
+class Signal(L.Callback):
+    """Sends this process a signal behind a step, or within the validation of an epoch."""
+
+    def __init__(self, step: int = -1, validation: int = -1, number: int = signal.SIGTERM) -> None:
+        self.step, self.validation, self.number = step, validation, number
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+    def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.current_epoch == self.validation:
+            os.kill(os.getpid(), self.number)
+
+
+def fit(folder: Path, *callbacks: L.Callback, resume: bool = False, every: int | str | None = None, **options: Any):
+    module = classifier()
+    with Interruption() as interruption:
+        run = trainer(
+            folder,
+            max_epochs=2,
+            callbacks=[*callbacks, *checkpoints(folder, True, every, interruption)],
+            plugins=[CheckpointFiles()],
+            logger=[MetricsCsv(folder)],
+            **options,
+        )
+        path = runs.checkpoint_to_resume("auto", folder, folder, "")
+        assert resume == (path is not None)
+        run.fit(module, datamodule=Coloured(), ckpt_path=path and str(path), weights_only=True)
+    return torch.load(folder / runs.LAST, weights_only=True)
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one["global_step"] == other["global_step"]
+    for name, tensor in one["state_dict"].items():
+        assert torch.equal(tensor, other["state_dict"][name]), name
+    rows = [
+        [{k: v for k, v in row.items() if k != "train/images_per_second"} for row in end["camlab_run"]["rows"]]
+        for end in (one, other)
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, Any]:
+    return fit(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("where", [{"step": 0}, {"step": 1}, {"step": 2}, {"step": 4}, {"validation": 0}])
+def test_a_signal_ends_a_run_behind_a_checkpoint_and_it_goes_on_the_same(tmp_path, whole, where, number):
+    with pytest.raises(Interrupted) as stop:
+        fit(tmp_path, Signal(**where, number=number))
+    assert stop.value.signal_number == number
+    saved = torch.load(tmp_path / runs.LAST, weights_only=True)["global_step"]
+    assert saved == {0: 1, 1: 2, 2: 3, 4: 5}.get(where.get("step"), 3)
+    assert_same(fit(tmp_path, resume=True), whole)
+
+
+def test_checkpoints_within_epochs(tmp_path, whole):
+    class Plug(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+            if trainer.global_step == 5:
+                raise RuntimeError("pulled the plug")
+
+    with pytest.raises(RuntimeError, match="plug"):
+        fit(tmp_path, Plug(), every=2)
+    assert torch.load(tmp_path / runs.LAST, weights_only=True)["global_step"] == 4
+    assert_same(fit(tmp_path, resume=True), whole)
+
+
+def test_every_so_many_minutes(tmp_path):
+    keep = LastCheckpoint(tmp_path / runs.LAST, "0.001min", Interruption())
+    trainer(tmp_path, limit_val_batches=0, max_steps=1, callbacks=[keep], plugins=[CheckpointFiles()]).fit(
+        classifier(), datamodule=Coloured()
+    )
+    assert (tmp_path / runs.LAST).is_file()
+    assert (steps_or_seconds("10min"), steps_or_seconds("500"), steps_or_seconds(None)) == ((0, 600), (500, 0), (0, 0))
+
+
+def test_outside_training_a_signal_ends_at_once_and_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted), Interruption():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+    thread = threading.Thread(target=lambda: Interruption().__enter__())
+    thread.start()
+    thread.join()
+    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+
+
+def test_a_second_ctrl_c_leaves_at_once():
+    code = """
+import os, signal, time
+from camlab.interruption import Interruption
+with Interruption() as interruption:
+    interruption.deferred = True
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        print(interruption.number, flush=True)
+    time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (130, "2\n")
+
+
+# ---- checkpoint files
+
+
+def put(folder: Path, content: bytes, name: str = runs.LAST) -> Path:
+    written, path = folder / "partial", folder / name
+    path.parent.mkdir(exist_ok=True)
+    written.write_bytes(content)
+    runs.put_checkpoint(written, path)
+    return path
+
+
+def test_the_checkpoint_before_stays_and_stands_in_for_a_damaged_one(tmp_path, caplog):
+    last = put(tmp_path, b"first")
+    assert not (tmp_path / runs.BEFORE_LAST).exists()
+    put(tmp_path, b"second")
+    assert (last.read_bytes(), (tmp_path / runs.BEFORE_LAST).read_bytes()) == (b"second", b"first")
+    assert runs.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == last
+    assert not caplog.records
+
+    last.write_bytes(b"secon")
+    assert runs.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == tmp_path / runs.BEFORE_LAST
+    assert [record.getMessage() for record in caplog.records] == [f"{last} is damaged."]
+    last.unlink()
+    assert runs.checkpoint_to_resume(str(tmp_path), tmp_path, tmp_path, "") == tmp_path / runs.BEFORE_LAST
+    (tmp_path / runs.BEFORE_LAST).write_bytes(b"")
+    with pytest.raises(UserError, match="force=true starts anew"):
+        runs.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
+
+
+@pytest.mark.parametrize("crash_at", range(1, 5))
+def test_at_no_moment_is_there_no_whole_checkpoint(tmp_path, monkeypatch, crash_at):
+    put(tmp_path, b"zeroth")
+    put(tmp_path, b"first")
+    real, calls = os.replace, iter(range(1, 100))
+
+    def replace(*paths: Any) -> None:
+        if next(calls) == crash_at:
+            raise OSError("power cut")
+        real(*paths)
+
+    monkeypatch.setattr(os, "replace", replace)
+    if crash_at <= 3:
+        with pytest.raises(OSError, match="power cut"):
+            put(tmp_path, b"second")
+    else:
+        put(tmp_path, b"second")
+    found = runs.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
+    assert found.read_bytes() in (b"first", b"second")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:5000] + b"\0" * 64 + b[5064:], lambda b: b""]
+)
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(tmp_path, monkeypatch, capsys, damage):
+    folder = tmp_path / "run"
+    plan = [*QUICK, f"hydra.run.dir={folder}", f"paths.cache={tmp_path}"]
+    assert command(monkeypatch, train.main, *plan) == 0
+    expected = json.loads((folder / runs.RESULT).read_text())["metrics"]
+    (folder / runs.RESULT).unlink()
+    (folder / runs.LAST).write_bytes(damage((folder / runs.LAST).read_bytes()))
+    capsys.readouterr()
+    assert command(monkeypatch, train.main, *plan) == 0
+    said = capsys.readouterr().out
+    assert said.count("is damaged") == 1
+    assert "Going on from" in said
+    found = json.loads((folder / runs.RESULT).read_text())["metrics"]
+    assert {k: v for k, v in found.items() if "second" not in k} == {
+        k: v for k, v in expected.items() if "second" not in k
+    }
+
+
+def test_force_starts_anew(tmp_path, monkeypatch):
+    plan = [*QUICK, f"hydra.run.dir={tmp_path / 'run'}", f"paths.cache={tmp_path}"]
+    assert command(monkeypatch, train.main, *plan) == 0
+    first = (tmp_path / "run" / runs.RESULT).stat().st_mtime_ns
+    assert command(monkeypatch, train.main, *plan, "force=true") == 0
+    assert (tmp_path / "run" / runs.RESULT).stat().st_mtime_ns > first
+
+
+# ---- a full disk
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    files, path = CheckpointFiles(), tmp_path / runs.LAST
+    files.save_checkpoint({"step": 1}, path)
+    real = torch.save
+
+    def save(content: Any, file: Any) -> None:
+        file.write(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be written .*make room"):
+        files.save_checkpoint({"step": 2}, path)
+    monkeypatch.setattr(torch, "save", real)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert sorted(file.name for file in path.parent.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+# ---- a bad loss
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
+    class Poison(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.global_step == 4:
+                with torch.no_grad():
+                    pl_module.network.fc.bias[0] = float("nan")
+
+    with pytest.raises(UserError) as told:
+        fit(tmp_path, LossGuard(tmp_path), Poison())
+    about = json.loads((tmp_path / "checkpoints" / "not_finite.json").read_text())
+    assert (about["loss"], about["step"], about["epoch"], about["lr"]) == ("nan", 5, 2, 1e-3)
+    assert len(about["image_idx"]) == 16
+    assert "at step 5 (epoch 2, learning rate 0.001, images " in str(told.value)
+    assert "trainer.gradient_clip_val" in str(told.value)
+    assert torch.load(tmp_path / "checkpoints" / "not_finite.ckpt", weights_only=True)["global_step"] == 6
+    last = torch.load(tmp_path / runs.LAST, weights_only=True)
+    assert last["global_step"] == 3
+    assert all(tensor.isfinite().all() for tensor in last["state_dict"].values() if tensor.is_floating_point())
+
+
+def test_a_rate_far_too_high_ends_with_code_2(tmp_path, monkeypatch, capsys):
+    plan = [*QUICK, "optimizer.lr=1e30", "trainer.max_epochs=5", f"hydra.run.dir={tmp_path / 'run'}", "cache=false"]
+    assert command(monkeypatch, train.main, *plan) == 2
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 2
+    assert "Give a lower optimizer.lr" in told
+
+
+# ---- many points
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_killed_at_a_hundred_points_nothing_is_lost(tmp_path, record_property):
+    """Two processes, half of the points each: see tests/kill_points.py."""
+    script = str(Path(__file__).with_name("kill_points.py"))
+    seed = random.SystemRandom().randrange(1 << 30)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
+    workers = []
+    for part in range(2):
+        folder = tmp_path / str(part)
+        folder.mkdir()
+        line = [sys.executable, script, str(folder), "--count", "51", "--seed", str(seed + part)]
+        workers.append(subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment))
+    points = [json.loads(line) for worker in workers for line in worker.communicate()[0].splitlines()]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    lost = [point for point in points if point["differs"]]
+    told = f"seed {seed}: {len(points)} kill points, {len(lost)} lost; {dict(Counter(p['site'] for p in points))}"
+    print(told)
+    record_property("kill points", told)
+    assert len(points) >= 100
+    assert not lost, (seed, lost[0])
+    codes = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}
+    assert all(code in (0, codes.get(p["how"], code)) for p in points for code in p["codes"])
