@@ -52,7 +52,7 @@ class WandbLogger(LightningWandbLogger):
         asked = mode or os.environ.get("WANDB_MODE")
         keyless = asked in (None, "online") and not _has_key()  # W&B would ask for one
         self._mode = "offline" if keyless else asked or "online"
-        self._why = "no API key" if keyless else "as asked"  # is it not online
+        self._why = "no API key" if keyless else "as asked"  # it is not online
         self._level = logging.INFO
         self._broken = False
         super().__init__(save_dir=save_dir, **options)
@@ -93,12 +93,15 @@ class WandbLogger(LightningWandbLogger):
         gave_up, self._broken = self._broken, True  # nothing may start another run
         if run is None or self._mode == "disabled":
             return
-        segment = Path(run.dir).parent
-        error = _finish(run)
-        if trouble := self._why if gave_up else _complaint(segment) or error:
+        error = _finish(run) or (self._why if gave_up else None)
+        with suppress(OSError):
+            self._report(Path(run.dir).parent, error)
+
+    def _report(self, segment: Path, error: str | None) -> None:
+        if trouble := _complaint(segment) or error:
             self._why, self._level = trouble, logging.WARNING
         if self._mode == "offline":
-            how = _how_to_sync(_unsynced(segment.parent))
+            how = _how_to_sync([*_unsynced_before(segment), segment])
             log.log(self._level, "W&B: offline (%s). To sync: %s", self._why, how)
         elif trouble:
             log.warning("W&B: not all is uploaded (%s). To sync: %s", trouble, _how_to_sync([segment]))
@@ -230,17 +233,17 @@ def _run_id(segments: Sequence[Path]) -> str:
     return secrets.token_hex(4)
 
 
-def _unsynced(folder: Path) -> list[Path]:
-    """A run's offline segments, oldest first, but for those that are synced or have nothing to read in them."""
-    written = [path for path in folder.glob("offline-run-*/*.wandb") if path.stat().st_size > _EMPTY]
-    return sorted(path.parent for path in written if not path.with_suffix(".wandb.synced").exists())
+def _unsynced_before(segment: Path) -> list[Path]:
+    """A run's earlier offline segments, oldest first, but for those that are synced or have nothing to read in them."""
+    written = [path for path in segment.parent.glob("offline-run-*/*.wandb") if path.stat().st_size > _EMPTY]
+    unsynced = [path.parent for path in written if not path.with_suffix(".wandb.synced").exists()]
+    return sorted(path for path in unsynced if path.name < segment.name)
 
 
 def _how_to_sync(segments: Sequence[Path]) -> str:
     """A command for the shell; W&B stops at a segment whose process was killed, so each has a command of its own."""
     flags = ["" if path.name.startswith("offline-") else "--include-online " for path in segments]
-    commands = [f'wandb sync {flag}"{path}"' for flag, path in zip(flags, segments, strict=True)]
-    return " && ".join(commands) or "nothing; the numbers are in metrics.csv"
+    return " && ".join(f'wandb sync {flag}"{path}"' for flag, path in zip(flags, segments, strict=True))
 
 
 def _finish(run: Any) -> str | None:
