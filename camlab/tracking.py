@@ -2,10 +2,16 @@
 
 import csv
 import io
+import json
 import logging
 import netrc
 import os
+import secrets
+import shutil
+import textwrap
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -21,24 +27,35 @@ from camlab.runs import METRICS, write_atomically
 log = logging.getLogger(__name__)
 
 IMAGES_PER_KEY = 108  # W&B drops the rest of a list
-_INIT_TIMEOUT, _FINISH_TIMEOUT = 30.0, 25.0  # seconds; a lost server must not hold a run up
+_INIT_TIMEOUT, _FINISH_TIMEOUT = 30.0, 20.0  # seconds; a lost server must not hold a run up
+_FINISH_LIMIT = 27.0  # seconds, should W&B not keep to its own
+_ROWS = 1_000_000  # W&B numbers rows; each process that goes on with a run starts this much higher than the one before
+_EMPTY = 7  # bytes of a segment's log in which nothing stands
+_ROOM = 2**20  # bytes; a disk with less counts as full
 
 
 class WandbLogger(LightningWandbLogger):
     """Lightning's logger for Weights & Biases, which never asks, blocks or ends a run.
 
-    Online where an API key is configured, offline otherwise; one line says which, and how to sync. Whatever fails
-    at W&B degrades to an offline run, and that failing to none: the numbers are in `metrics.csv` as well.
+    Online where an API key is configured, offline otherwise. Whatever fails at W&B degrades to an offline run, and that
+    failing to none: the numbers are in `metrics.csv` as well. `finish` says in one line what is not uploaded, and how
+    to sync it.
+
+    A folder is one run: a process that goes on in it writes the next segment of the same run. Offline, a segment is a
+    folder of its own; synced together, they are one run again.
 
     Args:
-        save_dir: `wandb/` is made in it.
+        save_dir: the run's folder; `wandb/` is made in it.
         mode: `online`, `offline`, `disabled`, or None to decide by `WANDB_MODE` and whether there is a key.
         **options: of Lightning's WandbLogger and of `wandb.init`: project, entity, name, group, tags, notes, …
     """
 
     def __init__(self, save_dir: str, mode: str | None = None, **options: Any) -> None:
-        self._mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
-        self._why = "" if mode or "WANDB_MODE" in os.environ or self._mode == "online" else "no API key; "
+        asked = mode or os.environ.get("WANDB_MODE")
+        keyless = asked in (None, "online") and not _has_key()  # W&B would ask for one
+        self._mode = "offline" if keyless else asked or "online"
+        self._why = "no API key" if keyless else "as asked"  # it is not online
+        self._level = logging.INFO
         self._broken = False
         super().__init__(save_dir=save_dir, **options)
         self._wandb_init.pop("anonymous")  # deprecated; W&B warns even of None
@@ -47,7 +64,7 @@ class WandbLogger(LightningWandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         if self._experiment is None and not self._broken:
-            self._start()
+            self._attempt(self._start)
         return DummyExperiment() if self._broken else self._experiment
 
     @rank_zero_only
@@ -73,37 +90,58 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def finish(self) -> None:
-        """End the run at W&B; the time for it is bounded."""
-        if self._experiment is not None:
-            self._attempt(self._experiment.finish)
-            self._experiment = None
-            self._broken = True  # nothing may start another run
+        """End the run at W&B, in 30 s at most, and say what is not uploaded and how to sync it."""
+        run, self._experiment = self._experiment, None
+        gave_up, self._broken = self._broken, True  # nothing may start another run
+        if run is None or self._mode == "disabled":
+            return
+        error = _finish(run) or (self._why if gave_up else None)
+        with suppress(OSError):
+            self._report(Path(run.dir).parent, error)
+
+    def _report(self, segment: Path, error: str | None) -> None:
+        if trouble := _complaint(segment) or error:
+            self._why, self._level = trouble, logging.WARNING
+        if self._mode == "offline":
+            how = _how_to_sync([*_unsynced_before(segment), segment])
+            log.log(self._level, "W&B: offline (%s). To sync: %s", self._why, how)
+        elif trouble:
+            log.warning("W&B: not all is uploaded (%s). To sync: %s", trouble, _how_to_sync([segment]))
 
     def _start(self) -> None:
-        try:
-            self._init(self._mode)
-        except Exception as error:
-            if self._mode != "online":
-                return self._give_up(error)
-            log.warning("W&B: online failed (%s); going on offline.", _first_line(error))
-            self._attempt(lambda: self._init("offline"))
+        if self._mode == "disabled":
+            return self._init("disabled", 0)
+        segments = _segments(Path(self._wandb_init["dir"]))
+        self._wandb_init["id"] = self._wandb_init["id"] or _run_id(segments)
+        if self._mode == "online":
+            try:
+                return self._init("online", len(segments))
+            except Exception as error:
+                self._mode, self._why, self._level = "offline", f"online failed: {_one_line(error)}", logging.WARNING
+                _teardown()  # W&B starts no run of an id whose first start failed
+        self._init(self._mode, len(segments))
 
-    def _init(self, mode: str) -> None:
+    def _init(self, mode: str, segment: int) -> None:
         import wandb
 
-        settings = wandb.Settings(init_timeout=_INIT_TIMEOUT, finish_timeout=_FINISH_TIMEOUT, silent=True)
+        wandb.setup(wandb.Settings(silent=True))  # of an outage it would tell in lines of its own
+        settings = wandb.Settings(
+            init_timeout=_INIT_TIMEOUT, finish_timeout=_FINISH_TIMEOUT, finish_timeout_raises=True, silent=True
+        )
         self._wandb_init.update(mode=mode, settings=settings)
-        run = wandb.init(**self._wandb_init)
-        self._experiment = run
+        run = self._experiment = wandb.init(**self._wandb_init)
+        for handler in logging.getLogger("wandb").handlers:
+            handler.handleError = lambda record: None  # type: ignore[method-assign]  # pages of them on a full disk
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         run.define_metric("epoch")
         run.define_metric("heatmaps/*", step_metric="epoch")
+        if segment:
+            run.log({}, step=segment * _ROWS)  # offline, W&B would number the rows from 0 again
         if mode == "online":
             log.info("W&B: online, %s", run.url)
         elif mode == "offline":
-            folder = Path(run.dir).parent
-            log.info('W&B: offline (%ssync later with: wandb sync "%s")', self._why, folder)
+            log.log(self._level, "W&B: offline (%s).", self._why)
 
     def _attempt(self, action: Callable[[], Any]) -> None:
         if self._broken:
@@ -111,11 +149,8 @@ class WandbLogger(LightningWandbLogger):
         try:
             action()
         except Exception as error:
-            self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        self._broken = True
-        log.warning("W&B: %s. Going on without it; the numbers are in metrics.csv.", _first_line(error))
+            self._broken, self._why = True, _one_line(error)
+            log.warning("W&B: %s. Going on without it; the numbers are in metrics.csv.", self._why)
 
 
 class MetricsCsv(Logger):
@@ -216,5 +251,84 @@ def _has_key() -> bool:
     return False
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _segments(run_dir: Path) -> list[Path]:
+    """What earlier processes wrote in a run's folder, oldest first.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    folder = run_dir / "wandb"
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < _ROOM:
+        raise OSError(f"the disk under {folder} is full")
+    return sorted(folder.glob("*run-*-*"), key=lambda path: path.name.removeprefix("offline-"))
+
+
+def _run_id(segments: Sequence[Path]) -> str:
+    """The id of the run that a folder holds, as the names of its segments have it, or a new one."""
+    if segments:
+        return segments[-1].name.removeprefix("offline-").split("-", 2)[2]  # run-<time>-<id>
+    return secrets.token_hex(4)
+
+
+def _unsynced_before(segment: Path) -> list[Path]:
+    """A run's earlier offline segments, oldest first, but for those that are synced or have nothing to read in them."""
+    written = [path for path in segment.parent.glob("offline-run-*/*.wandb") if path.stat().st_size > _EMPTY]
+    unsynced = [path.parent for path in written if not path.with_suffix(".wandb.synced").exists()]
+    return sorted(path for path in unsynced if path.name < segment.name)
+
+
+def _how_to_sync(segments: Sequence[Path]) -> str:
+    """A command for the shell; W&B stops at a segment whose process was killed, so each has a command of its own."""
+    flags = ["" if path.name.startswith("offline-") else "--include-online " for path in segments]
+    return " && ".join(f'wandb sync {flag}"{path}"' for flag, path in zip(flags, segments, strict=True))
+
+
+def _finish(run: Any) -> str | None:
+    """End a run in bounded time; what went wrong, if anything."""
+    outcome: list[str | None] = [f"not finished after {_FINISH_LIMIT:.0f} s"]
+
+    def finish() -> None:
+        try:
+            run.finish()
+            outcome[0] = None
+        except Exception as error:
+            outcome[0] = _one_line(error)
+
+    thread = threading.Thread(target=finish, daemon=True)
+    thread.start()
+    thread.join(_FINISH_LIMIT)
+    if thread.is_alive():
+        _kill_service()
+    return outcome[0]
+
+
+def _teardown() -> None:
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
+
+
+def _kill_service() -> None:
+    """End W&B's own process, which its exit hook would wait for."""
+    import wandb
+
+    with suppress(Exception):  # there is no public way
+        wandb.setup()._connection._proc._process.kill()  # type: ignore[union-attr]
+
+
+def _complaint(segment: Path) -> str | None:
+    """What W&B's own log has against a segment: requests that were refused or not understood end without an error."""
+    with suppress(OSError):
+        if shutil.disk_usage(segment).free < _ROOM:
+            return "the disk is full"
+    with suppress(OSError, ValueError):
+        lines = (segment / "logs" / "debug-internal.log").read_text(encoding="utf-8").splitlines()
+        for record in (json.loads(line) for line in lines if '"level":"ERROR' in line):
+            return _one_line(": ".join(str(record[key]) for key in ("msg", "status", "error") if key in record))
+    return None
+
+
+def _one_line(error: BaseException | str) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, 240, placeholder=" …")

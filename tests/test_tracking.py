@@ -67,20 +67,10 @@ def test_without_a_key_it_is_offline_and_says_so(tmp_path, caplog):
     logger.log_metrics({"x": 1.0}, step=0)
     logger.finish()
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("W&B")]
-    assert len(lines) == 1
-    assert "offline (no API key; sync later with: wandb sync " in lines[0]
-    assert str(offline_runs(tmp_path)[0]) in lines[0]
-
-
-def test_a_refused_connection_degrades_to_offline(tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
-    monkeypatch.setattr("camlab.tracking._INIT_TIMEOUT", 3.0)
-    logger = WandbLogger(save_dir=str(tmp_path))
-    logger.log_metrics({"x": 1.0}, step=0)
-    logger.finish()
-    assert "going on offline" in caplog.text
-    assert offline_runs(tmp_path)
+    assert lines == [
+        "W&B: offline (no API key).",
+        f'W&B: offline (no API key). To sync: wandb sync "{offline_runs(tmp_path)[0]}"',
+    ]
 
 
 def test_a_failing_tracker_never_stops_a_run(tmp_path, caplog):

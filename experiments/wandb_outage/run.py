@@ -1,0 +1,124 @@
+"""Training speed while the W&B server is dead, beside training that logs to `metrics.csv` only.
+
+    python experiments/wandb_outage/run.py [--tiny] [--out FILE]
+
+Fine-tuned AlexNet on drawn shapes, heatmaps every epoch, numbers every step. A run goes online at a server on loopback,
+which then dies (connections are refused) or hangs; what is timed is training, from its first batch to its last
+epoch's end. Contestants alternate; `ratio` is the speed over that of `csv`, round by round. About 4 minutes on 2 cores.
+"""
+
+import argparse
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+from benchmark import machine, ratios, settled, summary, warn_if_busy, write_csv
+from wandb_stub import KEY, WandbStub
+
+from camlab import tracking
+from camlab.callbacks import HeatmapLogger
+from camlab.classifier import Classifier
+from camlab.data import Shapes
+from camlab.models import CamNet
+from camlab.tracking import MetricsCsv, WandbLogger
+
+CONTESTANTS = ("csv", "server dead", "server hanging")
+
+
+class Stopwatch(L.Callback):
+    """Times training and logs the loss of every step, which is more than camlab does."""
+
+    def on_train_start(self, *_: Any) -> None:
+        self._began = settled()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, *_: Any) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/step_loss": float(outputs["loss"])}, trainer.global_step)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.seconds = settled() - self._began
+
+
+def run(contestant: str, server: WandbStub, data: Shapes, epochs: int) -> float:
+    """Images/s of training."""
+    torch.manual_seed(0)
+    module = Classifier(
+        CamNet("alexnet", num_classes=len(data.class_names)), functools.partial(torch.optim.Adam, lr=1e-4)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        loggers: list[Any] = [MetricsCsv(Path(folder))]
+        if contestant != "csv":
+            loggers.append(WandbLogger(save_dir=folder, mode="online"))
+            assert loggers[-1].experiment.url.startswith(server.url)
+        match contestant:
+            case "server dead":
+                server.stop()
+            case "server hanging":
+                server.fault = "hang"
+        watch = Stopwatch()
+        L.Trainer(
+            max_epochs=epochs,
+            logger=loggers,
+            callbacks=[HeatmapLogger(), watch],
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+        ).fit(module, data)
+        if contestant != "csv":
+            loggers[-1].finish()
+        server.heal()
+    return epochs * len(data.splits["train"]) / watch.seconds
+
+
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    tracking._FINISH_TIMEOUT = 1.0  # it comes after what is timed
+    server = WandbStub()
+    server.start()
+    os.environ |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
+    data = Shapes(train_size=options.images, val_size=60, test_size=20, image_size=options.side, batch_size=50)
+    data.setup()
+    speeds: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
+    for i in range(options.rounds + 1):
+        for name in CONTESTANTS:
+            speed = run(name, server, data, options.epochs)
+            print(f"round {i}, {name}: {speed:.1f} images/s", flush=True)
+            if i:  # the first round warms up
+                speeds[name].append(speed)
+    for name in CONTESTANTS:
+        row = {"contestant": name, "n": options.rounds}
+        yield {**row, "unit": "images/s", **summary(speeds[name])}
+        if name != "csv":
+            yield {**row, "unit": "ratio to csv", **summary(ratios(speeds[name], speeds["csv"]))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.csv")
+    options = parser.parse_args()
+    options.side, options.images, options.epochs = 96, 860, 1
+    if options.tiny:
+        options.side, options.images, options.epochs, options.rounds = 64, 100, 1, 2
+    about = {**machine(), "load": round(warn_if_busy(), 2)}
+    results = []
+    for row in measure(options):
+        print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        results.append({**row, **about})
+    write_csv(options.out, results)
+
+
+if __name__ == "__main__":
+    main()
