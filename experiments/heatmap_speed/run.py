@@ -1,7 +1,7 @@
 """Image tensor to overlays on the CPU: camlab beside its peers and the bare forward pass, on unmodified networks.
 
     pip install --no-deps grad-cam torchcam captum ttach
-    python experiments/heatmap_speed/run.py [--photos FOLDER] [--tiny] [--out FILE]
+    python experiments/heatmap_speed/run.py [--photos FOLDER] [--only QUESTION] [--tiny] [--out FILE]
 
 All contestants look at the same ReLU, for the predicted classes, and draw at 224². They alternate; `ratio` is time over
 the forward pass's, round by round. Peak memory is that of a process of its own for each. --photos adds a thousand
@@ -9,6 +9,7 @@ files, end to end, against decoding them and running the network. About 15 minut
 """
 
 import argparse
+import csv
 import shutil
 import subprocess
 import sys
@@ -238,6 +239,7 @@ def resident_mb(field: str = "VmRSS") -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos")
+    parser.add_argument("--only", choices=("networks", "all_classes", "photographs"), help="measure one thing anew")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--memory", nargs=2, metavar=("WHO", "NETWORK"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.csv")
@@ -249,11 +251,17 @@ def main() -> None:
         return
     about, results = {**machine(), "load": round(warn_if_busy(), 2)}, []
     questions = [networks, all_classes, *([photographs] if options.photos else [])]
-    for row in (row for question in questions for row in question(options)):
+    chosen = [question for question in questions if options.only in (None, question.__name__)]
+    for row in (row for question in chosen for row in question(options)):
         print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
         results.append({**row, **about})
+    if options.only:
+        anew = {row["question"] for row in results}
+        with open(options.out, newline="") as file:
+            results = [row for row in csv.DictReader(file) if row["question"] not in anew] + results
     write_csv(options.out, results)
-    plot(results, options.out.with_suffix(".png"))
+    if not options.only:
+        plot(results, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
