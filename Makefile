@@ -23,11 +23,15 @@ format: $(INSTALLED) ## format, and mend what the linter can
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-test: $(INSTALLED) ## the tests, but for the slow ones
-	$(PY) -m pytest -m "not slow"
+# Two processes with a thread each: threads of several processes that wait for each other take ten times as long.
+test test-slow: export OMP_NUM_THREADS = 1
+PYTEST := $(PY) -m pytest -n 2 --dist worksteal
 
-test-slow: $(INSTALLED) ## the slow tests: the demo, the wheel
-	$(PY) -m pytest -m slow
+test: $(INSTALLED) ## the tests, but for the slow ones
+	$(PYTEST) -m "not slow"
+
+test-slow: $(INSTALLED) ## the slow tests: the demo, the wheel, sweeps, kill points, outages
+	$(PYTEST) -m slow
 
 lock: ## pin the requirements anew (needs uv); UPGRADE=1 takes newer versions
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

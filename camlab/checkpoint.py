@@ -1,6 +1,7 @@
 """Networks from checkpoints: a file of tensors and plain values, read without running anything in it."""
 
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,21 +46,53 @@ def load_network(path: Path) -> TrainedNetwork:
         UserError: none there, damaged, holding code, or not camlab's.
     """
     file = find_checkpoint(path)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"checkpoint={file}: refused: it is damaged or holds code, and only tensors are read."
-        ) from error
-    except Exception as error:  # a damaged file raises nearly anything
-        raise UserError(f"checkpoint={file}: damaged or no checkpoint ({type(error).__name__}).") from error
-    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
-        raise UserError(f"checkpoint={file}: not written by camlab.")
+    content = read_checkpoint(file)
     try:
         return _rebuild(content, file)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"checkpoint={file}: incomplete, or of another version of camlab ({reason}).") from error
+
+
+def read_checkpoint(file: Path, setting: str = "checkpoint") -> dict[str, Any]:
+    """What a checkpoint holds: tensors and plain values.
+
+    Args:
+        file: there.
+        setting: that named it, for messages.
+
+    Raises:
+        UserError: damaged, holding code, or not camlab's.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{setting}={file}: refused: it is damaged or holds code, and only tensors are read."
+        ) from error
+    except Exception as error:  # a damaged file raises nearly anything
+        raise UserError(f"{setting}={file}: damaged or no checkpoint ({type(error).__name__}).") from error
+    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
+        raise UserError(f"{setting}={file}: not written by camlab.")
+    return content
+
+
+def check_resumable(file: Path, network: CamNet) -> None:
+    """Refuse to go on from what is no checkpoint of such a network.
+
+    Raises:
+        UserError: saying why.
+    """
+    about = read_checkpoint(file, "resume")[CHECKPOINT_KEY]
+    spec = about.get("network") if isinstance(about, dict) else None
+    if spec != network.spec:
+        other = ", ".join(f"{k}={v}" for k, v in (spec or {}).items() if network.spec.get(k) != v)
+        raise UserError(f"resume={file}: it is of another network ({other or 'or of another version of camlab'}).")
+
+
+def _is_zip(file: Path) -> bool:
+    """What torch writes today is mapped, not read: a look into it costs nothing."""
+    return zipfile.is_zipfile(file)
 
 
 def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:

@@ -5,6 +5,7 @@ resumable; 141 nobody reads the output; 1 anything else, with the traceback.
 """
 
 import difflib
+import errno
 import logging
 import os
 import re
@@ -68,16 +69,18 @@ class _Job:
             check(config, self.config_name)
             _quiet_libraries()
             return self.task(config)
-        except (Exception, SystemExit) as error:
-            if sweeps.under_way() and isinstance(error, runs.Busy):
+        except SystemExit as end:
+            if not sweeps.under_way() or "SUBMITIT_EXECUTOR" in os.environ:  # which exits to queue a job again
+                raise
+            raise sweeps.note_failure(end, None) from end
+        except Exception as error:
+            if not sweeps.under_way():
+                self.failure = error
+                return None
+            if isinstance(error, runs.Busy):
                 log.info("%s", error)  # a sweep that was started twice: each process takes what the other has not
                 return None
-            if sweeps.under_way():
-                raise sweeps.note_failure(error, explain_mistake(error)) from error
-            if isinstance(error, SystemExit):
-                raise
-            self.failure = error
-            return None
+            raise sweeps.note_failure(error, explain_mistake(error)) from error
 
 
 def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Sequence[str] | None = None) -> None:
@@ -153,7 +156,7 @@ def read_arguments(arguments: Sequence[str], named: bool = False) -> list[str]:
             raise UserError(
                 f"{override}: not understood. Settings are given as key=value, without spaces around the =."
             )
-        if re.fullmatch(r"null|true|false|[-+.\d]*", value, re.I) and (options := _options(key)):
+        if _is_no_word(value) and (options := _options(key)):
             raise UserError(
                 f"{override}: there is no such option. Choose one of {', '.join(options)}, or leave it out."
             )
@@ -163,6 +166,17 @@ def read_arguments(arguments: Sequence[str], named: bool = False) -> list[str]:
     overrides = [quote_path(override, sweep) for override in flags.overrides]
     names = sweeps.naming_arguments(overrides) if sweep and named else []
     return [*overrides, *names, *others]  # Hydra takes no -m in between
+
+
+def _is_no_word(value: str) -> bool:
+    """What Hydra reads as a number, a truth value or null."""
+    if value.lower() in ("", "null", "true", "false"):
+        return True
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def quote_path(argument: str, sweep: bool = False) -> str:
@@ -190,6 +204,14 @@ def quote(text: str) -> str:
 
 def explain_mistake(error: BaseException) -> str | None:
     """One or two lines for an error that the user can mend; None for any other."""
+    if (told := _explain(error)) is None:
+        return None
+    told = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in told)  # of what was typed
+    lines = [line for line in told.split("\n") if line.strip()]
+    return "\n".join(lines) if len(lines) <= 2 else " ".join(lines)
+
+
+def _explain(error: BaseException) -> str | None:
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)
@@ -202,6 +224,10 @@ def explain_mistake(error: BaseException) -> str | None:
             return _missing_option(link)
         if isinstance(link, InstantiationException):
             return _instantiation(link)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return f"{error.filename or 'The output'}: {error.strerror}. Make room, and give the same command again."
+    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
+        return f"deterministic=true: {_first_line(error).partition(',')[0]}. Leave it out, or train on a CPU."
     if isinstance(error, OSError) and _is_output_trouble(error):
         return f"{error.filename}: {error.strerror}. Give another place for the output: hydra.run.dir=FOLDER."
     if isinstance(error, (HydraException, OmegaConfBaseException)):

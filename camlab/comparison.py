@@ -76,6 +76,11 @@ class Comparison:
         """Whose accuracy is compared: `val`, or `test` where no run held anything out."""
         return "val" if any(run.split == "val" for run in self.runs) else "test"
 
+    @property
+    def figure(self) -> str:
+        """What ranks them: the best epoch's accuracy, but on test images, which choose nothing, the last one's."""
+        return "acc_best" if self.split == "val" else "acc_last"
+
 
 def side_by_side(found: Iterable[RunRecord]) -> Comparison:
     """Group runs by what varies between them but for the seed; sort by accuracy."""
@@ -86,6 +91,6 @@ def side_by_side(found: Iterable[RunRecord]) -> Comparison:
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for i, run in enumerate(records):
         groups.setdefault(tuple(settings[key][i] for key in varied), []).append(run)
-    ordered = [Group(key, members) for key, members in groups.items()]
-    ordered.sort(key=lambda group: -group.mean("acc_best") if group.values("acc_best") else math.inf)
-    return Comparison(varied, ordered)
+    compared = Comparison(varied, [Group(key, members) for key, members in groups.items()])
+    compared.groups.sort(key=lambda group: -group.mean(compared.figure) if group.values(compared.figure) else math.inf)
+    return compared

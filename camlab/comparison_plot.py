@@ -12,7 +12,7 @@ _MOST_NAMES = 12  # in a legend
 
 
 def draw(compared: Comparison, path: Path) -> None:
-    """Write the figure as PNG: left the best accuracy against the swept axis (mean ± std), right each run's curve."""
+    """Write the figure as PNG: left the accuracy against the swept axis (mean ± std), right each run's curve."""
     figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_axis(left, compared)
@@ -23,10 +23,10 @@ def draw(compared: Comparison, path: Path) -> None:
 def _draw_axis(axes: Axes, compared: Comparison) -> None:
     """One line for each combination of the other settings, where a swept setting is a number; else a row of points."""
     axis = next((i for i in range(len(compared.varied)) if _numbers(compared, i)), None)
-    axes.set_ylabel(f"best {compared.split} accuracy, %")
+    axes.set_ylabel(f"{compared.figure.removeprefix('acc_')} {compared.split} accuracy, %")
     if axis is None:
         names = [_name(group) for group in compared.groups]
-        _draw_points(axes, [float(i) for i in range(len(names))], compared.groups, "o", "")
+        _draw_points(axes, [float(i) for i in range(len(names))], compared.groups, compared.figure, "o", "")
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=7)
         return
     lines: dict[tuple[str, ...], list[Group]] = {}
@@ -35,7 +35,8 @@ def _draw_axis(axes: Axes, compared: Comparison) -> None:
         lines.setdefault(others, []).append(group)
     for others, groups in sorted(lines.items()):
         groups.sort(key=lambda group: float(group.settings[axis]))
-        _draw_points(axes, [float(group.settings[axis]) for group in groups], groups, "o-", ", ".join(others))
+        x = [float(group.settings[axis]) for group in groups]
+        _draw_points(axes, x, groups, compared.figure, "o-", ", ".join(others))
     values = [float(group.settings[axis]) for group in compared.groups]
     if min(values) > 0 and max(values) >= 20 * min(values):
         axes.set_xscale("log")
@@ -44,9 +45,9 @@ def _draw_axis(axes: Axes, compared: Comparison) -> None:
         axes.legend(fontsize=7)
 
 
-def _draw_points(axes: Axes, x: list[float], groups: list[Group], style: str, label: str) -> None:
-    means = [100 * group.mean("acc_best") for group in groups]
-    spread = [0.0 if math.isnan(std := group.std("acc_best")) else 100 * std for group in groups]
+def _draw_points(axes: Axes, x: list[float], groups: list[Group], figure: str, style: str, label: str) -> None:
+    means = [100 * group.mean(figure) for group in groups]
+    spread = [0.0 if math.isnan(std := group.std(figure)) else 100 * std for group in groups]
     axes.errorbar(x, means, spread, fmt=style, ms=4, lw=1, capsize=3, label=label)
 
 

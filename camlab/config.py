@@ -74,6 +74,8 @@ def check(config: DictConfig, entry: str) -> None:
         _check_section("network", plain["network"], NamedNetwork)
     _check_targets(plain)
     for path, section in _sections(plain):
+        if not isinstance(section.get("_partial_", False), bool):
+            raise UserError(f"{path}._partial_={shown(section['_partial_'])}: must be true or false.")
         if schema := SCHEMAS.get(section["_target_"]):
             _check_section(path, section, schema)
     _check_files(plain)

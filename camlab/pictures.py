@@ -44,6 +44,8 @@ def read_picture(path: Path) -> Image.Image:
     Raises:
         UserError: it cannot be read, or would take gigabytes.
     """
+    if not path.is_file():  # a pipe would be waited for, a device may never end
+        raise UserError(f"{path} is no file.")
     try:
         with Image.open(path) as file:
             return _as_rgb(ImageOps.exif_transpose(file))

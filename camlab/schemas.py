@@ -76,8 +76,8 @@ class Folder(ImageData):
 
 @dataclass
 class Shapes(ImageData):
-    train_size: int = _field(6500, ge=20)
-    test_size: int = _field(1000, ge=10)
+    train_size: int = _field(6500, ge=20, le=1_000_000)
+    test_size: int = _field(1000, ge=10, le=1_000_000)
     draw_seed: int = _field(0, ge=0)
 
 
@@ -242,6 +242,7 @@ class Train(Root):
     checkpoint_every: Any = _field(None, matches=r"[1-9]\d*|\d+(\.\d+)? ?min", example="500 (steps) or 10min")
     cache: bool = True
     compile: bool = False
+    deterministic: bool = False
     run_name: str = _field()
 
 

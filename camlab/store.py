@@ -68,9 +68,10 @@ class ArrayStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked(key):
-                if not self._is_whole(key):
+                if (array := self._whole(key, shape)) is None:
                     self._write(key, shape, compute(), about)
-                return np.load(self._array(key), mmap_mode="c")
+                    array = np.load(self._array(key), mmap_mode="c")
+                return array
         except OSError as error:
             raise UserError(
                 f"{self.folder}: {error.strerror or error}. Give another place with paths.cache=FOLDER, or cache=false."
@@ -120,13 +121,17 @@ class ArrayStore:
         finally:
             lock.release()
 
-    def _is_whole(self, key: str) -> bool:
-        entry = self._entry(key)
-        if entry is not None and _sha256(self._array(key)) == entry.sha256:
-            return True
-        if self._array(key).exists():
-            log.warning("%s is damaged: computing it again.", self._array(key))
-        return False
+    def _whole(self, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The array, if it is there and what was written; what is no array of numbers is not looked into further."""
+        entry, path = self._entry(key), self._array(key)
+        if entry is not None and _sha256(path) == entry.sha256:
+            with suppress(ValueError):
+                array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
+                if array.shape == shape and array.dtype == np.float32:
+                    return array
+        if path.exists():
+            log.warning("%s is damaged: computing it again.", path)
+        return None
 
     def _write(self, key: str, shape: tuple[int, ...], parts: Iterable[np.ndarray], about: str) -> None:
         partial, marker = self.folder / f"{key}.part", self.folder / f"{key}.json"

@@ -167,6 +167,7 @@ class MetricsCsv(Logger):
         super().__init__()
         self.path = run_dir / METRICS
         self.rows: list[dict[str, float]] = []
+        self._known: list[str] = []  # columns of the file
 
     @property
     def name(self) -> str:
@@ -179,13 +180,17 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {"step": float(step or 0), **{key: float(value) for key, value in metrics.items()}}
-        known = self._columns()
+        known, self._known = self._known, []
         self.rows.append(row)
-        if known != self._columns() or len(self.rows) == 1:
-            self._write_all()
-        else:
-            with open(self.path, "a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, known).writerow(_whole_numbers(row))
+        try:
+            if self._columns() != known:
+                self._write_all()
+            else:
+                with open(self.path, "a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, known).writerow(_whole_numbers(row))
+            self._known = self._columns()
+        except OSError as error:  # half a line may stand there: the next time all are written anew
+            log.warning("%s cannot be written (%s).", self.path, error.strerror)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:
@@ -194,7 +199,7 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def restore(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Start from these rows, whatever the file holds: what was logged behind a checkpoint comes again."""
-        self.rows = [dict(row) for row in rows]
+        self.rows, self._known = [dict(row) for row in rows], []
         if self.rows:
             self._write_all()
         else:

@@ -101,12 +101,17 @@ class _Run:
             default_root_dir=str(run_dir),
             enable_progress_bar=sys.stdout.isatty(),
             plugins=self._plugins(),
+            deterministic=config.deterministic or config.trainer.deterministic,
         )
 
     def go(self, checkpoint: Path | None) -> float:
         """Fit, test once, write `result.json`; a run cut short is left resumable."""
+        from camlab.checkpoint import check_resumable
+
         try:
             self._describe(checkpoint)
+            if checkpoint is not None:
+                check_resumable(checkpoint, self.classifier.network)
             path = checkpoint and str(checkpoint)
             self.trainer.fit(self.classifier, datamodule=self.data, ckpt_path=path, weights_only=True)
             metrics, tested = self._test()

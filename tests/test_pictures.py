@@ -179,8 +179,8 @@ def test_a_damaged_picture_is_named(tmp_path, ending, kept):
 def test_what_is_no_picture_is_named(tmp_path, monkeypatch):
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "folder.jpg").mkdir()
-    for name in ("text.jpg", "folder.jpg", "nothing.jpg"):
-        with pytest.raises(UserError, match="no readable picture"):
+    for name, told in (("text.jpg", "no readable picture"), ("folder.jpg", "no file"), ("nothing.jpg", "no file")):
+        with pytest.raises(UserError, match=told):
             read_picture(tmp_path / name)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # as if it would take gigabytes
     with pytest.raises(UserError, match="DecompressionBombError"):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from omegaconf import DictConfig
 from test_cli import Launch, launch  # noqa: F401  (a fixture)
@@ -267,3 +268,24 @@ def test_killed_in_the_middle_the_same_command_goes_on(tmp_path):
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     assert re.search(r"Going on from .*seed-1/checkpoints/last.ckpt", said)
     assert "seed-0 is finished" in said
+
+
+@pytest.mark.slow
+def test_a_job_that_runs_out_of_time_is_queued_again_and_goes_on(tmp_path):
+    """What SLURM's pre-emption is to submitit: its own signal, after which the job starts again."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    process = sweep_process(
+        tmp_path, "launcher=submitit_local", "seed=0", "trainer.max_epochs=40", "cache=false", "mode=frozen"
+    )
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("outputs/sweeps/*/seed-0/checkpoints/last.ckpt")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (job,) = (p for p in psutil.Process(process.pid).children(recursive=True) if "submitit.core._submit" in p.cmdline())
+    job.send_signal(signal.SIGUSR2)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    logs = "".join(path.read_text() for path in tmp_path.glob("outputs/sweeps/*/.submitit/*/*_log.*"))
+    assert "Going on from" in logs
+    assert sorted(finished(tmp_path)) == ["seed-0"]

@@ -85,6 +85,8 @@ class HeatmapLogger(L.Callback):
             write_panels(Path(trainer.default_root_dir) / "heatmaps" / f"epoch_{epochs_done:04d}", panels, explanation)
             pictures = same_size([panel.picture for panel in panels])
             log_pictures(trainer.loggers, KEY, pictures, [panel.caption for panel in panels], epochs_done)
+        except OSError as error:
+            log.warning("No heatmaps at epoch %d: %s; training goes on.", epochs_done, error)
         except Exception:
             log.warning("No heatmaps at epoch %d: drawing failed; training goes on.", epochs_done, exc_info=True)
 

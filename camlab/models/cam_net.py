@@ -58,7 +58,12 @@ class CamNet(nn.Module):
             "cam_relu": cam_relu,
             "keep_last_pool": keep_last_pool,
         }
-        layers = torchvision.models.get_model(backbone, weights=None).features
+        with torch.device("meta"):  # nine tenths of the whole are a classifier that nobody needs
+            layers = torchvision.models.get_model(backbone, weights=None).features
+        layers = layers.to_empty(device=torch.get_default_device())
+        for layer in layers:
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
         if weights is not None:
             load_backbone_weights(layers, backbone, weights)
         self.backbone = layers[:-1]  # ends with the ReLU after the last convolution
