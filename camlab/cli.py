@@ -156,7 +156,7 @@ def read_arguments(arguments: Sequence[str], named: bool = False) -> list[str]:
             raise UserError(
                 f"{override}: not understood. Settings are given as key=value, without spaces around the =."
             )
-        if _is_no_word(value) and (options := _options(key)):
+        if equals and _is_no_word(value) and (options := _options(key.lstrip("+~"))):
             raise UserError(
                 f"{override}: there is no such option. Choose one of {', '.join(options)}, or leave it out."
             )
