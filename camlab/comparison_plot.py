@@ -28,6 +28,8 @@ def _draw_axis(axes: Axes, compared: Comparison) -> None:
         names = [_name(group) for group in compared.groups]
         _draw_points(axes, [float(i) for i in range(len(names))], compared.groups, compared.figure, "o", "")
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=7)
+        axes.set_xlabel(", ".join(compared.varied))
+        axes.margins(x=0.3)
         return
     lines: dict[tuple[str, ...], list[Group]] = {}
     for group in compared.groups:
@@ -60,7 +62,7 @@ def _draw_curves(axes: Axes, compared: Comparison) -> None:
             axes.plot(epochs, accuracies, style, lw=1, alpha=0.8, color=f"C{i % 10}", label=label)
     axes.set(xlabel="epochs", ylabel=f"{compared.split} accuracy, %")
     if compared.varied and len(compared.groups) <= _MOST_NAMES:
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, title=", ".join(compared.varied), title_fontsize=7)
 
 
 def _numbers(compared: Comparison, i: int) -> bool:
