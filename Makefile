@@ -31,7 +31,7 @@ test: $(INSTALLED) ## the tests, but for the slow ones
 	$(PYTEST) -m "not slow"
 
 test-slow: $(INSTALLED) ## the slow tests: the demo, the wheel, sweeps, kill points, outages
-	$(PYTEST) -m slow
+	$(PYTEST) -m "$(or $(MARKED),slow)"
 
 lock: ## pin the requirements anew (needs uv); UPGRADE=1 takes newer versions
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _BOX_SHARE = {"cam": 0.20}  # Zhou et al. 2016; Selvaraju et al. 2017 take 15 % for Grad-CAM
 _SHEET_ROWS, _SHEET_HEIGHT = 40, 224
+_LONGEST_SIDE = 65_500  # pixels, of a JPEG
 _STEM_LENGTH = 60  # of a picture's name in those of its overlays, which may have 255 bytes
 _TITLES = {
     "cam": "CAM", "grad_cam": "Grad-CAM", "grad_cam_plus_plus": "Grad-CAM++", "xgrad_cam": "XGrad-CAM",
@@ -265,6 +266,10 @@ def _batches(
 
     def decode(number: int, path: Path) -> _Decoded:
         whole = read_picture(path)
+        if max(whole.size) > _LONGEST_SIDE:
+            raise UserError(
+                f"{path} is {whole.width}×{whole.height}; overlays have {_LONGEST_SIDE:,} pixels a side at most."
+            )
         square = np.asarray(whole.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0))
         return _Decoded(path, number, whole, square)
 

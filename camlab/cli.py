@@ -152,7 +152,7 @@ def read_arguments(arguments: Sequence[str], named: bool = False) -> list[str]:
     sweep = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
     for override in flags.overrides:
         key, equals, value = override.partition("=")
-        if not key or not (equals or key.startswith("~")):
+        if not key.lstrip("+~") or not (equals or key.startswith("~")):
             raise UserError(
                 f"{override}: not understood. Settings are given as key=value, without spaces around the =."
             )

@@ -268,6 +268,7 @@ def test_a_rate_far_too_high_ends_with_code_2(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_killed_at_a_hundred_points_nothing_is_lost(tmp_path, record_property):
     """Two processes, half of the points each: see tests/kill_points.py."""
