@@ -78,7 +78,7 @@ def main() -> None:
     middle, end = samples[len(samples) // 2], samples[-1]
     grown = {name: end[name] - middle[name] for name in MOST}
     print(f"from epoch {middle['epoch']} to {end['epoch']}: {grown}")
-    sys.exit(any(grown[name] > most for name, most in MOST.items()))
+    sys.exit(int(any(grown[name] > most for name, most in MOST.items())))
 
 
 if __name__ == "__main__":
