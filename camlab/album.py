@@ -4,14 +4,18 @@ Decoding and writing run in threads beside the network. One broken file is named
 """
 
 import csv
+import itertools
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -19,9 +23,9 @@ from torch import Tensor
 
 from camlab import maps, render
 from camlab.errors import UserError
-from camlab.explainer import Explainer, fuse
+from camlab.explainer import Explainer
 from camlab.maps import Normalization
-from camlab.pictures import read_picture
+from camlab.pictures import count_pixels, read_picture
 from camlab.progress import progress
 from camlab.zoo import Subject
 
@@ -30,6 +34,7 @@ log = logging.getLogger(__name__)
 _BOX_SHARE = {"cam": 0.20}  # Zhou et al. 2016; Selvaraju et al. 2017 take 15 % for Grad-CAM
 _SHEET_ROWS, _SHEET_HEIGHT = 40, 224
 _LONGEST_SIDE = 65_500  # pixels, of a JPEG
+_BATCH_PIXELS = 64_000_000  # decoded at a time; there are two more batches, one drawn and one ahead: 0.6 GB
 _STEM_LENGTH = 60  # of a picture's name in those of its overlays, which may have 255 bytes
 _TITLES = {
     "cam": "CAM", "grad_cam": "Grad-CAM", "grad_cam_plus_plus": "Grad-CAM++", "xgrad_cam": "XGrad-CAM",
@@ -95,7 +100,7 @@ def make_album(
     files: Sequence[Path],
     folder: Path,
     style: Style = Style(),
-    batch_size: int = 32,
+    batch_size: int = 64,
     device: torch.device | None = None,
 ) -> Album:
     """Explain pictures and write everything about them.
@@ -108,7 +113,7 @@ def make_album(
         files: of pictures, any size and kind.
         folder: made if need be.
         style: what to draw.
-        batch_size: pictures that pass the network together.
+        batch_size: pictures that pass the network together, at most: fewer of large ones.
         device: of the network; None: a GPU if there is one.
 
     Raises:
@@ -120,26 +125,23 @@ def make_album(
     (folder / "overlays").mkdir(parents=True, exist_ok=True)
     look = _Looking(subject, style, device)
     artist = _Artist(subject, style, folder)
-    with ThreadPoolExecutor() as pool:
-        drawing: list[Future[None]] = []
-        for batch in progress(_batches(files, batch_size, look.side, pool, album), len(files), batch_size, "Pictures"):
-            for finished in drawing:  # beside a network on the same cores it would slow both down
-                finished.result()
-            drawing = []
+    drawing: list[Future[None]] = []
+    with _threads() as pool:
+        for batch in progress(_batches(files, batch_size, look.side, pool, album), len(files), "Pictures"):
             results = look.at(batch)
+            for finished in drawing:  # of the batch before, beside the network
+                finished.result()
             seen += results
             artist.on_sheet = {one.number for one in seen[:_SHEET_ROWS]}
             if style.normalize == "per_image":
-                drawing = [
-                    pool.submit(artist.draw, one, np.asarray(p.whole)) for one, p in zip(results, batch, strict=True)
-                ]
+                drawing = [pool.submit(artist.draw, one, p.whole) for one, p in zip(results, batch, strict=True)]
         for finished in drawing:
             finished.result()
         if not seen:
             raise UserError(f"None of the {len(files)} pictures could be read. {album.broken[0]}")
         if style.normalize != "per_image":  # one scale for all, known only now
             artist.peaks = {method: _peak(seen, method) for method in seen[0].signed}
-            list(pool.map(lambda one: artist.draw(one, np.asarray(read_picture(one.path))), seen))
+            list(pool.map(lambda one: artist.draw(one, read_picture(one.path)), seen))
     album.done = len(seen)
     album.sheet = artist.finish(seen)
     return album
@@ -207,8 +209,9 @@ class _Artist:
         self.rows: dict[int, np.ndarray] = {}
         self.boxes: dict[int, list[dict[str, Any]]] = {}
 
-    def draw(self, seen: _Seen, picture: np.ndarray) -> None:
+    def draw(self, seen: _Seen, whole: Image.Image) -> None:
         """Overlays, boxes and, for the first pictures, a row of the contact sheet."""
+        picture = np.asarray(whole)
         tiles, found = [("", picture)], []
         for method, ranks in seen.signed.items():
             for rank, (signed, class_idx) in enumerate(zip(ranks, seen.class_idx, strict=True)):
@@ -221,7 +224,7 @@ class _Artist:
                     found.append({"method": method, "rank": rank, "class": name, "box": box})
                 stem = f"{seen.number:05d}_{seen.path.stem[:_STEM_LENGTH]}_{method}_{rank}_{_plain(name)}"
                 render.write_image(self.folder / "overlays" / f"{stem}.jpg", drawn)
-                evidence = "" if heat.max() > 0 else ": none"
+                evidence = "" if any(float(part.max()) > 0 for part in signed) else ": none"
                 tiles.append((f"{_TITLES.get(method, method)} {name}{evidence}", drawn))
         self.boxes[seen.number] = found
         if seen.number in self.on_sheet:
@@ -248,15 +251,29 @@ class _Artist:
         return sheet
 
     def _heat(self, signed: Sequence[Tensor], method: str, size: tuple[int, int]) -> np.ndarray:
-        if not self.peaks:
-            heat = fuse([part[None] for part in signed], size)
-        else:
-            heat = fuse([part[None] for part in signed], size, "raw") / max(self.peaks[method], 1e-30)
-        return heat[0].clamp(0, 1).numpy()
+        """What `camlab.explainer.fuse` makes, but in this thread alone: torch would start a team of threads in each."""
+        peak = self.peaks.get(method)
+        layers = [render.resize(maps.normalize(part, "raw" if peak else "per_image").numpy(), size) for part in signed]
+        if len(layers) == 1 and not peak:
+            return layers[0]
+        heat = np.mean(layers, axis=0)
+        return heat / max(peak or heat.max(), 1e-30)
 
     def _caption(self, seen: _Seen) -> str:
         best = f"{self.class_names[seen.class_idx[0]]} {100 * seen.probabilities[0]:.0f} %"
         return f"{seen.path.name}: {best}"
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """One for each core, and OpenCV without any of its own."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield pool
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _batches(
@@ -273,22 +290,34 @@ def _batches(
         square = np.asarray(whole.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0))
         return _Decoded(path, number, whole, square)
 
-    starts = range(0, len(files), batch_size)
     ahead: list[list[Future[_Decoded]]] = []
-    for start in [*starts, None]:
-        if start is not None:
-            numbered = enumerate(files[start : start + batch_size], start)
-            ahead.append([pool.submit(decode, number, path) for number, path in numbered])
-        if start is None or len(ahead) > 1:
-            batch = []
-            for future in ahead.pop(0) if ahead else ():
-                try:
-                    batch.append(future.result())
-                except UserError as error:
-                    album.broken.append(str(error))
-                    log.warning("Skipped: %s", error)
-            if batch:
-                yield batch
+    for group in itertools.chain(_groups(files, batch_size), [[]]):
+        ahead.append([pool.submit(decode, number, path) for number, path in group])
+        if len(ahead) < 2:
+            continue
+        batch = []
+        for future in ahead.pop(0):
+            try:
+                batch.append(future.result())
+            except UserError as error:
+                album.broken.append(str(error))
+                log.warning("Skipped: %s", error)
+        if batch:
+            yield batch
+
+
+def _groups(files: Sequence[Path], batch_size: int) -> Iterator[list[tuple[int, Path]]]:
+    """Numbered files: `batch_size` at a time, or as many as `_BATCH_PIXELS` hold."""
+    group: list[tuple[int, Path]] = []
+    pixels = 0
+    for number, path in enumerate(files):
+        own = count_pixels(path)
+        if group and (len(group) == batch_size or pixels + own > _BATCH_PIXELS):
+            yield group
+            group, pixels = [], 0
+        group.append((number, path))
+        pixels += own
+    yield group
 
 
 def _peak(seen: Sequence[_Seen], method: str) -> float:

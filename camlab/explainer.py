@@ -219,8 +219,8 @@ class Explainer:
         ):
             others = ", ".join(name for name in maps.METHODS if name != "cam")
             raise UserError(
-                f"cam: the network does not end in global average pooling of {layer} and one linear layer."
-                f" These methods apply: {others}."
+                f"cam: the network does not end in global average pooling of {layer} and one linear layer, or what it"
+                f" pools is 1×1 for images of {images.shape[-2]}×{images.shape[-1]}. These methods apply: {others}."
             )
         with torch.no_grad():
             every = maps.cam(features, classifier.weight)

@@ -53,6 +53,17 @@ def read_picture(path: Path) -> Image.Image:
         raise UserError(f"{path} is no readable picture ({type(error).__name__}). Mend or remove it.") from error
 
 
+def count_pixels(path: Path) -> int:
+    """How many a picture has, by its file's first bytes; 0 if it cannot be read."""
+    if not path.is_file():
+        return 0
+    try:
+        with Image.open(path) as file:
+            return file.width * file.height
+    except Exception:  # `read_picture` will say what is wrong
+        return 0
+
+
 def _as_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         values = np.asarray(picture, np.float32)

@@ -3,25 +3,30 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
-from rich.progress import track
+from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Sized)
 
 
-def progress(batches: Iterable[T], images: int, batch_size: int, what: str, every_seconds: float = 30.0) -> Iterator[T]:
-    """Hand batches on and show how far it is: a bar on a terminal, else a line every so often."""
+def progress(batches: Iterable[T], images: int, what: str, every_seconds: float = 30.0) -> Iterator[T]:
+    """Hand batches on and show how many of the images are done: a bar on a terminal, else a line every so often."""
     if sys.stdout.isatty():
-        yield from track(batches, what, total=-(-images // batch_size))
+        with Progress() as bar:
+            task = bar.add_task(what, total=images)
+            for batch in batches:
+                yield batch
+                bar.advance(task, len(batch))
         return
     began = last_line = time.monotonic()
-    for i, batch in enumerate(batches):
+    done = 0
+    for batch in batches:
         yield batch
-        now, done = time.monotonic(), min((i + 1) * batch_size, images)
+        now, done = time.monotonic(), done + len(batch)
         if now - last_line > every_seconds and done < images:
             last_line, left = now, (now - began) * (images - done) / done
             log.info("%s: %d of %d images, %s to go", what, done, images, duration(left))

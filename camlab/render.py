@@ -4,6 +4,7 @@ Images are uint8 RGB, H×W×3 (batches N×H×W×3); heat is float in [0, 1], H×
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,8 @@ _INK, _PAPER = (30, 30, 30), 255
 
 def colorize(heat: np.ndarray) -> np.ndarray:
     """JET colours of heat (OpenCV's table): blue = 0, no evidence; red = 1, attended. …×H×W → uint8 RGB …×H×W×3."""
-    rows = np.maximum(heat, 0).reshape(-1, heat.shape[-1])
-    level = cv2.convertScaleAbs(rows, alpha=255)  # rounds, and 255 is the most
+    rows = heat.reshape(-1, heat.shape[-1])
+    level = cv2.addWeighted(rows, 255, rows, 0, 0, dtype=cv2.CV_8U)  # rounds and stays within 0 to 255
     return cv2.applyColorMap(level, _JET_RGB).reshape(*heat.shape, 3)
 
 
@@ -37,9 +38,16 @@ def overlay(images: np.ndarray, heat: np.ndarray, alpha: float = 0.5) -> np.ndar
         raise ValueError(f"heat {heat.shape} is not of the images' size {images.shape[:-1]}")
     if images.dtype != np.uint8:
         raise ValueError(f"images are {images.dtype}; uint8 RGB is drawn")
+    colours = colorize(heat)
     flat = (-1, images.shape[-2] * 3)
-    blended = cv2.addWeighted(images.reshape(flat), 1 - alpha, colorize(heat).reshape(flat), alpha, 0.0)
-    return blended.reshape(images.shape)
+    blended = colours.reshape(flat)
+    cv2.addWeighted(images.reshape(flat), 1 - alpha, blended, alpha, 0.0, dst=blended)
+    return colours
+
+
+def resize(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`camlab.maps.upsample` of one map, float32 h×w → H×W, in the calling thread alone."""
+    return cv2.resize(heat, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def largest_box(heat: np.ndarray, share: float) -> tuple[int, int, int, int] | None:
@@ -58,11 +66,27 @@ def largest_box(heat: np.ndarray, share: float) -> tuple[int, int, int, int] | N
     if hottest <= 0:
         return None
     hot = (heat > share * hottest).view(np.uint8)
-    count, _, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
-    if count < 2:
+    outlines, tree = cv2.findContours(hot, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if not outlines:
         return None
-    left, top, width, height, _ = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())]
-    return int(left), int(top), int(left + width), int(top + height)
+    largest = max(_pixels(outlines, tree[0]).items(), key=lambda region: region[1])[0]
+    left, top, width, height = cv2.boundingRect(outlines[largest])
+    return left, top, left + width, top + height
+
+
+def _pixels(outlines: Sequence[np.ndarray], tree: np.ndarray) -> dict[int, float]:
+    """How many pixels each region has, by its outline's index: Pick's theorem, a fifth of the time of counting them.
+
+    Outlines are closed paths over the region's own pixels, a hole's too; `tree` is OpenCV's, of two levels.
+    """
+    pixels: dict[int, float] = defaultdict(float)
+    for i, (outline, (*_, parent)) in enumerate(zip(outlines, tree, strict=True)):
+        area, on_path = cv2.contourArea(outline), len(outline)
+        if parent < 0:
+            pixels[i] += area + on_path / 2 + 1  # inside and on the path
+        else:
+            pixels[parent] -= area - on_path / 2 + 1  # inside the hole's path
+    return pixels
 
 
 def draw_box(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -130,7 +154,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix in (".jpg", ".jpeg") else []
     _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    path.write_bytes(encoded.tobytes())
+    path.write_bytes(encoded.data)
 
 
 def _enlarged(tiles: Sequence[tuple[str, np.ndarray]], side: int) -> list[tuple[str, np.ndarray]]:

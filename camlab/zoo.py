@@ -1,12 +1,13 @@
 """Classifiers by name: torchvision's, and timm's where it is installed, as they were trained."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from camlab.checkpoint import load_network
 from camlab.data import Preprocess
@@ -70,7 +71,7 @@ def _of_torchvision(name: str, weights: str | None) -> Subject:
     transforms = best.transforms()
     given = f"network.weights={weights}"
     if weights is not None and Path(weights).suffix:
-        state = read_tensors(Path(weights).expanduser(), "network.weights")
+        state = _of_file(weights)
     elif weights is None:
         state = None
     elif weights in enums.__members__:
@@ -101,13 +102,17 @@ def _of_timm(name: str, weights: str | None) -> Subject | None:
         return None
     network = timm.create_model(name, pretrained=weights == "DEFAULT")
     if weights not in (None, "DEFAULT"):
-        _fill(network, read_tensors(Path(weights).expanduser(), "network.weights"), name, f"network.weights={weights}")
+        _fill(network, _of_file(weights), name, f"network.weights={weights}")
     about = timm.data.resolve_model_data_config(network)
     preprocess = Preprocess(about["input_size"][-1], tuple(about["mean"]), tuple(about["std"]))
     return Subject(network.eval(), preprocess, _class_names(network.num_classes), name)
 
 
-def _fill(network: nn.Module, state: Any, name: str, given: str) -> None:
+def _of_file(weights: str) -> Mapping[str, Tensor]:
+    return read_tensors(Path(weights).expanduser(), "network.weights", named="DEFAULT")
+
+
+def _fill(network: nn.Module, state: Mapping[str, Tensor], name: str, given: str) -> None:
     expected = network.state_dict()
     for key, tensor in expected.items():
         if key not in state and not key.endswith("num_batches_tracked"):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -347,6 +348,34 @@ def test_normalization(redness, tmp_path, mode, batch_size):
         assert all(np.abs(each - colour).max() <= 4 for each in drawn)
 
 
+def test_large_pictures_make_small_batches(redness, tmp_path, monkeypatch):
+    monkeypatch.setattr(album, "_BATCH_PIXELS", 1000)
+    sizes = [(10, 10)] * 3 + [(30, 30), (40, 40)] + [(30, 30)] + [(10, 10)] * 5
+    files = [draw(tmp_path / f"{k:02d}.png", *size, seed=k) for k, size in enumerate(sizes)]
+    batches: list[int] = []
+    redness.network.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
+    threads = cv2.getNumThreads()
+    assert make_album(redness, files, tmp_path / "out", Style(("grad_cam",)), batch_size=4).done == len(files)
+    assert batches[-5:] == [3, 1, 1, 2, 4], "one that is too large for any goes alone"
+    assert cv2.getNumThreads() == threads
+
+
+@pytest.mark.parametrize("normalize", ["per_image", "shared"])
+def test_drawn_heat_is_that_of_the_python_call(tmp_path, normalize):
+    """Several layers too; `fuse` is what `camlab.heatmaps` ends with."""
+    generator = torch.Generator().manual_seed(0)
+    artist = album._Artist(Subject(nn.Identity(), Preprocess(8, (0.0,), (1.0,)), (), ""), Style(), tmp_path)
+    for layers in ([(13, 13)], [(13, 13), (7, 5)]):
+        signed = [torch.randn(shape, generator=generator) for shape in layers]
+        expected = fuse([part[None] for part in signed], (60, 80), "per_image" if normalize == "per_image" else "raw")[
+            0
+        ]
+        if normalize == "shared":
+            artist.peaks = {"grad_cam": 3.0}
+            expected = expected / 3
+        np.testing.assert_allclose(artist._heat(signed, "grad_cam", (60, 80)), expected, atol=2e-6)
+
+
 @pytest.mark.parametrize("mode", ["per_image", "shared"])
 def test_batches_are_small_decoded_as_needed_and_change_nothing(redness, tmp_path, monkeypatch, mode):
     files = [draw(tmp_path / f"{k}.png", 20 + k, 30, seed=k) for k in range(10)]
@@ -493,7 +522,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["images=photos", "checkpoint=text.jpg"], "checkpoint=text.jpg: refused: it is damaged"),
     (["images=photos", "network=resnet-18"], "timm neither (if installed). Did you mean resnet18 or "),
     (["images=photos", f"network={SMALL}", "network.weights=V9"], "network.weights=V9: choose one of IMAGENET1K_V1,"),
-    (["images=photos", f"network={SMALL}", "network.weights=no.pth"], "network.weights=no.pth: no such file."),
+    (
+        ["images=photos", f"network={SMALL}", "network.weights=no.pth"],
+        "network.weights=no.pth: no such file. Give a .safetensors or .pth file, DEFAULT or null.",
+    ),
     (["images=photos", f"network={SMALL}", "network.weights=text.pth"], "network.weights=text.pth: "),
     (["images=photos", f"network={SMALL}", "network.weights=part.pth"], "part.pth: no tensor conv1.0.weight"),
     (["images=photos", f"network={SMALL}", "network.weights=none.pth"], "none.pth: no tensor conv1.0.weight"),

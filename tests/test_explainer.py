@@ -379,6 +379,15 @@ def test_cam_refuses_alexnet():
         heatmaps(network, torch.randn(1, 3, 64, 64), "cam")
 
 
+def test_cam_refuses_a_single_cell():
+    """AlexNet's last pooling makes 1×1 of 64×64: there is nothing to place."""
+    network = CamNet("alexnet", num_classes=M).eval()
+    with pytest.raises(
+        UserError, match=r"or what it pools is 1×1 for images of 64×64\. These methods apply: grad_cam, "
+    ):
+        heatmaps(network, torch.randn(1, 3, 64, 64), "cam")
+
+
 # ---- what is not a classifier ----
 
 

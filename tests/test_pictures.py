@@ -2,6 +2,8 @@
 
 import io
 import logging
+import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from camlab.errors import UserError
-from camlab.pictures import find_pictures, picture_files, read_picture
+from camlab.pictures import count_pixels, find_pictures, picture_files, read_picture
 from camlab.progress import duration, progress
 
 NAMES = ["a b", "a=b", "it's", '"quoted"', "[1] {2} (3)", "é,ü ☃", "$x; #%", "50 % *", "back\\slash", "?", "-x"]
@@ -187,6 +189,15 @@ def test_what_is_no_picture_is_named(tmp_path, monkeypatch):
         read_picture(picture(tmp_path / "large.png"))
 
 
+def test_pixels_are_counted_without_decoding(tmp_path):
+    assert count_pixels(picture(tmp_path / "x.png")) == math.prod(read_picture(tmp_path / "x.png").size)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "x.png").read_bytes()[:60])
+    assert count_pixels(tmp_path / "cut.png") == count_pixels(tmp_path / "x.png")
+    (tmp_path / "text.png").write_text("no picture")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert [count_pixels(tmp_path / name) for name in ("text.png", "pipe.png", "missing.png")] == [0, 0, 0]
+
+
 # ---- progress
 
 
@@ -198,17 +209,17 @@ class Terminal(io.StringIO):
 def test_without_a_terminal_lines_are_logged_but_none_for_the_end(monkeypatch, caplog):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     with caplog.at_level(logging.INFO):
-        assert list(progress(iter("abc"), 9, 4, "Pictures", every_seconds=-1)) == ["a", "b", "c"]
-    assert [record.message.partition(" of")[0] for record in caplog.records] == ["Pictures: 4", "Pictures: 8"]
+        assert list(progress(iter(["four", "one", "more"]), 9, "Pictures", every_seconds=-1)) == ["four", "one", "more"]
+    assert [record.message.partition(" of")[0] for record in caplog.records] == ["Pictures: 4", "Pictures: 7"]
     caplog.clear()
-    assert list(progress(range(100), 100, 1, "Pictures")) == list(range(100))
+    assert list(progress("abc", 3, "Pictures")) == ["a", "b", "c"]
     assert not caplog.records, "a short loop says nothing"
 
 
 def test_a_terminal_gets_a_bar(monkeypatch, caplog):
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
     monkeypatch.setattr("rich._console", None, raising=False)  # the one for all, which may know another stdout
-    assert list(progress(iter("abc"), 9, 4, "Pictures")) == ["a", "b", "c"]
+    assert list(progress(iter(["four", "one", "more"]), 9, "Pictures")) == ["four", "one", "more"]
     assert "Pictures" in terminal.getvalue()
     assert "100%" in terminal.getvalue()
     assert not caplog.records

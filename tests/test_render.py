@@ -3,8 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from camlab import render
+from camlab import maps, render
 
 BLUE, GREEN, RED = [0, 0, 128], [126, 255, 130], [128, 0, 0]  # OpenCV's JET at 0, 127 and 255, as RGB
 
@@ -83,6 +84,40 @@ def test_the_largest_region_is_boxed_by_hand():
     assert render.largest_box(heat, 0.20) == (5, 0, 8, 2)
     assert render.largest_box(heat, 0.6) == (7, 0, 8, 1)
     assert render.largest_box(100 * heat, 0.2) == render.largest_box(heat, 0.2), "a share of the maximum"
+
+
+def counted_box(heat: np.ndarray, share: float) -> list[tuple[int, int, int, int]]:
+    """The boxes of the largest regions, each pixel counted."""
+    hot = (heat > share * heat.max()).astype(np.uint8)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
+    most = stats[1:, cv2.CC_STAT_AREA].max(initial=0)
+    return [(x, y, x + w, y + h) for x, y, w, h, area in stats[1:].tolist() if area == most]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (7, 5), (16, 16), (40, 60)])
+def test_the_largest_region_is_the_one_with_most_pixels(shape):
+    generator = np.random.default_rng(0)
+    for share in np.linspace(0.05, 0.95, 200):  # noise: regions in the holes of regions, single pixels, one for all
+        heat = generator.random(shape)
+        assert render.largest_box(heat, share) in counted_box(heat, share)
+
+
+def test_a_ring_counts_without_its_hole():
+    heat = np.zeros((20, 30))
+    heat[2:12, 2:12] = 1
+    heat[3:11, 3:11] = 0  # 36 pixels are left
+    heat[6, 6] = 1  # a region in the hole
+    heat[4:11, 20:26] = 1  # 42 pixels
+    assert render.largest_box(heat, 0.2) == (20, 4, 26, 11)
+    heat[4:11, 20] = 0  # 35
+    assert render.largest_box(heat, 0.2) == (2, 2, 12, 12)
+
+
+@pytest.mark.parametrize(("coarse", "size"), [((13, 13), (375, 500)), ((2, 7), (9, 64)), ((14, 14), (224, 224))])
+def test_a_map_is_resized_as_the_product_does_it_on_tensors(coarse, size):
+    heat = torch.rand(coarse, generator=torch.Generator().manual_seed(0))
+    expected = maps.upsample(heat[None], size)[0].numpy()
+    np.testing.assert_allclose(render.resize(heat.numpy(), size), expected, atol=1e-6)
 
 
 def test_boxes_at_the_limits():

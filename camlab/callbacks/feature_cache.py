@@ -141,7 +141,7 @@ class BackbonePass:
         """float32 b×V×…, in the set's order."""
         views, images = self._views(split), self.data.splits[split].images
         batch_size = _BATCH.get(self.device.type, _DEFAULT_BATCH) // views
-        for batch in progress(images.split(batch_size), len(images), batch_size, f"Features of {split}"):
+        for batch in progress(images.split(batch_size), len(images), f"Features of {split}"):
             pictures = batch.to(self.device)
             if views == 2:  # mirrored before the resize, as in training: after it they would round differently
                 pictures = torch.cat([pictures, pictures.flip(-1)])

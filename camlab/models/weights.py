@@ -47,18 +47,19 @@ def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) ->
     layers.load_state_dict(chosen, strict=False)
 
 
-def read_tensors(path: Path, key: str = "arch.weights") -> Mapping[str, Tensor]:
+def read_tensors(path: Path, key: str = "arch.weights", named: str = "imagenet") -> Mapping[str, Tensor]:
     """The tensors of a weights file by name; pickled code is refused, never run.
 
     Args:
         path: a .safetensors, .pth or .pt file.
         key: the setting that named it, for messages.
+        named: what else, beside null, the setting may be.
 
     Raises:
         UserError: no such file, unknown ending, damaged file, or anything but tensors in it.
     """
     if not path.is_file():
-        raise UserError(f"{key}={path}: no such file. Give a .safetensors or .pth file, imagenet or null.")
+        raise UserError(f"{key}={path}: no such file. Give a .safetensors or .pth file, {named} or null.")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)

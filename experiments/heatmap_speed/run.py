@@ -10,6 +10,7 @@ files, end to end, against decoding them and running the network. About 15 minut
 
 import argparse
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -156,7 +157,7 @@ def all_classes(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A thousand files, all that is written about them, against decoding and the network alone in as many threads."""
+    """A thousand files, all that is written about them, against decoding and the network alone, threaded and batched alike."""
     count, name = (24, "alexnet") if options.tiny else (1000, "alexnet")
     model = torchvision.models.get_model(name, weights=None).eval().to(DEVICE)
     subject = Subject(model, Preprocess(options.side, (0.45,) * 3, (0.225,) * 3), tuple(map(str, range(1000))), name)
@@ -171,16 +172,16 @@ def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             return np.asarray(read_picture(path).resize((options.side, options.side), 2, reducing_gap=3.0))
 
         def plain() -> None:
-            with ThreadPoolExecutor() as pool, torch.inference_mode():
+            with ThreadPoolExecutor(os.cpu_count()) as pool, torch.inference_mode():
                 decoded = pool.map(square, files)
-                while batch := [picture for _, picture in zip(range(32), decoded, strict=False)]:
+                while batch := [picture for _, picture in zip(range(64), decoded, strict=False)]:
                     pixels = torch.from_numpy(np.stack(batch)).to(DEVICE).permute(0, 3, 1, 2)
                     model(subject.preprocess(pixels))
 
         def album() -> None:
             make_album(subject, files, Path(place) / "out", Style(methods=("grad_cam",)))
 
-        seconds = alternate({"plain": plain, "camlab": album}, 1 if options.tiny else 3)
+        seconds = alternate({"plain": plain, "camlab": album}, 1 if options.tiny else 5)
     row = {"question": f"{count} photographs from disk, {name}", "n": len(seconds["plain"])}
     for who, values in seconds.items():
         yield {**row, "contestant": who, "unit": "s", **summary(values)}
