@@ -157,7 +157,7 @@ def all_classes(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A thousand files, all that is written about them, against decoding and the network alone, threaded and batched alike."""
+    """A thousand files, all that is written about them, against decoding and the network, in as many threads."""
     count, name = (24, "alexnet") if options.tiny else (1000, "alexnet")
     model = torchvision.models.get_model(name, weights=None).eval().to(DEVICE)
     subject = Subject(model, Preprocess(options.side, (0.45,) * 3, (0.225,) * 3), tuple(map(str, range(1000))), name)
@@ -181,7 +181,7 @@ def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         def album() -> None:
             make_album(subject, files, Path(place) / "out", Style(methods=("grad_cam",)))
 
-        seconds = alternate({"plain": plain, "camlab": album}, 1 if options.tiny else 5)
+        seconds = alternate({"plain": plain, "camlab": album}, 1 if options.tiny else 9)
     row = {"question": f"{count} photographs from disk, {name}", "n": len(seconds["plain"])}
     for who, values in seconds.items():
         yield {**row, "contestant": who, "unit": "s", **summary(values)}
