@@ -5,15 +5,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from camlab import cli
-from camlab.store import ArrayStore
+from camlab.command_line.launch import launch
+from camlab.storage.array_store import ArrayStore
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Entry of `camlab-cache`."""
-    cli.launch(cache, "cache")
+    launch(cache, "cache")
 
 
 def cache(config: DictConfig) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from camlab import cli, runs
+from camlab.command_line.arguments import quote
+from camlab.command_line.launch import launch
 from camlab.errors import UserError
+from camlab.runs import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ def main() -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    cli.launch(evaluate, "evaluate", arguments)
+    launch(evaluate, "evaluate", arguments)
 
 
 def evaluate(config: DictConfig) -> float:
@@ -35,9 +37,10 @@ def evaluate(config: DictConfig) -> float:
     """
     from hydra.utils import instantiate
 
-    from camlab import evaluation
-    from camlab.checkpoint import load_network
-    from camlab.devices import check_accelerator
+    from camlab.evaluation.report import write_report
+    from camlab.evaluation.testing import evaluate as test
+    from camlab.models.devices import check_accelerator
+    from camlab.training.checkpoint import load_network
 
     check_accelerator(config.trainer.accelerator)
     out = Path(HydraConfig.get().runtime.output_dir)
@@ -45,8 +48,8 @@ def evaluate(config: DictConfig) -> float:
     data = instantiate(config.data)
     data.preprocess = trained.preprocess  # pictures are prepared as in training, whatever the data section says
     trainer_options: Any = OmegaConf.to_container(config.trainer, resolve=True)
-    report = evaluation.evaluate(trained, data, config.split, trainer_options, str(out))
-    evaluation.write_report(out, report)
+    report = test(trained, data, config.split, trainer_options, str(out))
+    write_report(out, report)
     log.info("%s", report.as_text())
     log.info("Written to %s: evaluation.json, confusion_matrix.png, confusion_matrix.csv", out)
     return report.accuracy
@@ -85,13 +88,13 @@ def _option_of(run_dir: Path) -> str | None:
 
 def _written(value: Any) -> str:
     """A value as Hydra's grammar reads it."""
-    return cli.quote(value) if isinstance(value, str) else json.dumps(value)
+    return quote(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _config_of(checkpoint: Path) -> Path | None:
     for folder in (checkpoint, *checkpoint.parents[:2]):
-        if (folder / runs.CONFIG).is_file():
-            return folder / runs.CONFIG
+        if (folder / run_folder.CONFIG).is_file():
+            return folder / run_folder.CONFIG
     return None
 
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
-from camlab import cli
-from camlab.config import did_you_mean
-from camlab.errors import UserError
+from camlab.command_line.launch import launch
+from camlab.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
 
-    from camlab.zoo import Subject
+    from camlab.models.catalog import Subject
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ def main() -> None:
     """Entry of `camlab-explain`."""
     # Hydra has no setting that is a name and a section at once.
     arguments = [a.replace("network=", "network.name=", 1) if a.startswith("network=") else a for a in sys.argv[1:]]
-    cli.launch(explain, "explain", arguments)
+    launch(explain, "explain", arguments)
 
 
 def explain(config: DictConfig) -> int:
@@ -38,13 +37,13 @@ def explain(config: DictConfig) -> int:
     Raises:
         UserError: bad input, or pictures that could not be read (after all the others are done).
     """
-    from camlab.pictures import find_pictures
+    from camlab.storage.pictures import find_pictures
 
     if (config.checkpoint is None) == (config.network.name is None):
         raise UserError("Which network? Give checkpoint=RUN, or network=NAME (vgg16, resnet50, …), one of them.")
     files = find_pictures(str(config.images))
 
-    from camlab.album import Style, make_album
+    from camlab.drawing.album import Style, make_album
 
     device = _device(config.device)
     subject = _subject(config)
@@ -69,17 +68,22 @@ def explain(config: DictConfig) -> int:
 
 
 def _subject(config: DictConfig) -> Subject:
-    from camlab import zoo
+    from camlab.models import catalog
 
     if config.checkpoint is not None:
-        return zoo.from_checkpoint(Path(config.checkpoint).expanduser())
-    return zoo.from_name(config.network.name, config.network.weights)
+        from camlab.training.checkpoint import load_network
+
+        trained = load_network(Path(config.checkpoint).expanduser())
+        return catalog.Subject(
+            trained.network, trained.preprocess, trained.class_names, trained.network.spec["backbone"]
+        )
+    return catalog.from_name(config.network.name, config.network.weights)
 
 
 def _device(name: str) -> torch.device | None:
     import torch
 
-    from camlab.devices import check_accelerator
+    from camlab.models.devices import check_accelerator
 
     if name == "auto":
         return None

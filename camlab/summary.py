@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from camlab.comparison_report import NAME, compare
+from camlab.runs.report import NAME, compare
 
 
 def main() -> None:

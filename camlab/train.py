@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from camlab import cli, runs, sweeps
-from camlab.config import config_hash
+from camlab.command_line import sweeps
+from camlab.command_line.launch import launch
+from camlab.command_line.settings import config_hash
 from camlab.errors import Interrupted, UserError
-from camlab.interruption import Interruption
+from camlab.runs import run_folder
+from camlab.runs.provenance import provenance, utc_now
+from camlab.training.interruption import Interruption
 
 if TYPE_CHECKING:
     import lightning as L
 
-    from camlab.classifier import Classifier
-    from camlab.data import ImageData
+    from camlab.data.module import ImageData
+    from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Entry of `camlab-train`."""
-    cli.launch(train, "train")
+    launch(train, "train")
 
 
 def train(config: DictConfig) -> float:
@@ -41,24 +44,24 @@ def train(config: DictConfig) -> float:
         raise UserError("data.val_size=0: nothing is held out to choose by, and the test images must not be used.")
     if sweeps.under_way():
         config.run_name = run_dir.name
-    with runs.locked(run_dir, wait=sweeps.chooses()):
+    with run_folder.locked(run_dir, wait=sweeps.chooses()):
         return _train(config, run_dir, config_hash(config))
 
 
 def _train(config: DictConfig, run_dir: Path, digest: str) -> float:
     if config.force:
-        runs.forget(run_dir)
+        run_folder.forget(run_dir)
     elif config.resume in (None, "auto"):
-        runs.check_same_run(run_dir, digest)
-        if (result := runs.read_result(run_dir)) is not None:
+        run_folder.check_same_run(run_dir, digest)
+        if (result := run_folder.read_result(run_dir)) is not None:
             log.info("%s is finished: test/acc %.4f.", run_dir, result["metrics"]["test/acc"])
             return float(result["objective"])
-    (run_dir / runs.FAILURE).unlink(missing_ok=True)
-    checkpoint = runs.checkpoint_to_resume(config.resume, run_dir, Path(config.paths.outputs), digest)
+    (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
+    checkpoint = run_folder.checkpoint_to_resume(config.resume, run_dir, Path(config.paths.outputs), digest)
     try:
         with Interruption() as interruption:
             run = _Run(config, run_dir, digest, interruption)
-            runs.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), digest)
+            run_folder.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), digest)
             return run.go(checkpoint)
     except Interrupted as stop:
         where = "" if sweeps.under_way() else f" with hydra.run.dir={run_dir}"
@@ -69,15 +72,15 @@ class _Run:
     """Everything a job is made of, built from its configuration. Torch is imported from here on."""
 
     def __init__(self, config: DictConfig, run_dir: Path, digest: str, interruption: Interruption) -> None:
-        from camlab.devices import check_accelerator
+        from camlab.models.devices import check_accelerator
 
         check_accelerator(config.trainer.accelerator)  # before the rest of the stack is imported
 
         import lightning as L
         from hydra.utils import instantiate
 
-        from camlab.classifier import Classifier
-        from camlab.tracking import MetricsCsv
+        from camlab.tracking.metrics_csv import MetricsCsv
+        from camlab.training.classifier import Classifier
 
         self.config, self.run_dir, self.digest, self.interruption = config, run_dir, digest, interruption
         self.began = time.perf_counter()
@@ -106,7 +109,7 @@ class _Run:
 
     def go(self, checkpoint: Path | None) -> float:
         """Fit, test once, write `result.json`; a run cut short is left resumable."""
-        from camlab.checkpoint import check_resumable
+        from camlab.training.checkpoint import check_resumable
 
         try:
             self._describe(checkpoint)
@@ -123,14 +126,14 @@ class _Run:
     def _test(self) -> tuple[dict[str, float], str]:
         """Metrics of the chosen weights, the best or (with nothing held out) the last, and which they were."""
         fitted = {key: value for row in self.csv.rows for key, value in row.items() if key not in ("epoch", "step")}
-        best = self.run_dir / runs.BEST
+        best = self.run_dir / run_folder.BEST
         chosen = str(best) if self.data.val_size and best.is_file() else None
         self.trainer.test(self.classifier, datamodule=self.data, ckpt_path=chosen, weights_only=True, verbose=False)
         tested = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         return {**fitted, **tested}, "best" if chosen else "last"
 
     def _finish(self, metrics: dict[str, float], tested: str) -> float:
-        from camlab.devices import device_name, peak_memory_gb
+        from camlab.models.devices import device_name, peak_memory_gb
 
         held_out = [row["val/acc"] for row in self.csv.rows if "val/acc" in row]
         if held_out:
@@ -138,7 +141,7 @@ class _Run:
         metrics.pop("epoch", None)
         objective = metrics.get("val/best_acc", metrics["test/acc"])
         if self.trainer.is_global_zero:
-            runs.write_result(
+            run_folder.write_result(
                 self.run_dir,
                 {
                     "metrics": metrics,
@@ -146,13 +149,13 @@ class _Run:
                     "objective": objective,
                     "epochs": self.trainer.current_epoch,
                     "wall_time_s": round(time.perf_counter() - self.began, 2),
-                    "finished": runs.utc_now(),
+                    "finished": utc_now(),
                     "device": device_name(self.trainer.strategy.root_device),
                     "peak_memory_gb": peak_memory_gb(self.trainer.strategy.root_device),
                     "seed": self.config.seed,
                     "config_hash": self.digest,
                     "data_fingerprint": self.data.fingerprint(),
-                    **runs.provenance(),
+                    **provenance(),
                 },
             )
             _report(metrics, tested, self.run_dir)
@@ -168,8 +171,10 @@ class _Run:
         from hydra.utils import instantiate
         from lightning.pytorch.callbacks import RichProgressBar
 
-        from camlab.callbacks import FeatureCache, LossGuard, PlainProgress, TimeEstimate
-        from camlab.callbacks.checkpoints import checkpoints
+        from camlab.training.callbacks.checkpoints import checkpoints
+        from camlab.training.callbacks.feature_cache import FeatureCache
+        from camlab.training.callbacks.loss_guard import LossGuard
+        from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
 
         chosen = [instantiate(node, _convert_="all") for node in (self.config.callbacks or {}).values() if node]
         if self.config.cache:
@@ -184,7 +189,7 @@ class _Run:
     def _plugins(self) -> list[Any]:
         from hydra.utils import instantiate
 
-        from camlab.callbacks.checkpoints import CheckpointFiles
+        from camlab.training.callbacks.checkpoints import CheckpointFiles
 
         plugins = instantiate(self.config.trainer.get("plugins"), _convert_="all") or []
         return [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFiles()]
@@ -204,7 +209,7 @@ class _Run:
         """Tell the trackers what this run is, and the user where it goes."""
         plain = OmegaConf.to_container(self.config, resolve=True)
         assert isinstance(plain, dict)
-        about = {**plain, "config_hash": self.digest, "run_dir": str(self.run_dir), **runs.provenance()}
+        about = {**plain, "config_hash": self.digest, "run_dir": str(self.run_dir), **provenance()}
         for logger in self.loggers:
             logger.log_hyperparams({str(key): value for key, value in about.items()})
         log.info("Run folder: %s", self.run_dir)
@@ -219,7 +224,7 @@ def _report(metrics: dict[str, float], tested: str, run_dir: Path) -> None:
             "Pointing game %.1f %% (a random point scores %.1f %%, the image's centre %.1f %%).",
             *(100 * metrics[f"test/pointing_game{kind}"] for kind in ("", "_random", "_center")),
         )
-    log.info("Results: %s", run_dir / runs.RESULT)
+    log.info("Results: %s", run_dir / run_folder.RESULT)
     if sheets := sorted(run_dir.glob("heatmaps/*/sheet.png")):
         log.info("Heatmaps: open %s", sheets[-1])
 

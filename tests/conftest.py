@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from camlab.data import ImageData, ImageSet
+from camlab.data.image_set import ImageSet
+from camlab.data.module import ImageData
 
 
 class Coloured(ImageData):

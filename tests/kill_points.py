@@ -24,10 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from camlab import render, runs, train
-from camlab.callbacks import feature_cache
-from camlab.classifier import Classifier
-from camlab.tracking import MetricsCsv, WandbLogger
+from camlab import train
+from camlab.drawing import render
+from camlab.runs import run_folder
+from camlab.tracking.metrics_csv import MetricsCsv
+from camlab.tracking.wandb_logger import WandbLogger
+from camlab.training.callbacks import feature_cache
+from camlab.training.classifier import Classifier
 
 TINY = [
     "data=shapes", "data.train_size=34", "data.val_size=10", "data.test_size=10", "data.image_size=64",
@@ -51,7 +54,7 @@ SITES: dict[str, tuple[Any, str, int]] = {  # object, attribute, and about how o
     "wandb": (WandbLogger, "log_metrics", 7),
     "wandb pictures": (WandbLogger, "log_pictures", 4),
     "test": (Classifier, "test_step", 2),
-    "result": (runs, "write_result", 1),
+    "result": (run_folder, "write_result", 1),
 }
 ENDS = ("SIGKILL", "SIGTERM", "SIGINT", "exception")
 SWALLOW = ("heatmaps", "wandb", "wandb pictures")  # a failure there is logged and does not end a run
@@ -116,9 +119,9 @@ def end_in_optimizer_step(call: int, how: str) -> None:
 
 def outcome(run: Path) -> dict[str, Any]:
     """All of a run that must not depend on whether it was interrupted."""
-    checkpoint = torch.load(run / runs.LAST, weights_only=True)
-    result = json.loads((run / runs.RESULT).read_text())
-    with open(run / runs.METRICS, newline="") as file:
+    checkpoint = torch.load(run / run_folder.LAST, weights_only=True)
+    result = json.loads((run / run_folder.RESULT).read_text())
+    with open(run / run_folder.METRICS, newline="") as file:
         rows = [{k: v for k, v in row.items() if not k.endswith("per_second")} for row in csv.DictReader(file)]
     return {
         "weights": checkpoint["state_dict"],

@@ -16,14 +16,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from camlab import evaluate, train
-from camlab.checkpoint import load_network
-from camlab.classifier import CHECKPOINT_KEY
-from camlab.data import Cifar10, Folder
 from camlab.data import cifar10 as cifar10_module
-from camlab.devices import check_accelerator
+from camlab.data.cifar10 import Cifar10
+from camlab.data.folder import Folder
 from camlab.errors import UserError
-from camlab.models import CamNet
+from camlab.models.cam_net import CamNet
+from camlab.models.devices import check_accelerator
 from camlab.models.weights import load_backbone_weights, read_tensors
+from camlab.training.checkpoint import load_network
+from camlab.training.classifier import CHECKPOINT_KEY
 
 QUICK = ["data=shapes", "data.image_size=64", "arch.weights=null", "logger=csv", "hydra.run.dir=run"]
 

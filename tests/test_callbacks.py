@@ -10,10 +10,12 @@ from conftest import Coloured
 from PIL import Image
 from test_training import classifier, trainer, weights
 
-from camlab.callbacks import HeatmapLogger, PlainProgress, PointingGame, TimeEstimate
-from camlab.callbacks.pointing_game import dilate, hits
+from camlab.drawing.panels import draw_panels, explain
 from camlab.errors import UserError
-from camlab.panels import draw_panels, explain
+from camlab.scores.pointing_game import dilate, hits
+from camlab.training.callbacks.heatmap_logger import HeatmapLogger
+from camlab.training.callbacks.pointing_game import PointingGame
+from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
 
 
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from camlab import cli, evaluate
+from camlab import evaluate
+from camlab.command_line.arguments import quote, quote_path
+from camlab.command_line.launch import launch as launch_command
 from camlab.errors import Interrupted, UserError
 
 Launch = Callable[..., tuple[int, str, list[DictConfig]]]
@@ -37,7 +39,7 @@ def launch(tmp_path, monkeypatch, capsys) -> Iterator[Launch]:
 
         code = 0
         try:
-            cli.launch(job, entry, arguments)
+            launch_command(job, entry, arguments)
         except SystemExit as end:
             code = int(end.code or 0)
         return code, capsys.readouterr().err, seen
@@ -63,20 +65,20 @@ def parsed(argument: str) -> Any:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_reaches_its_setting_as_typed(path):
-    assert parsed(cli.quote_path(f"data.root=x/{path}")) == f"x/{path}"
+    assert parsed(quote_path(f"data.root=x/{path}")) == f"x/{path}"
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r${}"), min_size=1, max_size=30))
 def test_any_path_survives_quoting(path):
-    assert parsed("data.root=" + cli.quote(path)) == path
+    assert parsed("data.root=" + quote(path)) == path
     if path[0] not in "'\"~" and path not in ("null", "???"):
-        assert parsed(cli.quote_path(f"data.root={path}")) == path
-        assert parsed(cli.quote_path(f"+data.root={path}")) == path
+        assert parsed(quote_path(f"data.root={path}")) == path
+        assert parsed(quote_path(f"+data.root={path}")) == path
 
 
 def test_home_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/é b")
-    assert parsed(cli.quote_path("checkpoint=~/x")) == "/home/é b/x"
+    assert parsed(quote_path("checkpoint=~/x")) == "/home/é b/x"
 
 
 @pytest.mark.parametrize(
@@ -93,19 +95,19 @@ def test_home_is_expanded(monkeypatch):
     ],
 )
 def test_the_rest_is_left_alone(argument):
-    assert cli.quote_path(argument) == argument
+    assert quote_path(argument) == argument
 
 
 def test_paths_of_a_sweep(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a,b").mkdir()
-    sweep = OverridesParser.create().parse_override(cli.quote_path("checkpoint=a=b,c (1),é", sweep=True))
+    sweep = OverridesParser.create().parse_override(quote_path("checkpoint=a=b,c (1),é", sweep=True))
     assert [value.text for value in sweep.sweep_iterator()] == ["a=b", "c (1)", "é"]
-    assert parsed(cli.quote_path("checkpoint=a,b", sweep=True)) == "a,b"  # it is there
-    weights = OverridesParser.create().parse_override(cli.quote_path("arch.weights=imagenet,null", sweep=True))
+    assert parsed(quote_path("checkpoint=a,b", sweep=True)) == "a,b"  # it is there
+    weights = OverridesParser.create().parse_override(quote_path("arch.weights=imagenet,null", sweep=True))
     assert [value and value.text for value in weights.sweep_iterator()] == ["imagenet", None]
     for own in ("checkpoint=choice(a,b)", "checkpoint=[a,b]", "checkpoint=a,'b c'"):
-        assert cli.quote_path(own, sweep=True) == own
+        assert quote_path(own, sweep=True) == own
 
 
 @pytest.mark.parametrize("path", ["a b=it's, (1) [é] ~", 'a,"b\\', "2024"])
@@ -221,7 +223,7 @@ def run_folder(folder: Path, data: str, choice: str) -> Path:
 
 
 def test_evaluate_uses_the_data_of_the_run(launch, tmp_path):
-    data = "  _target_: camlab.data.Folder\n  name: cats\n  root: 'a \\b, it''s = (1)'\n  val_size: 7\n  mean: [0.1, 0.2, 0.3]\n"
+    data = "  _target_: camlab.data.folder.Folder\n  name: cats\n  root: 'a \\b, it''s = (1)'\n  val_size: 7\n  mean: [0.1, 0.2, 0.3]\n"
     run = run_folder(tmp_path / "a run, é", data, "folder")
     arguments = evaluate.with_data_of_run([f"checkpoint={run}", "data.val_size=3"])
     code, err, [config] = launch(*arguments, entry="evaluate")
@@ -232,11 +234,11 @@ def test_evaluate_uses_the_data_of_the_run(launch, tmp_path):
         [0.1, 0.2, 0.3],
     )
     assert config.data.val_size == 3, "the user's own come last"
-    assert config.data._target_ == "camlab.data.Folder"
+    assert config.data._target_ == "camlab.data.folder.Folder"
 
 
 def test_evaluate_leaves_a_chosen_data_set_alone(tmp_path):
-    run = run_folder(tmp_path / "run", "  _target_: camlab.data.Shapes\n  name: shapes\n", "shapes")
+    run = run_folder(tmp_path / "run", "  _target_: camlab.data.shapes.Shapes\n  name: shapes\n", "shapes")
     for arguments in ([f"checkpoint={run}", "data=cifar10"], ["checkpoint=nowhere"], ["seed=1"]):
         assert evaluate.with_data_of_run(arguments) == arguments
 

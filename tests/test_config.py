@@ -20,15 +20,18 @@ from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
-from camlab import cli, config, models, schemas
-from camlab.data import ImageData
+from camlab.command_line import schemas, settings
+from camlab.command_line.arguments import conf_dir
+from camlab.command_line.mistakes import explain_mistake
+from camlab.data.module import ImageData
+from camlab.models import backbones
 
-OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in cli.conf_dir().glob("*/*.yaml"))
+OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in conf_dir().glob("*/*.yaml"))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def hydra() -> Iterator[None]:
-    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         yield
 
 
@@ -38,7 +41,7 @@ def composed(*overrides: str, entry: str = "train") -> DictConfig:
 
 def checked(*overrides: str, entry: str = "train") -> DictConfig:
     found = composed(*overrides, entry=entry)
-    config.check(found, entry)
+    settings.check(found, entry)
     return found
 
 
@@ -59,8 +62,8 @@ def refusal(*overrides: str, entry: str = "train") -> str:
     alone = len(overrides) == 1 and re.match(r"[+~]?\w+\.[\w.]+=", overrides[0])
     make = (lambda: overridden(overrides[0], entry)) if alone else (lambda: composed(*overrides, entry=entry))
     with pytest.raises(Exception) as refused:  # noqa: PT011  Hydra raises several kinds
-        config.check(make(), entry)
-    told = cli.explain_mistake(refused.value)
+        settings.check(make(), entry)
+    told = explain_mistake(refused.value)
     assert told is not None
     assert len(told.splitlines()) <= 2
     return told
@@ -172,8 +175,12 @@ def test_schemas_name_the_arguments_of_what_they_describe(target, schema):
 
 
 def test_every_target_in_conf_has_a_schema():
-    without = {"camlab.config.CheckBeforeRun", "camlab.sweeps.Sweep", "torch.optim.lr_scheduler.OneCycleLR"}
-    text = "\n".join(file.read_text() for file in cli.conf_dir().rglob("*.yaml"))
+    without = {
+        "camlab.command_line.settings.CheckBeforeRun",
+        "camlab.command_line.sweeps.Sweep",
+        "torch.optim.lr_scheduler.OneCycleLR",
+    }
+    text = "\n".join(file.read_text() for file in conf_dir().rglob("*.yaml"))
     targets = {
         line.split("_target_:")[1].split()[0] for line in text.splitlines() if line.strip().startswith("_target_:")
     }
@@ -194,7 +201,7 @@ def test_defaults_agree_with_the_constructors():
 
 
 def test_stored_words_are_those_of_the_libraries():
-    assert schemas.BACKBONES == models.cam_net.BACKBONES
+    assert schemas.BACKBONES == backbones.BACKBONES
     assert set(schemas.STRATEGIES) - {"auto"} <= set(StrategyRegistry.available_strategies())
     from lightning.fabric.connector import (
         _PRECISION_INPUT_INT,
@@ -209,8 +216,8 @@ def test_stored_words_are_those_of_the_libraries():
 
 
 def test_known_settings_are_none_for_a_class_of_the_users_own():
-    assert "lr" in config.known_settings("torch.optim.Adam")
-    assert config.known_settings("my.Class") == config.known_settings(None) == []
+    assert "lr" in settings.known_settings("torch.optim.Adam")
+    assert settings.known_settings("my.Class") == settings.known_settings(None) == []
 
 
 # ---- what is refused, and what is said
@@ -317,7 +324,7 @@ def test_evaluation_refuses_too():
      "trainer.limit_train_batches=0.5", "+callbacks.mine._target_=lightning.pytorch.callbacks.LearningRateMonitor"],
 )  # fmt: skip
 def test_sense_is_accepted(override):
-    config.check(overridden(override), "train")
+    settings.check(overridden(override), "train")
 
 
 def test_a_section_of_the_users_own_is_left_to_it():
@@ -329,28 +336,28 @@ def test_a_class_that_is_not_there_is_told(tmp_path):
         node = checked(override)
         with pytest.raises(Exception, match="locating") as raised:
             instantiate(node.optimizer)
-        assert "optimizer: Error locating target" in (cli.explain_mistake(raised.value) or "")
+        assert "optimizer: Error locating target" in (explain_mistake(raised.value) or "")
 
 
 def test_what_the_trainer_refuses_is_told_and_a_bug_is_not():
     node = checked("trainer.devices=abc", "trainer.accelerator=cpu")
     with pytest.raises(Exception, match="devices") as raised:
         instantiate(node.trainer)
-    assert "should be an int > 0" in (cli.explain_mistake(raised.value) or "")
+    assert "should be an int > 0" in (explain_mistake(raised.value) or "")
     with pytest.raises(Exception, match="float") as raised:
-        instantiate({"_target_": "camlab.data.Preprocess.from_dict", "values": 0.5})
-    assert cli.explain_mistake(raised.value) is None
+        instantiate({"_target_": "camlab.models.preprocess.Preprocess.from_dict", "values": 0.5})
+    assert explain_mistake(raised.value) is None
 
 
 # ---- the hash
 
 
 def test_the_hash_tells_outcomes_apart_and_nothing_else():
-    expected = config.config_hash(composed())
+    expected = settings.config_hash(composed())
     assert len(expected) == 16
     for same in ("paths.outputs=x", "paths.data=x", "data.root=x", "logger=csv", "callbacks.heatmaps=null", "resume=null",
                  "run_name=x", "data.placement=host", "data.num_workers=2", "logger.wandb.project=x"):  # fmt: skip
-        assert config.config_hash(overridden(same) if "=csv" not in same else composed(same)) == expected, same
+        assert settings.config_hash(overridden(same) if "=csv" not in same else composed(same)) == expected, same
     others = [
         "optimizer.lr=0.1",
         "seed=1",
@@ -360,9 +367,9 @@ def test_the_hash_tells_outcomes_apart_and_nothing_else():
         "data.batch_size=64",
         "trainer.max_epochs=3",
     ]
-    assert len({expected, *(config.config_hash(composed(other)) for other in others)}) == len(others) + 1
+    assert len({expected, *(settings.config_hash(composed(other)) for other in others)}) == len(others) + 1
 
 
 def test_the_hash_survives_writing_and_reading():
     found = composed()
-    assert config.config_hash(OmegaConf.create(OmegaConf.to_yaml(found, resolve=True))) == config.config_hash(found)
+    assert settings.config_hash(OmegaConf.create(OmegaConf.to_yaml(found, resolve=True))) == settings.config_hash(found)

@@ -8,10 +8,14 @@ import torchvision.transforms as T
 from conftest import Coloured
 from PIL import Image
 
-from camlab.data import Cifar10, Folder, ImageSet, Loader, Preprocess, Shapes, stratified_split
-from camlab.data.loader import epoch_flips, epoch_order
-from camlab.data.preprocess import flip_where
+from camlab.data.augmentation import flip_where
+from camlab.data.cifar10 import Cifar10
+from camlab.data.folder import Folder
+from camlab.data.image_set import ImageSet, stratified_split
+from camlab.data.loader import Loader, epoch_flips, epoch_order
+from camlab.data.shapes import Shapes
 from camlab.errors import UserError
+from camlab.models.preprocess import Preprocess
 
 
 def pil(image: torch.Tensor) -> Image.Image:

@@ -20,15 +20,17 @@ from test_bad_input import write_checkpoint
 from test_entries import command
 from torch import Tensor, nn
 
-from camlab import album, explain, maps, render, zoo
-from camlab.album import Style, make_album
-from camlab.checkpoint import load_network
-from camlab.classifier import CHECKPOINT_KEY
-from camlab.data import Preprocess
+from camlab import explain, maps
+from camlab.attribution.explainer import Explainer, fuse
+from camlab.drawing import album, render
+from camlab.drawing.album import Style, make_album
 from camlab.errors import UserError
-from camlab.explainer import Explainer, fuse
-from camlab.pictures import find_pictures
-from camlab.zoo import Subject
+from camlab.models import catalog
+from camlab.models.catalog import Subject
+from camlab.models.preprocess import Preprocess
+from camlab.storage.pictures import find_pictures
+from camlab.training.checkpoint import load_network
+from camlab.training.classifier import CHECKPOINT_KEY
 
 CLASSES = ("cat", "dog", "zebra")
 SMALL = "shufflenet_v2_x0_5"  # 0.3 M weights; ends in global average pooling and a linear layer
@@ -201,7 +203,7 @@ def test_a_network_by_name(run, tmp_path, name, methods):
     assert "its heatmaps mean nothing" in said
     assert methods == set(arrays(Path("out/maps.npz"))) - {"files", "class_idx"}
     [row] = table(tmp_path / "out" / "predictions.csv")
-    assert row["class"] == zoo.from_name(name, None).class_names[int(row["class_idx"])]
+    assert row["class"] == catalog.from_name(name, None).class_names[int(row["class_idx"])]
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
@@ -220,7 +222,7 @@ def test_a_network_with_weights_of_ones_own(run, named, tmp_path, ending):
 
 
 def test_torchvisions_own_preprocessing_and_class_names():
-    subject = zoo.from_name("efficientnet_b1", None)
+    subject = catalog.from_name("efficientnet_b1", None)
     assert subject.preprocess.image_size == 240
     assert subject.preprocess.mean == (0.485, 0.456, 0.406)
     assert subject.class_names[281] == "tabby"
@@ -232,7 +234,7 @@ def test_googlenet_with_weights_gets_the_input_they_were_trained_on(tmp_path):
     torch.save(network.state_dict(), tmp_path / "w.pth")
     inputs = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(zoo.from_name("googlenet", str(tmp_path / "w.pth")).network(inputs), network(inputs))
+        assert torch.equal(catalog.from_name("googlenet", str(tmp_path / "w.pth")).network(inputs), network(inputs))
 
 
 # ---- targets and layers

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 import camlab
 from camlab import Explainer, heatmaps, maps
+from camlab.attribution.explainer import fuse
 from camlab.errors import UserError
-from camlab.explainer import fuse
-from camlab.models import CamNet
+from camlab.models.cam_net import CamNet
 
 N, M, SIDE = 2, 5, 48
 ALL_BUT_CAM = [method for method in maps.METHODS if method != "cam"]

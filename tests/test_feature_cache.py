@@ -18,13 +18,15 @@ from conftest import Coloured
 from test_training import classifier, trainer, weights
 from torch.nn import functional as F
 
-from camlab.callbacks import FeatureCache, HeatmapLogger, PointingGame
-from camlab.callbacks.checkpoints import checkpoints
-from camlab.checkpoint import load_network
-from camlab.data.preprocess import shift
+from camlab.data.augmentation import shift
 from camlab.errors import UserError
 from camlab.models.cam_net import window_means
-from camlab.store import ArrayStore
+from camlab.storage.array_store import ArrayStore
+from camlab.training.callbacks.checkpoints import checkpoints
+from camlab.training.callbacks.feature_cache import FeatureCache
+from camlab.training.callbacks.heatmap_logger import HeatmapLogger
+from camlab.training.callbacks.pointing_game import PointingGame
+from camlab.training.checkpoint import load_network
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from camlab import cli, config, train
+from camlab import train
+from camlab.command_line.arguments import conf_dir, read_arguments
+from camlab.command_line.mistakes import explain_mistake
+from camlab.command_line.settings import check
 
 VALUES = [
     "0", "1", "-1", "3", "0.5", "-0.5", "1e-3", "1e30", "1e400", "nan", "inf", "-inf", "10000000000000000000000", "0x10", "1_000",
@@ -44,7 +47,7 @@ def keys(node: DictConfig, path: str = "") -> list[str]:
 
 @functools.cache
 def known_keys() -> list[str]:
-    with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         found = keys(compose("train", list(BASE)))
     return [
         *found,
@@ -87,13 +90,13 @@ def build(run: DictConfig) -> None:
 def answer(override: str) -> str | None:
     """What is said of a command line, None if it would run; raises where it would end with a traceback."""
     try:
-        arguments = cli.read_arguments([*BASE, override])
-        with initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+        arguments = read_arguments([*BASE, override])
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             run = compose("train", arguments)
-        config.check(run, "train")
+        check(run, "train")
         build(run)
     except Exception as error:
-        told = cli.explain_mistake(error)
+        told = explain_mistake(error)
         if told is None:
             raise
         return told

@@ -108,7 +108,7 @@ READ = """
 import sys, time, warnings
 from pathlib import Path
 from camlab.errors import UserError
-from camlab.pictures import read_picture
+from camlab.storage.pictures import read_picture
 warnings.simplefilter("ignore")
 for path in sorted(Path(sys.argv[1]).iterdir()):
     began = time.monotonic()

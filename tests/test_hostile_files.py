@@ -10,8 +10,9 @@ import torch
 from test_bad_input import Trap, command, trap  # noqa: F401  (fixtures)
 from test_entries import TINY
 
-from camlab import explain, runs, train
-from camlab.store import ArrayStore
+from camlab import explain, train
+from camlab.runs import run_folder
+from camlab.storage.array_store import ArrayStore
 
 QUICK = [*TINY, "logger=csv", "hydra.run.dir=run"]
 
@@ -24,7 +25,7 @@ def test_code_in_a_checkpoint_to_resume_is_refused(command, tmp_path, trap):  # 
 
 
 def test_code_in_a_runs_own_last_checkpoint_is_refused(command, tmp_path, trap):  # noqa: F811
-    last = tmp_path / "run" / runs.LAST
+    last = tmp_path / "run" / run_folder.LAST
     last.parent.mkdir(parents=True)
     torch.save({"state_dict": trap}, last)
     assert "only tensors are read" in command(train.main, *QUICK)

@@ -6,7 +6,7 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from camlab import maps
-from camlab.models import CamNet
+from camlab.models.cam_net import CamNet
 
 N, K, M, H, W = 3, 5, 4, 6, 7
 

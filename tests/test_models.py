@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from camlab.errors import UserError
-from camlab.models import BACKBONES, CamNet
+from camlab.models.backbones import BACKBONES
+from camlab.models.cam_net import CamNet
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from camlab.errors import UserError
-from camlab.pictures import count_pixels, find_pictures, picture_files, read_picture
 from camlab.progress import duration, progress
+from camlab.storage.pictures import count_pixels, find_pictures, picture_files, read_picture
 
 NAMES = ["a b", "a=b", "it's", '"quoted"', "[1] {2} (3)", "é,ü ☃", "$x; #%", "50 % *", "back\\slash", "?", "-x"]
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from camlab import maps, render
+from camlab import maps
+from camlab.drawing import render
 
 BLUE, GREEN, RED = [0, 0, 128], [126, 255, 130], [128, 0, 0]  # OpenCV's JET at 0, 127 and 255, as RGB
 

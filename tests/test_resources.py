@@ -13,9 +13,9 @@ from conftest import Coloured
 from test_entries import TINY
 from test_training import classifier, trainer
 
-from camlab import runs
-from camlab.callbacks import HeatmapLogger
-from camlab.tracking import MetricsCsv
+from camlab.runs import run_folder
+from camlab.tracking.metrics_csv import MetricsCsv
+from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 
 MEGABYTE = 2**20
 
@@ -52,12 +52,12 @@ def test_a_disk_that_fills_up_with_checkpoints(small_disk, tmp_path):
     assert "make room" in told
     assert len(told.splitlines()) <= 2
     folder = small_disk / "run"
-    last = runs.checkpoint_to_resume("auto", folder, folder, "")
+    last = run_folder.checkpoint_to_resume("auto", folder, folder, "")
     assert torch.load(last, weights_only=True)["global_step"] == 3
     assert not list(folder.rglob("*.partial"))
     mount(small_disk, "-o", "remount,size=100m")
     assert run(small_disk, *arguments)[0] == 0
-    assert json.loads((folder / runs.RESULT).read_text())["epochs"] == 2
+    assert json.loads((folder / run_folder.RESULT).read_text())["epochs"] == 2
 
 
 @pytest.mark.slow

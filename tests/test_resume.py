@@ -18,12 +18,13 @@ from conftest import Coloured
 from test_entries import TINY, command
 from test_training import classifier, trainer
 
-from camlab import runs, train
-from camlab.callbacks import LossGuard
-from camlab.callbacks.checkpoints import CheckpointFiles, LastCheckpoint, checkpoints, steps_or_seconds
+from camlab import train
 from camlab.errors import Interrupted, UserError
-from camlab.interruption import Interruption
-from camlab.tracking import MetricsCsv
+from camlab.runs import run_folder
+from camlab.tracking.metrics_csv import MetricsCsv
+from camlab.training.callbacks.checkpoints import CheckpointFiles, LastCheckpoint, checkpoints, steps_or_seconds
+from camlab.training.callbacks.loss_guard import LossGuard
+from camlab.training.interruption import Interruption
 
 QUICK = [*TINY, "logger=csv", "callbacks.heatmaps=null", "data.train_size=40", "mode=frozen"]
 
@@ -54,10 +55,10 @@ def fit(folder: Path, *callbacks: L.Callback, resume: bool = False, every: int |
             logger=[MetricsCsv(folder)],
             **options,
         )
-        path = runs.checkpoint_to_resume("auto", folder, folder, "")
+        path = run_folder.checkpoint_to_resume("auto", folder, folder, "")
         assert resume == (path is not None)
         run.fit(module, datamodule=Coloured(), ckpt_path=path and str(path), weights_only=True)
-    return torch.load(folder / runs.LAST, weights_only=True)
+    return torch.load(folder / run_folder.LAST, weights_only=True)
 
 
 def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -82,7 +83,7 @@ def test_a_signal_ends_a_run_behind_a_checkpoint_and_it_goes_on_the_same(tmp_pat
     with pytest.raises(Interrupted) as stop:
         fit(tmp_path, Signal(**where, number=number))
     assert stop.value.signal_number == number
-    saved = torch.load(tmp_path / runs.LAST, weights_only=True)["global_step"]
+    saved = torch.load(tmp_path / run_folder.LAST, weights_only=True)["global_step"]
     assert saved == {0: 1, 1: 2, 2: 3, 4: 5}.get(where.get("step"), 3)
     assert_same(fit(tmp_path, resume=True), whole)
 
@@ -95,16 +96,16 @@ def test_checkpoints_within_epochs(tmp_path, whole):
 
     with pytest.raises(RuntimeError, match="plug"):
         fit(tmp_path, Plug(), every=2)
-    assert torch.load(tmp_path / runs.LAST, weights_only=True)["global_step"] == 4
+    assert torch.load(tmp_path / run_folder.LAST, weights_only=True)["global_step"] == 4
     assert_same(fit(tmp_path, resume=True), whole)
 
 
 def test_every_so_many_minutes(tmp_path):
-    keep = LastCheckpoint(tmp_path / runs.LAST, "0.001min", Interruption())
+    keep = LastCheckpoint(tmp_path / run_folder.LAST, "0.001min", Interruption())
     trainer(tmp_path, limit_val_batches=0, max_steps=1, callbacks=[keep], plugins=[CheckpointFiles()]).fit(
         classifier(), datamodule=Coloured()
     )
-    assert (tmp_path / runs.LAST).is_file()
+    assert (tmp_path / run_folder.LAST).is_file()
     assert (steps_or_seconds("10min"), steps_or_seconds("500"), steps_or_seconds(None)) == ((0, 600), (500, 0), (0, 0))
 
 
@@ -122,7 +123,7 @@ def test_outside_training_a_signal_ends_at_once_and_handlers_are_put_back():
 def test_a_second_ctrl_c_leaves_at_once():
     code = """
 import os, signal, time
-from camlab.interruption import Interruption
+from camlab.training.interruption import Interruption
 with Interruption() as interruption:
     interruption.deferred = True
     for _ in range(2):
@@ -137,30 +138,30 @@ with Interruption() as interruption:
 # ---- checkpoint files
 
 
-def put(folder: Path, content: bytes, name: str = runs.LAST) -> Path:
+def put(folder: Path, content: bytes, name: str = run_folder.LAST) -> Path:
     written, path = folder / "partial", folder / name
     path.parent.mkdir(exist_ok=True)
     written.write_bytes(content)
-    runs.put_checkpoint(written, path)
+    run_folder.put_checkpoint(written, path)
     return path
 
 
 def test_the_checkpoint_before_stays_and_stands_in_for_a_damaged_one(tmp_path, caplog):
     last = put(tmp_path, b"first")
-    assert not (tmp_path / runs.BEFORE_LAST).exists()
+    assert not (tmp_path / run_folder.BEFORE_LAST).exists()
     put(tmp_path, b"second")
-    assert (last.read_bytes(), (tmp_path / runs.BEFORE_LAST).read_bytes()) == (b"second", b"first")
-    assert runs.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == last
+    assert (last.read_bytes(), (tmp_path / run_folder.BEFORE_LAST).read_bytes()) == (b"second", b"first")
+    assert run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == last
     assert not caplog.records
 
     last.write_bytes(b"secon")
-    assert runs.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == tmp_path / runs.BEFORE_LAST
+    assert run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == tmp_path / run_folder.BEFORE_LAST
     assert [record.getMessage() for record in caplog.records] == [f"{last} is damaged."]
     last.unlink()
-    assert runs.checkpoint_to_resume(str(tmp_path), tmp_path, tmp_path, "") == tmp_path / runs.BEFORE_LAST
-    (tmp_path / runs.BEFORE_LAST).write_bytes(b"")
+    assert run_folder.checkpoint_to_resume(str(tmp_path), tmp_path, tmp_path, "") == tmp_path / run_folder.BEFORE_LAST
+    (tmp_path / run_folder.BEFORE_LAST).write_bytes(b"")
     with pytest.raises(UserError, match="force=true starts anew"):
-        runs.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
+        run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
 
 
 @pytest.mark.parametrize("crash_at", range(1, 5))
@@ -180,7 +181,7 @@ def test_at_no_moment_is_there_no_whole_checkpoint(tmp_path, monkeypatch, crash_
             put(tmp_path, b"second")
     else:
         put(tmp_path, b"second")
-    found = runs.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
+    found = run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
     assert found.read_bytes() in (b"first", b"second")
 
 
@@ -191,15 +192,15 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(tmp_path, m
     folder = tmp_path / "run"
     plan = [*QUICK, f"hydra.run.dir={folder}", f"paths.cache={tmp_path}"]
     assert command(monkeypatch, train.main, *plan) == 0
-    expected = json.loads((folder / runs.RESULT).read_text())["metrics"]
-    (folder / runs.RESULT).unlink()
-    (folder / runs.LAST).write_bytes(damage((folder / runs.LAST).read_bytes()))
+    expected = json.loads((folder / run_folder.RESULT).read_text())["metrics"]
+    (folder / run_folder.RESULT).unlink()
+    (folder / run_folder.LAST).write_bytes(damage((folder / run_folder.LAST).read_bytes()))
     capsys.readouterr()
     assert command(monkeypatch, train.main, *plan) == 0
     said = capsys.readouterr().out
     assert said.count("is damaged") == 1
     assert "Going on from" in said
-    found = json.loads((folder / runs.RESULT).read_text())["metrics"]
+    found = json.loads((folder / run_folder.RESULT).read_text())["metrics"]
     assert {k: v for k, v in found.items() if "second" not in k} == {
         k: v for k, v in expected.items() if "second" not in k
     }
@@ -208,16 +209,16 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(tmp_path, m
 def test_force_starts_anew(tmp_path, monkeypatch):
     plan = [*QUICK, f"hydra.run.dir={tmp_path / 'run'}", f"paths.cache={tmp_path}"]
     assert command(monkeypatch, train.main, *plan) == 0
-    first = (tmp_path / "run" / runs.RESULT).stat().st_mtime_ns
+    first = (tmp_path / "run" / run_folder.RESULT).stat().st_mtime_ns
     assert command(monkeypatch, train.main, *plan, "force=true") == 0
-    assert (tmp_path / "run" / runs.RESULT).stat().st_mtime_ns > first
+    assert (tmp_path / "run" / run_folder.RESULT).stat().st_mtime_ns > first
 
 
 # ---- a full disk
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
-    files, path = CheckpointFiles(), tmp_path / runs.LAST
+    files, path = CheckpointFiles(), tmp_path / run_folder.LAST
     files.save_checkpoint({"step": 1}, path)
     real = torch.save
 
@@ -251,7 +252,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
     assert "at step 5 (epoch 2, learning rate 0.001, images " in str(told.value)
     assert "trainer.gradient_clip_val" in str(told.value)
     assert torch.load(tmp_path / "checkpoints" / "not_finite.ckpt", weights_only=True)["global_step"] == 6
-    last = torch.load(tmp_path / runs.LAST, weights_only=True)
+    last = torch.load(tmp_path / run_folder.LAST, weights_only=True)
     assert last["global_step"] == 3
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values() if tensor.is_floating_point())
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from camlab import runs, summary
-from camlab.comparison import side_by_side
-from camlab.run_records import read_runs
+from camlab import summary
+from camlab.runs import run_folder
+from camlab.runs.comparison import side_by_side
+from camlab.runs.records import read_runs
 
 
 def make_run(
@@ -20,8 +21,8 @@ def make_run(
     """A run's folder as a run leaves it."""
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {item}\n" for item in overrides) or "[]\n")
-    runs.write_config(folder, "seed: 0\noptimizer:\n  lr: 0.0001\n", "0123456789abcdef")
-    with open(folder / runs.METRICS, "w", newline="") as file:
+    run_folder.write_config(folder, "seed: 0\noptimizer:\n  lr: 0.0001\n", "0123456789abcdef")
+    with open(folder / run_folder.METRICS, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", "step", "train/images_per_second", "train/loss", f"{split}/acc", f"{split}/loss"])
         for epoch, accuracy in enumerate(accuracies, 1):
@@ -30,7 +31,7 @@ def make_run(
     if finished:
         metrics = {"test/acc": accuracies[-1] - 0.01, f"{split}/acc": accuracies[-1]}
         result = {"metrics": metrics, "objective": 0.0, "epochs": len(accuracies), "wall_time_s": 60.0, "seed": 0}
-        runs.write_result(folder, result)
+        run_folder.write_result(folder, result)
     return folder
 
 
@@ -70,17 +71,17 @@ def test_missing_broken_and_foreign_files(tmp_path, monkeypatch, capsys):
     make_run(tmp_path / "good", ["mode=frozen"], [0.5, 0.6])
     make_run(tmp_path / "under way", ["mode=finetune"], [0.7], finished=False)
     cut = make_run(tmp_path / "cut", ["mode=finetune"], [0.5, 0.6])
-    (cut / runs.RESULT).write_text('{"metrics": {"test/acc"')
-    with open(cut / runs.METRICS, "a") as file:
+    (cut / run_folder.RESULT).write_text('{"metrics": {"test/acc"')
+    with open(cut / run_folder.METRICS, "a") as file:
         file.write("3,29,\0")  # a line that is being written
     no_metrics = make_run(tmp_path / "none", ["mode=frozen"], [0.5])
-    (no_metrics / runs.METRICS).unlink()
+    (no_metrics / run_folder.METRICS).unlink()
     (no_metrics / ".hydra" / "overrides.yaml").write_text("{:")
     strange = make_run(tmp_path / "strange", ["mode=frozen"], [0.5])
-    (strange / runs.METRICS).write_bytes(bytes(range(256)))
+    (strange / run_folder.METRICS).write_bytes(bytes(range(256)))
     failed = tmp_path / "failed" / "job"
     failed.mkdir(parents=True)
-    runs.write_failure(failed, runs.Failure("loss is NaN", by_user=False))
+    run_folder.write_failure(failed, run_folder.Failure("loss is NaN", by_user=False))
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "result.json").write_text("[1, 2]")
     (tmp_path / "foreign" / "config.yaml").write_text("a: 1\n")
@@ -145,4 +146,4 @@ def test_no_torch_is_needed(tmp_path):
 
 def test_the_result_is_what_json_says(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"metrics": 3, "objective": 1, "epochs": 1, "wall_time_s": 1}))
-    assert runs.read_result(tmp_path) is None
+    assert run_folder.read_result(tmp_path) is None

@@ -16,8 +16,10 @@ from omegaconf import DictConfig
 from test_cli import Launch, launch  # noqa: F401  (a fixture)
 from test_entries import TINY, command
 
-from camlab import runs, sweeps, train
+from camlab import train
+from camlab.command_line import sweeps
 from camlab.errors import UserError
+from camlab.runs import run_folder
 
 QUICK = [*TINY, "trainer.max_epochs=1", "logger=csv", "callbacks.heatmaps=null", "data.train_size=40"]
 
@@ -111,7 +113,7 @@ def test_failing_jobs_do_not_stop_the_others_and_are_told_at_the_end(launch, tmp
     ]
     assert told.count("Traceback") == 2, "of those that are not the user's"
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
-    failure = runs.read_failure(folder / "seed-2")
+    failure = run_folder.read_failure(folder / "seed-2")
     assert "ValueError: broken" in failure.traceback
     assert not failure.by_user
 
@@ -181,7 +183,7 @@ def test_a_job_goes_by_its_folder_in_wandb(tmp_path, monkeypatch):
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
-    with runs.locked(folder, wait=False):
+    with run_folder.locked(folder, wait=False):
         assert command(monkeypatch, train.main, *QUICK, f"hydra.run.dir={folder}") == 2
     assert "another process trains there" in capsys.readouterr().err
     assert command(monkeypatch, train.main, *QUICK, f"hydra.run.dir={folder}") == 0
@@ -192,11 +194,11 @@ def test_a_sweep_started_twice_shares_its_jobs_out(tmp_path, monkeypatch):
     sweep = [*QUICK, "-m", "seed=0,1", "sweep=shared", "mode=frozen"]
     taken = tmp_path / "outputs" / "sweeps" / "shared" / "seed-0"
     taken.mkdir(parents=True)
-    with runs.locked(taken, wait=False):
+    with run_folder.locked(taken, wait=False):
         assert command(monkeypatch, train.main, *sweep) == 0
-    assert not (taken / runs.RESULT).exists()
-    assert not (taken / runs.FAILURE).exists()
-    assert (taken.parent / "seed-1" / runs.RESULT).exists()
+    assert not (taken / run_folder.RESULT).exists()
+    assert not (taken / run_folder.FAILURE).exists()
+    assert (taken.parent / "seed-1" / run_folder.RESULT).exists()
 
 
 def test_optuna_returns_the_best_validation_accuracy_and_refuses_to_choose_by_the_test_images(

@@ -12,8 +12,9 @@ from conftest import Coloured
 from lightning.pytorch.loggers import TensorBoardLogger
 from test_training import classifier, trainer
 
-from camlab.callbacks import HeatmapLogger
-from camlab.tracking import WandbLogger, log_pictures
+from camlab.tracking.pictures import log_pictures
+from camlab.tracking.wandb_logger import WandbLogger
+from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 
 
 def records(run_dir: Path) -> list[dict[str, Any]]:

@@ -10,13 +10,13 @@ import torch
 from conftest import Coloured
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from camlab.callbacks import FeatureCache
-from camlab.callbacks.checkpoints import checkpoints
-from camlab.checkpoint import load_network
-from camlab.classifier import Classifier
+from camlab.drawing.panels import explain
 from camlab.errors import UserError
-from camlab.models import CamNet
-from camlab.panels import explain
+from camlab.models.cam_net import CamNet
+from camlab.training.callbacks.checkpoints import checkpoints
+from camlab.training.callbacks.feature_cache import FeatureCache
+from camlab.training.checkpoint import load_network
+from camlab.training.classifier import Classifier
 
 
 def classifier(backbone: str = "alexnet", mode: str = "finetune", lr: float = 1e-3, **options: Any) -> Classifier:

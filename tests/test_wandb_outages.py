@@ -26,9 +26,10 @@ from test_entries import TINY
 from test_training import classifier, trainer
 from wandb_stub import KEY, Run, WandbStub
 
-from camlab import tracking
-from camlab.callbacks import HeatmapLogger
-from camlab.tracking import MetricsCsv, WandbLogger
+from camlab.tracking import wandb_logger
+from camlab.tracking.metrics_csv import MetricsCsv
+from camlab.tracking.wandb_logger import WandbLogger
+from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 
 EPOCHS = 2
 slow = pytest.mark.slow
@@ -41,8 +42,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbStub]:
     stub.start()
     for name, value in {"BASE_URL": stub.url, "API_KEY": KEY, "ERROR_REPORTING": "false"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    monkeypatch.setattr(tracking, "_INIT_TIMEOUT", 4.0)
-    monkeypatch.setattr(tracking, "_FINISH_TIMEOUT", 4.0)
+    monkeypatch.setattr(wandb_logger, "_INIT_TIMEOUT", 4.0)
+    monkeypatch.setattr(wandb_logger, "_FINISH_TIMEOUT", 4.0)
     wandb.teardown()  # it reads the environment once
     yield stub
     wandb.teardown()
@@ -198,7 +199,7 @@ def test_no_key_or_a_bad_one(tmp_path, server, said, monkeypatch, key):
 
 @slow
 def test_without_a_key_a_terminal_is_not_asked(tmp_path, server):
-    script = f"from camlab.tracking import WandbLogger\nWandbLogger({str(tmp_path)!r}, mode='online').experiment.id"
+    script = f"from camlab.tracking.wandb_logger import WandbLogger\nWandbLogger({str(tmp_path)!r}, mode='online').experiment.id"
     environment = {k: v for k, v in os.environ.items() if k != "WANDB_API_KEY"}
     command = shlex.join([sys.executable, "-W", "error", "-c", script])
     terminal = ["script", "--quiet", "--return", "--command", command, "/dev/null"]
@@ -215,7 +216,7 @@ def test_finish_is_bounded_with_the_limits_as_they_are(tmp_path, server, said, m
     for name, value in {"BASE_URL": server.url, "API_KEY": KEY, "ERROR_REPORTING": "false", "MODE": "online"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     seconds = fit(tmp_path, midway=lambda: fault("hang")(server))
-    assert tracking._FINISH_TIMEOUT <= seconds < 30
+    assert wandb_logger._FINISH_TIMEOUT <= seconds < 30
 
 
 def in_a_process(script: str, *arguments: Any, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -230,8 +231,8 @@ def in_a_process(script: str, *arguments: Any, timeout: float = 120) -> subproce
 def test_finish_is_bounded_when_wandbs_own_process_is_stuck_or_dead(tmp_path, server, number):
     script = """
     import subprocess
-    tracking._FINISH_LIMIT = 3.0
-    logger = tracking.WandbLogger(sys.argv[1])
+    wandb_logger._FINISH_LIMIT = 3.0
+    logger = wandb_logger.WandbLogger(sys.argv[1])
     logger.log_metrics({"x": 1.0}, step=0)
     time.sleep(1)
     core = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True).stdout
@@ -331,7 +332,7 @@ def test_segments_are_one_run(tmp_path, server, said, modes):
 def test_a_killed_process_and_the_one_that_goes_on_are_one_run(tmp_path, server, rows):
     """W&B writes 32 KB at a time: of what a killed process logged, the last of it is in metrics.csv alone."""
     script = """
-    logger = tracking.WandbLogger(sys.argv[1], mode="offline")
+    logger = wandb_logger.WandbLogger(sys.argv[1], mode="offline")
     first, rows = map(int, sys.argv[2:])
     for step in range(first, first + rows):
         logger.log_metrics({"x": float(step)}, step=step)

@@ -12,7 +12,7 @@ from torch import Tensor
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
 from camlab.errors import UserError
-from camlab.pictures import picture_files, read_picture
+from camlab.storage.pictures import picture_files, read_picture
 
 _LAYOUT = "The layout is root/train/<class>/*.jpg and root/test/<class>/*.jpg (also png, webp, bmp, tiff)."
 

@@ -8,10 +8,11 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from camlab.data.augmentation import flip_where, shift
 from camlab.data.image_set import ImageSet, stratified_split
 from camlab.data.loader import Batch, Loader, epoch_flips, epoch_shifts
-from camlab.data.preprocess import Preprocess, flip_where, shift
 from camlab.errors import UserError
+from camlab.models.preprocess import Preprocess
 
 Placement = Literal["auto", "device", "host"]
 Split = Literal["train", "val", "test"]

@@ -12,9 +12,8 @@ import torchvision
 from torch import Tensor, nn
 
 from camlab.errors import UserError
+from camlab.models.backbones import BACKBONES
 from camlab.models.weights import load_backbone_weights
-
-BACKBONES = ("alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")))
 
 _WINDOWS = ((0, -1), (0, 0), (1, 0))  # rows (or columns) that a kernel's first, second and third cell read
 

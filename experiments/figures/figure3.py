@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 import camlab
-from camlab import maps, render
-from camlab.checkpoint import load_network
-from camlab.data import Cifar10
+from camlab import maps
+from camlab.data.cifar10 import Cifar10
+from camlab.drawing import render
+from camlab.training.checkpoint import load_network
 
 PER_CLASS = 2
 

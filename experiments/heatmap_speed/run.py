@@ -28,13 +28,13 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmark import alternate, machine, ratios, settled, summary, warn_if_busy, write_csv
 
-from camlab import render
-from camlab.album import Style, make_album
-from camlab.data import Preprocess
-from camlab.explainer import Explainer
-from camlab.models import CamNet
-from camlab.pictures import read_picture
-from camlab.zoo import Subject
+from camlab.attribution.explainer import Explainer
+from camlab.drawing import render
+from camlab.drawing.album import Style, make_album
+from camlab.models.cam_net import CamNet
+from camlab.models.catalog import Subject
+from camlab.models.preprocess import Preprocess
+from camlab.storage.pictures import read_picture
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SETUPS = {"alexnet": (64, "features.11"), "vgg16": (8, "features.29")}  # images, the ReLU after the last convolution

@@ -18,10 +18,11 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from camlab.callbacks import FeatureCache, PointingGame
-from camlab.classifier import Classifier
-from camlab.data import Shapes
-from camlab.models import CamNet
+from camlab.data.shapes import Shapes
+from camlab.models.cam_net import CamNet
+from camlab.training.callbacks.feature_cache import FeatureCache
+from camlab.training.callbacks.pointing_game import PointingGame
+from camlab.training.classifier import Classifier
 
 SEEDS = (0, 1, 2)
 SETUPS = {  # (weights?, frozen?, lr, epochs)

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from camlab import render
-from camlab.checkpoint import load_network
-from camlab.data import Cifar10
-from camlab.panels import draw_panels, explain
+from camlab.data.cifar10 import Cifar10
+from camlab.drawing import render
+from camlab.drawing.panels import draw_panels, explain
+from camlab.training.checkpoint import load_network
 
 HERE = Path(__file__).parent
 # A plain PyTorch loop of the same recipe on the same images: test accuracy after epochs 1 to 8, seed 0.

@@ -22,10 +22,12 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmark import machine, write_csv
 
-from camlab.classifier import Classifier
-from camlab.data import Cifar10, ImageData, Shapes
+from camlab.data.cifar10 import Cifar10
 from camlab.data.loader import epoch_flips, epoch_order
-from camlab.models import CamNet
+from camlab.data.module import ImageData
+from camlab.data.shapes import Shapes
+from camlab.models.cam_net import CamNet
+from camlab.training.classifier import Classifier
 
 LR, BATCH, SEEDS = 1e-4, 128, (0, 1, 2)
 

@@ -25,12 +25,13 @@ from torchvision import transforms
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmark import alternate, machine, ratios, settled, summary, warn_if_busy, write_csv
 
-from camlab.callbacks import FeatureCache, HeatmapLogger
-from camlab.callbacks.feature_cache import BackbonePass
-from camlab.classifier import Classifier
-from camlab.data import ImageData, ImageSet
-from camlab.models import CamNet
-from camlab.store import ArrayStore
+from camlab.data.image_set import ImageSet
+from camlab.data.module import ImageData
+from camlab.models.cam_net import CamNet
+from camlab.storage.array_store import ArrayStore
+from camlab.training.callbacks.feature_cache import BackbonePass, FeatureCache
+from camlab.training.callbacks.heatmap_logger import HeatmapLogger
+from camlab.training.classifier import Classifier
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

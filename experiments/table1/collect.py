@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from camlab import maps, render
-from camlab.data import Cifar10
+from camlab import maps
+from camlab.data.cifar10 import Cifar10
+from camlab.drawing import render
 
 HERE = Path(__file__).parent
 IMAGES = 50_000

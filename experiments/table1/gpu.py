@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmark import machine, write_csv
 
-from camlab.models import CamNet
+from camlab.models.cam_net import CamNet
 
 HERE = Path(__file__).parent
 PEAK = {

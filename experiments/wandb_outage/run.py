@@ -24,12 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from benchmark import machine, ratios, settled, summary, warn_if_busy, write_csv
 from wandb_stub import KEY, WandbStub
 
-from camlab import tracking
-from camlab.callbacks import HeatmapLogger
-from camlab.classifier import Classifier
-from camlab.data import Shapes
-from camlab.models import CamNet
-from camlab.tracking import MetricsCsv, WandbLogger
+from camlab.data.shapes import Shapes
+from camlab.models.cam_net import CamNet
+from camlab.tracking import wandb_logger
+from camlab.tracking.metrics_csv import MetricsCsv
+from camlab.tracking.wandb_logger import WandbLogger
+from camlab.training.callbacks.heatmap_logger import HeatmapLogger
+from camlab.training.classifier import Classifier
 
 CONTESTANTS = ("csv", "server dead", "server hanging")
 
@@ -83,7 +84,7 @@ def run(contestant: str, server: WandbStub, data: Shapes, epochs: int) -> float:
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    tracking._FINISH_TIMEOUT = 1.0  # it comes after what is timed
+    wandb_logger._FINISH_TIMEOUT = 1.0  # it comes after what is timed
     server = WandbStub()
     server.start()
     os.environ |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}

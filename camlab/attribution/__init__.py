@@ -1,0 +1,1 @@
+"""Raw maps of any network."""

@@ -1,0 +1,1 @@
+"""From what the user types to a job: arguments, settings, sweeps, and what becomes of errors."""

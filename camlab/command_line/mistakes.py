@@ -1,0 +1,132 @@
+"""An error that the user can repair → one or two lines that say how."""
+
+import difflib
+import errno
+import re
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from camlab.command_line.arguments import options_of
+from camlab.command_line.settings import known_settings, no_such_setting
+from camlab.errors import UserError, did_you_mean
+
+_EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "optuna": "sweep", "ray": "ray"}
+
+
+def explain_mistake(error: BaseException) -> str | None:
+    """One or two lines for an error that the user can mend; None for any other."""
+    if (told := _explain(error)) is None:
+        return None
+    told = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in told)  # of what was typed
+    lines = [line for line in told.split("\n") if line.strip()]
+    return "\n".join(lines) if len(lines) <= 2 else " ".join(lines)
+
+
+def _explain(error: BaseException) -> str | None:
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    if told := next((str(link) for link in chain if isinstance(link, UserError)), None):
+        return told
+    for link in chain:
+        if type(link).__name__ == "MisconfigurationException":  # of Lightning
+            return _first_line(link)
+        if isinstance(link, MissingConfigException):
+            return _missing_option(link)
+        if isinstance(link, InstantiationException):
+            return _instantiation(link)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return f"{error.filename or 'The output'}: {error.strerror}. Make room, and give the same command again."
+    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
+        return f"deterministic=true: {_first_line(error).partition(',')[0]}. Leave it out, or train on a CPU."
+    if isinstance(error, OSError) and _is_output_trouble(error):
+        return f"{error.filename}: {error.strerror}. Give another place for the output: hydra.run.dir=FOLDER."
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _composition(chain)
+    return None
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+    if extra := _EXTRAS.get(option):
+        return f"{option}: not installed; pip install 'camlab[{extra}]'."
+    options = [o for o in error.options or options_of(group) if o != option]
+    if not options:
+        return _first_line(error)
+    hint = did_you_mean(option, options, f"{group}=")
+    return f"{group}={option}: there is no such option. {hint}Choose one of {', '.join(options)}."
+
+
+def _instantiation(error: InstantiationException) -> str | None:
+    """A class that is not there, or an argument that Lightning's or torch's refuses; other calls that fail are bugs."""
+    place = re.search(r"full_key: (\S+)", str(error))
+    prefix = f"{place[1]}: " if place else ""
+    if "Error locating target" in str(error):
+        return f"{prefix}{_first_line(error)}"
+    cause = error.__cause__
+    if re.match(r"Error in call to target '(lightning|torch)\b", str(error)) and isinstance(
+        cause, (TypeError, ValueError, ImportError)
+    ):
+        return f"{prefix}{_first_line(cause)}"
+    return None
+
+
+def _composition(chain: list[BaseException]) -> str:
+    first, root = chain[0], chain[-1]
+    if isinstance(first, OverrideParseException):
+        return (
+            f"{first.override}: not understood. Settings are given as key=value;"
+            " quote a value with special characters: \"key='value'\"."
+        )
+    if isinstance(root, OmegaConfBaseException) and root.full_key and "not in struct" in str(root):
+        return _unknown_setting(root.full_key, root.parent_node)
+    message = " ".join(str(first).split())
+    if several := re.match(r"Ambiguous value for argument '(.*?)'", message):
+        return f"{several[1]}: several values are a sweep, which needs -m; a list is written [a,b]."
+    if strange := re.match(r"Could not override '(\w+)'. No match", message):
+        return f"{strange[1]}: no such choice here (--help lists them)."
+    return message
+
+
+def _unknown_setting(full_key: str, section: Any) -> str:
+    path, dot, key = full_key.rpartition(".")
+    if not isinstance(section, DictConfig) or not section:
+        return f"{full_key}: no such setting. --help lists them."
+    known = known_settings(section.get("_target_")) or [k for k in map(str, section) if k != "hydra"]
+    if key in known:
+        return f"{full_key}: not set by default; add it with a plus: +{full_key}=VALUE."
+    if not difflib.get_close_matches(key, known):  # perhaps it stands in another section: lr, batch_size, epochs
+        root: Any = section._get_root()
+        places = {name.rpartition(".")[2]: name for name in _settings(root)}
+        if near := difflib.get_close_matches(key, places, n=1):
+            return f"{full_key}: no such setting. Did you mean {places[near[0]]}?"
+    return no_such_setting(path + dot, key, known)
+
+
+def _settings(node: DictConfig, path: str = "") -> Iterator[str]:
+    """Dotted names of all settings but Hydra's."""
+    for key in map(str, node):
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and key != "hydra":
+            yield from _settings(child, f"{path}{key}.")
+        elif key != "hydra" and key[0] != "_":
+            yield f"{path}{key}"
+
+
+def _is_output_trouble(error: OSError) -> bool:
+    """Hydra could not make or write the run's folder: it happened before any job began."""
+    return error.filename is not None and not any(f.name == "job" for f in traceback.extract_tb(error.__traceback__))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

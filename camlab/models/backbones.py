@@ -1,0 +1,3 @@
+"""The convolutional networks of torchvision that a CamNet can be built on. Imports nothing heavy."""
+
+BACKBONES = ("alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")))

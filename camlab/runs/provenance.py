@@ -1,0 +1,35 @@
+"""What it takes to run something again: versions, commit, time."""
+
+import functools
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "wandb", "torchmetrics")
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """Versions and the git commit: what it takes to run this again."""
+    versions = {name: version(name) for name in _PACKAGES}
+    return {"versions": {"python": platform.python_version(), **versions}, "git_commit": _git_commit()}
+
+
+def utc_now() -> str:
+    """The time, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that camlab runs from, `-dirty` if it has changes; None if it is not one."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

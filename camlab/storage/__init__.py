@@ -1,0 +1,1 @@
+"""Bytes on disk: whole files, checksums, arrays, picture files."""

@@ -1,0 +1,1 @@
+"""Loggers: Weights & Biases, TensorBoard, `metrics.csv`."""

@@ -1,0 +1,1 @@
+"""What happens within a Trainer: the Lightning module, its callbacks, checkpoints."""

@@ -1,0 +1,156 @@
+"""Which checkpoints a run keeps, and how they are written: whole or not at all."""
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from camlab.errors import Interrupted, UserError
+from camlab.runs import run_folder
+from camlab.tracking.metrics_csv import MetricsCsv
+from camlab.training.interruption import Interruption
+
+_RUN_KEY = "camlab_run"
+
+
+def checkpoints(
+    run_dir: Path, has_validation: bool, every: int | str | None = None, interruption: Interruption | None = None
+) -> list[L.Callback]:
+    """`last.ckpt` to go on from; `best.ckpt` by validation accuracy, where there is one."""
+    keep: list[L.Callback] = [LastCheckpoint(run_dir / run_folder.LAST, every, interruption or Interruption())]
+    if has_validation:
+        folder = run_dir / Path(run_folder.BEST).parent
+        best = ModelCheckpoint(folder, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
+        keep.insert(0, best)  # what it knows is part of the last
+    return keep
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps what it takes to go on as if nothing had happened: at the end of epochs, and more often if asked to.
+
+    Beside what Lightning saves: the rows of `metrics.csv`, and torch's random state.
+    A signal ends training behind a checkpoint, at the next step's end; during validation, at the epoch's.
+
+    Args:
+        path: of the checkpoint.
+        every: within epochs too, after so many steps, or minutes: `10min`.
+        interruption: where signals are noted.
+    """
+
+    def __init__(self, path: Path, every: int | str | None, interruption: Interruption) -> None:
+        self.path, self.interruption = path, interruption
+        self.every_steps, self.every_seconds = steps_or_seconds(every)
+        self._saved_at = 0.0
+        self._rng_state: torch.Tensor | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._rng_state is not None:
+            torch.set_rng_state(self._rng_state)
+            self._rng_state = None
+        elif trainer.global_step == 0:
+            _restore_rows(trainer, [])  # of a run that ended before its first checkpoint
+        self._saved_at = time.monotonic()
+        self.interruption.deferred = True
+        self.interruption.listen()  # Lightning has just taken SIGTERM
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Behind the last batch come validation and the epoch's end, which a checkpoint from here would leave out;
+        # between two optimizer steps there are gradients, which none holds.
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        stop = self._asked_to_stop(trainer)
+        if stop or self._is_due(trainer):
+            self._save(trainer)
+        if stop:
+            self._stop()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer)
+        if self._asked_to_stop(trainer):
+            self._stop()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.interruption.deferred = False
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.interruption.deferred = False
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_RUN_KEY] = {
+            "rows": _rows(trainer),
+            "rng_state": torch.get_rng_state(),
+        }
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        kept = checkpoint.get(_RUN_KEY)
+        if kept is not None and trainer.state.fn == "fit":
+            self._rng_state = kept["rng_state"]
+            _restore_rows(trainer, kept["rows"])
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        if self.every_steps and trainer.global_step % self.every_steps == 0:
+            return True
+        if not self.every_seconds:
+            return False
+        due = time.monotonic() - self._saved_at > self.every_seconds
+        return trainer.strategy.reduce_boolean_decision(due, all=False)
+
+    def _asked_to_stop(self, trainer: L.Trainer) -> bool:
+        """On any rank: all must stop at the same step."""
+        asked = self.interruption.number is not None
+        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.path, weights_only=False)
+        self._saved_at = time.monotonic()
+
+    def _stop(self) -> None:
+        raise Interrupted(self.interruption.number or 15)
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all, with a checksum beside them; `last.ckpt` leaves the one before it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        partial = path.with_suffix(".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            run_folder.put_checkpoint(partial, path)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
+            partial.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or "perhaps the disk is full"
+            raise UserError(
+                f"{path} cannot be written ({reason}). The one before is whole: make room, give the command again."
+            ) from error
+
+
+def steps_or_seconds(every: int | str | None) -> tuple[int, float]:
+    """`500` → (500, 0), `10min` → (0, 600), None → (0, 0)."""
+    if every is None:
+        return 0, 0.0
+    if minutes := re.fullmatch(r"([\d.]+) ?min", str(every)):
+        return 0, 60 * float(minutes[1])
+    return int(every), 0.0
+
+
+def _rows(trainer: L.Trainer) -> list[dict[str, float]]:
+    return next((list(logger.rows) for logger in trainer.loggers if isinstance(logger, MetricsCsv)), [])
+
+
+def _restore_rows(trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCsv) and trainer.is_global_zero:
+            logger.restore(rows)

@@ -1,0 +1,163 @@
+"""The Lightning module: cross-entropy on a CamNet, metrics kept as tensors on the device until an epoch ends."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypedDict
+
+import lightning as L
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from camlab.data.loader import Batch
+from camlab.data.module import ImageData
+from camlab.models.cam_net import CamNet
+from camlab.models.devices import settled_time
+
+CHECKPOINT_KEY = "camlab"
+
+
+class Outputs(TypedDict):
+    """What an evaluation step hands to callbacks: logits N×M, features N×K×H×W (None where summaries are used)."""
+
+    features: Tensor | None
+    logits: Tensor
+
+
+class Classifier(L.LightningModule):
+    """Trains a CamNet; logs `{train,val,test}/{loss,acc}`, the learning rate and images/s once an epoch.
+
+    Its checkpoints hold, beside the weights, what `camlab.training.checkpoint.load_network` needs to build it again.
+
+    Args:
+        network: the CamNet; a frozen one trains cam_conv and fc only.
+        optimizer: makes an optimizer from parameters, e.g. `functools.partial(torch.optim.Adam, lr=1e-4)`.
+        scheduler: makes a schedule from an optimizer. One that takes `total_steps` (as OneCycleLR does) is told how
+            many there will be and stepped with each of them, any other after every epoch.
+    """
+
+    def __init__(
+        self,
+        network: CamNet,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[..., LRScheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._make_optimizer = optimizer
+        self._make_scheduler = scheduler
+        num_classes = network.spec["num_classes"]
+        self.metrics = nn.ModuleDict({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
+        self._epoch_began, self._epoch_seconds, self._images_seen = 0.0, 0.0, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._images_seen += batch.global_size
+        summary = batch.summary
+        logits = self.network(batch.images) if summary is None else self.network.forward_summary(summary)
+        losses = F.cross_entropy(logits, batch.labels, reduction="none")
+        self._update("train", losses, logits, batch)
+        # Ranks may hold unequal shares and DDP averages their gradients: this makes it the mean over all images.
+        return losses.sum() * (self.trainer.world_size / batch.global_size)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
+        return self._evaluate(self._data.validation_splits[dataloader_idx], batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
+        return self._evaluate("test", batch)
+
+    def on_train_start(self) -> None:
+        self.on_train_epoch_start()  # which a run that goes on within an epoch is not told of
+
+    def on_train_epoch_start(self) -> None:
+        self._epoch_began, self._epoch_seconds, self._images_seen = settled_time(self.device), 0.0, 0
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:  # validation comes before the epoch's end
+            self._epoch_seconds = settled_time(self.device) - self._epoch_began
+
+    def on_train_epoch_end(self) -> None:
+        seconds = self._epoch_seconds or settled_time(self.device) - self._epoch_began  # max_steps may cut it short
+        figures = {
+            **self._end_epoch("train"),
+            "train/images_per_second": self._images_seen / seconds,
+            "train/lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "epoch": self._epochs_done,
+        }
+        self.log_dict(figures, logger=False, rank_zero_only=True)
+        for logger in self.loggers:  # Lightning does it behind the epoch's checkpoint, which is to know of it
+            logger.log_metrics({key: float(value) for key, value in figures.items()}, self.trainer.global_step - 1)
+
+    def on_validation_epoch_end(self) -> None:
+        figures = {k: v for split in self._data.validation_splits for k, v in self._end_epoch(split).items()}
+        self.log_dict({**figures, "epoch": self._epochs_done}, rank_zero_only=True)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self._end_epoch("test"), rank_zero_only=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        if self._make_scheduler is None:
+            return optimizer
+        if "total_steps" not in inspect.signature(self._make_scheduler).parameters:
+            return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
+        schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = {
+            "network": self.network.spec,
+            "preprocess": self._data.preprocess.as_dict(),
+            "class_names": list(self._data.class_names),
+        }
+
+    @property
+    def _data(self) -> ImageData:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def _evaluate(self, split: str, batch: Batch) -> Outputs:
+        features = None
+        if batch.summary is not None:
+            logits = self.network.forward_summary(batch.summary)
+        else:
+            features = self.network.forward_features(batch.images)
+            logits = self.network.forward_head(features)
+        self._update(split, F.cross_entropy(logits, batch.labels, reduction="none"), logits, batch)
+        return Outputs(features=features, logits=logits)
+
+    def _update(self, split: str, losses: Tensor, logits: Tensor, batch: Batch) -> None:
+        if len(batch.labels):  # a rank's share of a small last batch may be empty
+            loss, accuracy = self._metrics_of(split)
+            loss.update(losses.detach())
+            accuracy.update(logits.detach(), batch.labels)
+
+    def _end_epoch(self, split: str) -> dict[str, Any]:
+        loss, accuracy = self._metrics_of(split)
+        figures = {f"{split}/loss": loss.compute(), f"{split}/acc": accuracy.compute()}
+        loss.reset()
+        accuracy.reset()
+        return figures
+
+    @property
+    def _epochs_done(self) -> float:
+        # Lightning counts from 0 during an epoch; curves and heatmaps count epochs that are done (0 = before training).
+        return float(self.trainer.current_epoch + 1)
+
+    def _metrics_of(self, split: str) -> tuple[Metric, Metric]:
+        metrics: Any = self.metrics[f"{split}_split"]
+        return metrics[0], metrics[1]
+
+
+def _metrics(num_classes: int) -> nn.ModuleList:
+    # Validating arguments would read values back from the device at every step.
+    accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+    metrics: list[Metric] = [MeanMetric(nan_strategy="disable"), accuracy]
+    for metric in metrics:
+        metric.persistent(True)  # half an epoch's count is part of a checkpoint
+    return nn.ModuleList(metrics)
