@@ -16,7 +16,7 @@ from camlab.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     import torch
 
-    from camlab.models.catalog import Subject
+    from camlab.models.trained_network import TrainedNetwork
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +46,13 @@ def explain(config: DictConfig) -> int:
     from camlab.drawing.album import Style, make_album
 
     device = _device(config.device)
-    subject = _subject(config)
+    trained = _trained(config)
     if config.checkpoint is None and config.network.weights is None:
         log.warning("network.weights=null: the network knows nothing, its heatmaps mean nothing.")
     style = Style(
         methods=None if config.methods in ("auto", None) else _words(config.methods),
         layers=None if config.layer is None else _words(config.layer),
-        target=_target(str(config.target), subject.class_names),
+        target=_target(str(config.target), trained.class_names),
         top_k=config.top_k,
         normalize=config.normalize,
         counterfactual=config.counterfactual,
@@ -60,23 +60,20 @@ def explain(config: DictConfig) -> int:
         alpha=config.alpha,
     )
     out = Path(HydraConfig.get().runtime.output_dir)
-    album = make_album(subject, files, out, style, config.batch_size, device)
+    album = make_album(trained, files, out, style, config.batch_size, device)
     log.info("%d pictures explained. Open %s", album.done, album.sheet)
     if album.broken:
         raise UserError(f"{len(album.broken)} of {len(files)} pictures were skipped; the first: {album.broken[0]}")
     return album.done
 
 
-def _subject(config: DictConfig) -> Subject:
-    from camlab.models import catalog
-
+def _trained(config: DictConfig) -> TrainedNetwork:
     if config.checkpoint is not None:
         from camlab.training.checkpoint import load_network
 
-        trained = load_network(Path(config.checkpoint).expanduser())
-        return catalog.Subject(
-            trained.network, trained.preprocess, trained.class_names, trained.network.spec["backbone"]
-        )
+        return load_network(Path(config.checkpoint).expanduser())
+    from camlab.models import catalog
+
     return catalog.from_name(config.network.name, config.network.weights)
 
 

@@ -111,7 +111,6 @@ GRADIENT_METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "hires_cam": hires_cam,
     "layer_cam": layer_cam,
 }
-METHODS = ("cam", *GRADIENT_METHODS, "score_cam")
 
 
 @torch.no_grad()

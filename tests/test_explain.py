@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from camlab import explain, maps
 from camlab.attribution.explainer import Explainer, fuse
+from camlab.attribution.methods import METHODS
 from camlab.drawing import album, render
 from camlab.drawing.album import Style, make_album
 from camlab.errors import UserError
 from camlab.models import catalog
-from camlab.models.catalog import Subject
 from camlab.models.preprocess import Preprocess
+from camlab.models.trained_network import TrainedNetwork
 from camlab.storage.pictures import find_pictures
 from camlab.training.checkpoint import load_network
 from camlab.training.classifier import CHECKPOINT_KEY
@@ -142,7 +143,7 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
     for n, file in enumerate(files):
         inputs = seen_by(network.preprocess, file)
         explainer = Explainer(network.network)
-        look, signed = explainer.explain(inputs, ("cam", "grad_cam"), top_k=2)
+        look = explainer.explain(inputs, ("cam", "grad_cam"), top_k=2)
         best, classes = look.logits.softmax(dim=1)[0].topk(2)
         assert written["class_idx"][n].tolist() == classes.tolist()
         for rank in (0, 1):
@@ -153,10 +154,12 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
             logit = written["cam"][n, rank].mean() + float(network.network.fc.bias.detach()[classes[rank]])
             assert logit == pytest.approx(float(look.logits[0, classes[rank]]), rel=1e-4), "CAM's identity"
             for method in ("cam", "grad_cam"):
-                np.testing.assert_allclose(written[method][n, rank], signed[method][0][0, rank], rtol=1e-4, atol=1e-8)
+                np.testing.assert_allclose(
+                    written[method][n, rank], look.maps[method][0][0, rank], rtol=1e-4, atol=1e-8
+                )
                 drawn = next((tmp_path / "out" / "overlays").glob(f"{n:05d}_one_{method}_{rank}_*"))
                 shape = (37, 91) if n == 0 else (80, 48)
-                heat = fuse([signed[method][0][:, rank]], shape)[0].numpy()
+                heat = fuse([look.maps[method][0][:, rank]], shape)[0].numpy()
                 assert pixels(drawn).shape == (*shape, 3)
                 assert shows(drawn, render.colorize(heat))
 
@@ -260,7 +263,7 @@ def test_a_layer_by_name_and_several_fused(run, named, tmp_path):
     assert run(*common, f"layer={layers[0]}", "out=one")[0] == 0
     assert run(*common, f"layer=[{','.join(layers)}]", "out=two")[0] == 0
     inputs = seen_by(preprocess, tmp_path / "photos" / "a" / "one.png")
-    signed = Explainer(network, layers).signed_maps(inputs, ("layer_cam",), torch.tensor([[3]]))["layer_cam"]
+    signed = Explainer(network, layers).explain(inputs, ("layer_cam",), torch.tensor([[3]])).maps["layer_cam"]
     assert [part.shape[2:] for part in signed] == [(14, 14), (7, 7)]
     for out, parts in {"one": signed[:1], "two": signed}.items():
         written = arrays(tmp_path / out / "maps.npz")
@@ -292,8 +295,8 @@ class Redness(nn.Module):
 
 
 @pytest.fixture
-def redness() -> Subject:
-    return Subject(Redness().eval(), Preprocess(8, (0.0,) * 3, (1.0,) * 3), ("red", "not red"), "redness")
+def redness() -> TrainedNetwork:
+    return TrainedNetwork(Redness().eval(), Preprocess(8, (0.0,) * 3, (1.0,) * 3), ("red", "not red"), "redness")
 
 
 def red(path: Path, values: Any) -> Path:
@@ -366,7 +369,7 @@ def test_large_pictures_make_small_batches(redness, tmp_path, monkeypatch):
 def test_drawn_heat_is_that_of_the_python_call(tmp_path, normalize):
     """Several layers too; `fuse` is what `camlab.heatmaps` ends with."""
     generator = torch.Generator().manual_seed(0)
-    artist = album._Artist(Subject(nn.Identity(), Preprocess(8, (0.0,), (1.0,)), (), ""), Style(), tmp_path)
+    artist = album._Artist(TrainedNetwork(nn.Identity(), Preprocess(8, (0.0,), (1.0,)), (), ""), Style(), tmp_path)
     for layers in ([(13, 13)], [(13, 13), (7, 5)]):
         signed = [torch.randn(shape, generator=generator) for shape in layers]
         expected = fuse([part[None] for part in signed], (60, 80), "per_image" if normalize == "per_image" else "raw")[
@@ -406,12 +409,12 @@ def test_batches_are_small_decoded_as_needed_and_change_nothing(redness, tmp_pat
 @pytest.mark.parametrize("counterfactual", [False, True])
 def test_every_method(redness, tmp_path, counterfactual):
     file = red(tmp_path / "x.png", (np.arange(64).reshape(8, 8) * 4).repeat(8, axis=0).repeat(8, axis=1))
-    style = Style(maps.METHODS, target=0, counterfactual=counterfactual, boxes=False, alpha=1)
+    style = Style(METHODS, target=0, counterfactual=counterfactual, boxes=False, alpha=1)
     make_album(redness, [file], tmp_path, style)
     written = arrays(tmp_path / "maps.npz")
-    assert set(written) == {"files", "class_idx", *maps.METHODS}
+    assert set(written) == {"files", "class_idx", *METHODS}
     warmest = {name.split("_x_")[1]: pixels(tmp_path / "overlays" / name)[-1, -1] for name in overlays(tmp_path)}
-    for method in maps.METHODS:
+    for method in METHODS:
         colour = warmest[f"{method}_0_red.jpg"]
         against = counterfactual and method in maps.GRADIENT_METHODS
         assert np.abs(colour - render.colorize(np.array([[0.0 if against else 1.0]]))[0, 0]).max() < 20, method
@@ -543,8 +546,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([*NAMED, "layer=[stage3,fc]"], "layer=fc: its output is"),
     ([*NAMED, "layer=stage9"], "layer=stage9: no such layer. Near: stage"),
     ([*NAMED, "layer=3"], "layer=3: no such layer."),
-    ([*NAMED, "methods=[cam,gradcam]"], "method gradcam: no such method. Did you mean grad_cam? Choose of cam,"),
-    ([*NAMED, "methods=3"], "method 3: no such method."),
+    ([*NAMED, "methods=[cam,gradcam]"], "methods=gradcam: unknown method. Did you mean grad_cam? Choose from cam,"),
+    ([*NAMED, "methods=3"], "methods=3: unknown method."),
     ([*NAMED, "methods=[cam]", "layer=stage3"], "cam: the network does not end in global average pooling of stage3"),
     (["images=photos", "network=alexnet", "network.weights=null", "methods=[cam]"], "These methods apply: grad_cam, "),
     ([*NAMED, "normalize=share"], "normalize=share: no such choice. Did you mean shared?"),

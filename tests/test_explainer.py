@@ -17,13 +17,14 @@ import torchvision
 from torch import Tensor, nn
 
 import camlab
-from camlab import Explainer, heatmaps, maps
+from camlab import Explainer, heatmaps
 from camlab.attribution.explainer import fuse
+from camlab.attribution.methods import METHODS
 from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 
 N, M, SIDE = 2, 5, 48
-ALL_BUT_CAM = [method for method in maps.METHODS if method != "cam"]
+ALL_BUT_CAM = [method for method in METHODS if method != "cam"]
 
 
 class TinyNet(nn.Module):
@@ -97,7 +98,7 @@ def test_a_map_by_the_book(network, images, layer):
     torch.testing.assert_close(heatmaps(network, images, layer=layer, target=target, normalize="raw"), expected)
 
 
-@pytest.mark.parametrize("method", maps.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_float32_of_the_images_size(method, dtype):
     images = torch.randn(N, 3, 20, 31, dtype=dtype)
@@ -109,7 +110,7 @@ def test_float32_of_the_images_size(method, dtype):
 
 def test_normalizations(network, images):
     raw, per_image, shared = (heatmaps(network, images, normalize=mode) for mode in ("raw", "per_image", "shared"))
-    (signed,) = Explainer(network).signed_maps(images)["grad_cam"]
+    (signed,) = Explainer(network).explain(images, ["grad_cam"]).maps["grad_cam"]
     peak = signed.relu().amax(dim=(1, 2, 3))[:, None, None]
     assert peak.min() > 0
     assert peak[0] != peak[1]
@@ -171,29 +172,31 @@ def test_layers_beside_each_other(images, frozen):
             return self.fc(torch.cat([self.left(images), self.right(images)], dim=1).mean(dim=(2, 3)))
 
     network = Branches().requires_grad_(not frozen)
-    found = Explainer(network, ["left", "right"]).signed_maps(images, class_idx=torch.tensor([[1], [2]]))["grad_cam"]
+    found = (
+        Explainer(network, ["left", "right"]).explain(images, ["grad_cam"], torch.tensor([[1], [2]])).maps["grad_cam"]
+    )
     for layer, signed in zip(["left", "right"], found, strict=True):
-        alone = Explainer(network, layer).signed_maps(images, class_idx=torch.tensor([[1], [2]]))["grad_cam"]
+        alone = Explainer(network, layer).explain(images, ["grad_cam"], torch.tensor([[1], [2]])).maps["grad_cam"]
         torch.testing.assert_close(signed, alone[0])
 
 
 def test_explain_the_highest_scores(network, images):
-    look, signed = Explainer(network).explain(images, ["grad_cam", "score_cam"], top_k=3)
+    look = Explainer(network).explain(images, ["grad_cam", "score_cam"], top_k=3)
     logits = copy.deepcopy(network).eval()(images).detach()
     torch.testing.assert_close(look.logits, logits)
     assert torch.equal(look.class_idx, logits.topk(3).indices)
-    for method, (stack,) in signed.items():
+    for method, (stack,) in look.maps.items():
         for rank in range(3):
             raw = heatmaps(network, images, method, target=look.class_idx[:, rank], normalize="raw")
             torch.testing.assert_close(fuse([stack[:, rank]], (SIDE, SIDE), "raw"), raw)
-    assert Explainer(network).explain(images, ["grad_cam"], top_k=99)[0].class_idx.shape == (N, M)
+    assert Explainer(network).explain(images, ["grad_cam"], top_k=99).class_idx.shape == (N, M)
 
 
 def test_methods_in_one_pass_are_those_alone(images):
     network = Gap()
-    together = Explainer(network).signed_maps(images, maps.METHODS)
+    together = Explainer(network).explain(images, METHODS).maps
     for method, (signed,) in together.items():
-        (alone,) = Explainer(network).signed_maps(images, [method])[method]
+        (alone,) = Explainer(network).explain(images, [method]).maps[method]
         torch.testing.assert_close(signed, alone, msg=method)
 
 
@@ -339,7 +342,7 @@ def test_the_block_around_a_module_used_twice(images):
 
 
 def test_unknown_methods_name_a_near_one(network, images):
-    with pytest.raises(UserError, match=r"method gradcam: no such method\. Did you mean grad_cam\? Choose of cam, "):
+    with pytest.raises(UserError, match=r"methods=gradcam: unknown method\. Did you mean grad_cam\? Choose from cam, "):
         heatmaps(network, images, "gradcam")
 
 
@@ -354,7 +357,7 @@ def test_cam_is_the_weighted_sum_of_the_last_features():
         network(images)
     handle.remove()
     expected = sum(network.fc.weight[2, k].detach() * kept[0][:, k] for k in range(512))
-    (signed,) = Explainer(network).signed_maps(images, ["cam"], torch.tensor([[2], [2]]))["cam"]
+    (signed,) = Explainer(network).explain(images, ["cam"], torch.tensor([[2], [2]])).maps["cam"]
     torch.testing.assert_close(signed[:, 0], expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
@@ -418,7 +421,7 @@ def test_logits_by_name(images):
     network = Gap()
     named = Named()
     named.load_state_dict(network.state_dict())
-    for method in maps.METHODS:
+    for method in METHODS:
         assert torch.equal(heatmaps(named, images, method), heatmaps(network, images, method)), method
 
 
@@ -578,7 +581,7 @@ def test_in_any_grad_mode(network, images, mode, target, method):
 
 @pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("method", maps.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_autocast(images, mode, dtype, method):
     network = Gap(32) if method == "cam" else TinyNet()
     layer = "relu" if method == "cam" else "features.5"

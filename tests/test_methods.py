@@ -70,7 +70,7 @@ def test_gradient_methods_by_hand(method, counterfactual):
     expected = torch.tensor([(COUNTERFACTUAL if counterfactual else HAND)[method]], dtype=torch.float32)
     network, classes = linear_on_cells(G[0]), torch.tensor([[1]])
     explainer = camlab.Explainer(network, "0")
-    (signed,) = explainer.signed_maps(A, [method], classes, counterfactual=counterfactual)[method]
+    (signed,) = explainer.explain(A, [method], classes, counterfactual=counterfactual).maps[method]
     torch.testing.assert_close(signed[:, 0], expected)
     heat = camlab.heatmaps(network, A, method, "0", target=1, normalize="raw", counterfactual=counterfactual)
     torch.testing.assert_close(heat, expected.relu())
@@ -90,7 +90,7 @@ def test_cam_by_hand():
     with torch.no_grad():
         network[3].weight.copy_(torch.tensor([[1.0, -0.5], [-1.0, 1.0]]))
     explainer = camlab.Explainer(network, "0")
-    signed = explainer.signed_maps(A, ["cam", "grad_cam"], torch.tensor([[0, 1]]))
+    signed = explainer.explain(A, ["cam", "grad_cam"], torch.tensor([[0, 1]])).maps
     expected = torch.tensor([[[[2.0, -2.0], [0.0, 0.0]], [[-2.0, 4.0], [1.0, 1.0]]]])  # A_1 - A_2/2, A_2 - A_1
     torch.testing.assert_close(signed["cam"][0], expected)
     torch.testing.assert_close(signed["grad_cam"][0], expected / 4, msg="four cells: Grad-CAM is CAM / 4")
@@ -176,7 +176,7 @@ def test_gradient_methods_equal_pytorch_grad_cam(networks, name, layer, counterf
 def test_grad_cam_equals_captum(networks, name, layer):
     network, images = networks(name), torch.randn(2, 3, 64, 64)
     expected = LayerGradCam(network, network.get_submodule(layer)).attribute(images, TARGET)[:, 0].detach()
-    (signed,) = camlab.Explainer(network, layer).signed_maps(images, ["grad_cam"], TARGET[:, None])["grad_cam"]
+    (signed,) = camlab.Explainer(network, layer).explain(images, ["grad_cam"], TARGET[:, None]).maps["grad_cam"]
     assert_maps_close(signed[:, 0], expected, "grad_cam")
 
 
@@ -200,9 +200,9 @@ def test_score_cam_equals_pytorch_grad_cam(networks, name, layer, shape, monkeyp
 
 def test_cam_of_resnet18_gives_the_logits(networks):
     network, images = networks("resnet18"), torch.randn(2, 3, 96, 96)
-    look, signed = camlab.Explainer(network).explain(images, ["cam", "grad_cam"], top_k=10)
+    look = camlab.Explainer(network).explain(images, ["cam", "grad_cam"], top_k=10)
     with torch.no_grad():
         logits = network(images)
-    means = signed["cam"][0].mean(dim=(2, 3)) + network.fc.bias[look.class_idx]
+    means = look.maps["cam"][0].mean(dim=(2, 3)) + network.fc.bias[look.class_idx]
     torch.testing.assert_close(means, logits.gather(1, look.class_idx), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(signed["grad_cam"][0] * 9, signed["cam"][0], rtol=1e-4, atol=1e-4)  # 3×3 cells
+    torch.testing.assert_close(look.maps["grad_cam"][0] * 9, look.maps["cam"][0], rtol=1e-4, atol=1e-4)  # 3×3 cells

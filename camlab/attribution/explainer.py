@@ -7,7 +7,7 @@ in-place ReLUs, compiled and DDP-wrapped modules.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from camlab import maps
 from camlab.attribution.hooks import cut, eager, reading, unwrapped
+from camlab.attribution.methods import METHODS, check_methods
 from camlab.attribution.target_layer import find_layers
 from camlab.errors import UserError
 from camlab.maps import Normalization
@@ -35,7 +36,7 @@ def heatmaps(
     Args:
         model: any classifier of images, N×C×H×W → N×M logits.
         images: its input, on its device.
-        method: one of `camlab.maps.METHODS`.
+        method: one of `camlab.attribution.methods.METHODS`.
         layer: a module's name (`features.28`), several to be averaged, or None for the default: the ReLU after the last
             convolution, else the last layer with an output larger than 1×1.
         target: the class: None = the predicted one, an index for all images, or one per image.
@@ -54,20 +55,41 @@ def heatmaps(
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one pass saw: everything that any of the methods needs, detached.
+class Explanation:
+    """The network's answer to a batch of N images, and the raw maps of R classes for each image.
 
     Attributes:
-        logits: N×M.
-        class_idx: of R classes per image, N×R.
-        activations: of each target layer, N×K×H×W.
-        gradients: of each class's score by each layer's activations, R×N×K×H×W.
+        logits: The network's output, N×M.
+        class_idx: The classes that the maps are of, N×R.
+        maps: Signed maps by method, one tensor N×R×h×w for each target layer, on the layer's own grid.
+        layers: Names of the target layers by method.
+        cam_of_all_classes: CAM of every class, N×M×h×w, where `cam` is one of the methods.
+    """
+
+    logits: Tensor
+    class_idx: Tensor
+    maps: dict[str, list[Tensor]]
+    layers: dict[str, tuple[str, ...]]
+    cam_of_all_classes: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """What one pass through the network recorded, detached.
+
+    Attributes:
+        logits: The network's output, N×M.
+        class_idx: The classes to explain, N×R.
+        activations: Output of each target layer, N×K×H×W.
+        gradients: Gradient of each class's score with respect to each layer's activations, R×N×K×H×W.
+        pooled: Inputs of the network's last linear layer, one for each call.
     """
 
     logits: Tensor
     class_idx: Tensor
     activations: dict[str, Tensor]
     gradients: dict[str, Tensor]
+    pooled: list[Tensor]
 
 
 class Explainer:
@@ -102,63 +124,54 @@ class Explainer:
         counterfactual: bool = False,
     ) -> Tensor:
         """`heatmaps` of this network: float32 N×H×W."""
-        if counterfactual and method not in maps.GRADIENT_METHODS and method in maps.METHODS:
+        check_methods([method])
+        if counterfactual and not METHODS[method].needs_gradients:
             raise UserError(f"counterfactual: not with {method}; choose of {', '.join(maps.GRADIENT_METHODS)}.")
         class_idx = None if target is None else _one_per_image(target, images)[:, None]
         if len(images) == 0:
             return images.new_zeros((0, *images.shape[-2:]), dtype=torch.float32)
-        (signed,) = self.signed_maps(images, (method,), class_idx, counterfactual=counterfactual).values()
+        (signed,) = self.explain(images, (method,), class_idx, counterfactual=counterfactual).maps.values()
         return fuse([part[:, 0] for part in signed], (images.shape[-2], images.shape[-1]), normalize)
-
-    def signed_maps(
-        self,
-        images: Tensor,
-        methods: Sequence[str] = ("grad_cam",),
-        class_idx: Tensor | None = None,
-        top_k: int = 1,
-        counterfactual: bool = False,
-    ) -> dict[str, list[Tensor]]:
-        """Raw maps of several methods from as few passes as they need.
-
-        Args:
-            images: N×C×H×W.
-            methods: of `camlab.maps.METHODS`.
-            class_idx: R classes per image, N×R; None: the `top_k` with the highest scores.
-            top_k: R where `class_idx` is None.
-            counterfactual: negate the gradients.
-
-        Returns:
-            For each method, one signed map N×R×H×W per target layer, on the layer's own grid.
-        """
-        return self.explain(images, methods, class_idx, top_k, counterfactual)[1]
 
     def explain(
         self,
         images: Tensor,
         methods: Sequence[str],
-        class_idx: Tensor | None = None,
+        class_idx: Tensor | Callable[[Tensor], Tensor] | None = None,
         top_k: int = 1,
         counterfactual: bool = False,
-    ) -> tuple[Look, dict[str, list[Tensor]]]:
-        """`signed_maps`, and what the pass saw: logits and class indices."""
-        if unknown := set(methods) - set(maps.METHODS):
-            name = unknown.pop()
-            near = difflib.get_close_matches(name, maps.METHODS, n=1)
-            hint = f"Did you mean {near[0]}? " if near else ""
-            raise UserError(f"method {name}: no such method. {hint}Choose of {', '.join(maps.METHODS)}.")
+    ) -> Explanation:
+        """Compute raw maps of several methods from as few passes as they need.
+
+        Args:
+            images: The network's input, N×C×H×W.
+            methods: Names from `camlab.attribution.methods.METHODS`.
+            class_idx: The R classes to explain for each image, N×R, or a function that chooses them from the logits,
+                N×M → N×R; None: the `top_k` classes with the highest scores.
+            top_k: R where `class_idx` is None.
+            counterfactual: Negate the gradients.
+
+        Raises:
+            UserError: As `heatmaps`.
+        """
+        check_methods(methods)
         default, last = ("", "") if self._layers else self._default_layers(images)
         layers = {name: self._layers or ((last,) if name == "cam" else (default,)) for name in methods}
         wanted = tuple(dict.fromkeys(layer for chosen in layers.values() for layer in chosen))
-        differentiate = any(name in maps.GRADIENT_METHODS for name in methods)
-        look, pooled = self._look(images, wanted, class_idx, top_k, differentiate)
-        results: dict[str, list[Tensor]] = {}
+        differentiate = any(METHODS[name].needs_gradients for name in methods)
+        done = self._run(images, wanted, class_idx, top_k, differentiate)
+        found: dict[str, list[Tensor]] = {}
+        every: Tensor | None = None
         for name in methods:
-            one = {"cam": self._cam, "score_cam": self._score_cam}.get(name)
-            if one is not None:
-                results[name] = [one(images, look, layer, pooled) for layer in layers[name]]
+            if name == "cam":
+                all_classes = [self._cam(images, done, layer) for layer in layers[name]]
+                every = all_classes[0] if len(all_classes) == 1 else None
+                found[name] = [_of_classes(cams, done.class_idx) for cams in all_classes]
+            elif name == "score_cam":
+                found[name] = [self._score_cam(images, done, layer) for layer in layers[name]]
             else:
-                results[name] = [_gradient_maps(name, look, layer, counterfactual) for layer in layers[name]]
-        return look, results
+                found[name] = [_gradient_maps(name, done, layer, counterfactual) for layer in layers[name]]
+        return Explanation(done.logits, done.class_idx, found, layers, every)
 
     def default_layer(self, images: Tensor) -> str:
         """The layer that gradient methods look at unless another is given; runs one image through the network."""
@@ -175,15 +188,15 @@ class Explainer:
         """The last linear layer in the order of definition: of a network with CAMs, the only one behind the pooling."""
         return next((m for m in reversed(list(self.model.modules())) if isinstance(m, nn.Linear)), None)
 
-    def _look(
+    def _run(
         self,
         images: Tensor,
         layers: Sequence[str],
-        class_idx: Tensor | None,
+        class_idx: Tensor | Callable[[Tensor], Tensor] | None,
         top_k: int,
         differentiate: bool,
         record: bool = False,
-    ) -> tuple[Look, list[Tensor]]:
+    ) -> ForwardPass:
         device = images.device.type
         autocast = torch.autocast(  # weights that autocast has cached in inference mode could not be used here
             device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), cache_enabled=False
@@ -199,38 +212,38 @@ class Explainer:
                     raise UserError(f"layer={layer}: the network does not use it for these images.")
             if differentiate and not logits.requires_grad and not record:
                 # A network that runs its backbone in no_grad goes back to this pass's grad mode when it leaves it.
-                return self._look(images, layers, class_idx, top_k, differentiate, record=True)
-            class_idx = _chosen(logits, class_idx, top_k, len(images))
-            gradients = _gradients(logits, class_idx, kept) if differentiate else {}
+                return self._run(images, layers, class_idx, top_k, differentiate, record=True)
+            chosen = _chosen(logits, class_idx, top_k, len(images))
+            gradients = _gradients(logits, chosen, kept) if differentiate else {}
         activations = {name: tensor.detach() for name, tensor in kept.items()}
-        return Look(logits.detach(), class_idx, activations, gradients), pooled
+        return ForwardPass(logits.detach(), chosen, activations, gradients, pooled)
 
-    def _cam(self, images: Tensor, look: Look, layer: str, pooled: list[Tensor]) -> Tensor:
-        features, classifier = look.activations[layer], self._classifier()
+    def _cam(self, images: Tensor, done: ForwardPass, layer: str) -> Tensor:
+        """CAM of all classes, N×M×h×w."""
+        features, classifier, pooled = done.activations[layer], self._classifier(), done.pooled
         means = features.mean(dim=(2, 3))
         if (
             classifier is None
             or len(pooled) != 1
             or pooled[0].shape != means.shape
-            or classifier.out_features != look.logits.shape[1]
+            or classifier.out_features != done.logits.shape[1]
             or not torch.allclose(pooled[0].to(means.dtype), means, rtol=1e-2, atol=1e-3 * float(means.abs().max()))
         ):
-            others = ", ".join(name for name in maps.METHODS if name != "cam")
+            others = ", ".join(name for name in METHODS if name != "cam")
             raise UserError(
                 f"cam: the network does not end in global average pooling of {layer} and one linear layer, or what it"
                 f" pools is 1×1 for images of {images.shape[-2]}×{images.shape[-1]}. These methods apply: {others}."
             )
         with torch.no_grad():
-            every = maps.cam(features, classifier.weight)
-        return every.gather(1, look.class_idx[:, :, None, None].expand(-1, -1, *every.shape[2:]))
+            return maps.cam(features, classifier.weight)
 
-    def _score_cam(self, images: Tensor, look: Look, layer: str, pooled: list[Tensor]) -> Tensor:
-        activations = look.activations[layer]
+    def _score_cam(self, images: Tensor, done: ForwardPass, layer: str) -> Tensor:
+        activations = done.activations[layer]
         with torch.inference_mode(False), torch.no_grad(), eager(), evaluating(self.model):
             inputs = images.clone() if images.is_inference() else images
             ranks = [
                 maps.score_cam(lambda x: _logits(self.model(x)), inputs, activations, classes)
-                for classes in look.class_idx.unbind(1)
+                for classes in done.class_idx.unbind(1)
             ]
         return torch.stack(ranks, dim=1)
 
@@ -247,10 +260,15 @@ def fuse(signed: Sequence[Tensor], size: tuple[int, int], normalize: Normalizati
     return maps.normalize(fused, normalize)
 
 
-def _gradient_maps(method: str, look: Look, layer: str, counterfactual: bool) -> Tensor:
+def _of_classes(every: Tensor, class_idx: Tensor) -> Tensor:
+    """The maps of chosen classes: N×M×h×w and N×R → N×R×h×w."""
+    return every.gather(1, class_idx[:, :, None, None].expand(-1, -1, *every.shape[2:]))
+
+
+def _gradient_maps(method: str, done: ForwardPass, layer: str, counterfactual: bool) -> Tensor:
     sign = -1 if counterfactual else 1
-    function, activations = maps.GRADIENT_METHODS[method], look.activations[layer]
-    return torch.stack([function(activations, sign * gradients) for gradients in look.gradients[layer]], dim=1)
+    function, activations = maps.GRADIENT_METHODS[method], done.activations[layer]
+    return torch.stack([function(activations, sign * gradients) for gradients in done.gradients[layer]], dim=1)
 
 
 def _gradients(logits: Tensor, class_idx: Tensor, kept: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -270,15 +288,17 @@ def _gradients(logits: Tensor, class_idx: Tensor, kept: dict[str, Tensor]) -> di
     return {name: torch.stack(parts) for name, parts in zip(kept, zip(*ranks, strict=True), strict=True)}
 
 
-def _chosen(logits: Tensor, class_idx: Tensor | None, top_k: int, n: int) -> Tensor:
+def _chosen(logits: Tensor, class_idx: Tensor | Callable[[Tensor], Tensor] | None, top_k: int, n: int) -> Tensor:
+    """The classes to explain, N×R."""
     count = logits.shape[1]
     if class_idx is None:
         return logits.detach().topk(min(top_k, count), dim=1).indices
-    if class_idx.shape[0] != n:
-        raise UserError(f"target: {n} images need one class each (or one for all), not {class_idx.shape[0]}.")
-    if int(class_idx.min()) < 0 or int(class_idx.max()) >= count:
+    chosen = class_idx if isinstance(class_idx, Tensor) else class_idx(logits.detach())
+    if chosen.shape[0] != n:
+        raise UserError(f"target: {n} images need one class each (or one for all), not {chosen.shape[0]}.")
+    if int(chosen.min()) < 0 or int(chosen.max()) >= count:
         raise UserError(f"target: the network has the classes 0 to {count - 1}.")
-    return class_idx.clone()  # one made in inference mode cannot be used for a gradient
+    return chosen.clone()  # one made in inference mode cannot be used for a gradient
 
 
 def _one_per_image(target: int | Tensor | Sequence[int], images: Tensor) -> Tensor:

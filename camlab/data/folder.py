@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
 from camlab.errors import UserError
+from camlab.models.preprocess import Preprocess
 from camlab.storage.pictures import picture_files, read_picture
 
 _LAYOUT = "The layout is root/train/<class>/*.jpg and root/test/<class>/*.jpg (also png, webp, bmp, tiff)."
@@ -63,8 +63,7 @@ def read_pictures(paths: list[Path], side: int) -> Tensor:
 
 
 def _read_square(path: Path, side: int) -> np.ndarray:
-    square = ImageOps.fit(read_picture(path), (side, side), Image.Resampling.BILINEAR)
-    return np.asarray(square).transpose(2, 0, 1)
+    return Preprocess(side).prepare(read_picture(path)).transpose(2, 0, 1)
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:

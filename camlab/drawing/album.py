@@ -26,7 +26,7 @@ from camlab.attribution.explainer import Explainer
 from camlab.drawing import render
 from camlab.errors import UserError
 from camlab.maps import Normalization
-from camlab.models.catalog import Subject
+from camlab.models.trained_network import TrainedNetwork
 from camlab.progress import progress
 from camlab.storage.pictures import count_pixels, read_picture
 
@@ -48,7 +48,7 @@ class Style:
     """What is drawn, and how.
 
     Attributes:
-        methods: of `camlab.maps.METHODS`; None: CAM where the network has it, and Grad-CAM.
+        methods: of `camlab.attribution.methods.METHODS`; None: CAM where the network has it, and Grad-CAM.
         layers: of the network; None: the default.
         target: a class index for all pictures, or None for the `top_k` predicted ones.
         top_k: classes per picture.
@@ -97,7 +97,7 @@ class _Seen:
 
 
 def make_album(
-    subject: Subject,
+    trained: TrainedNetwork,
     files: Sequence[Path],
     folder: Path,
     style: Style = Style(),
@@ -110,7 +110,7 @@ def make_album(
     `predictions.csv`, `boxes.json` and a contact sheet of the first pictures, `sheet.png`.
 
     Args:
-        subject: the network.
+        trained: the network.
         files: of pictures, any size and kind.
         folder: made if need be.
         style: what to draw.
@@ -124,8 +124,8 @@ def make_album(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     album, seen = Album(folder), []
     (folder / "overlays").mkdir(parents=True, exist_ok=True)
-    look = _Looking(subject, style, device)
-    artist = _Artist(subject, style, folder)
+    look = _Looking(trained, style, device)
+    artist = _Artist(trained, style, folder)
     drawing: list[Future[None]] = []
     with _threads() as pool:
         for batch in progress(_batches(files, batch_size, look.side, pool, album), len(files), "Pictures"):
@@ -159,21 +159,19 @@ class _Decoded:
 class _Looking:
     """The network at work on batches."""
 
-    def __init__(self, subject: Subject, style: Style, device: torch.device) -> None:
-        self.subject, self.style, self.device = subject, style, device
-        self.side = subject.preprocess.image_size
-        self.explainer = Explainer(subject.network.to(device), style.layers)
+    def __init__(self, trained: TrainedNetwork, style: Style, device: torch.device) -> None:
+        self.trained, self.style, self.device = trained, style, device
+        self.side = trained.preprocess.image_size
+        self.explainer = Explainer(trained.network.to(device), style.layers)
         self.methods = style.methods or self._usual_methods()
 
     def at(self, batch: Sequence[_Decoded]) -> list[_Seen]:
         inputs = self._inputs(np.stack([picture.square for picture in batch]))
         target = self.style.target
         classes = None if target is None else torch.full((len(batch), 1), target, device=self.device)
-        look, signed = self.explainer.explain(
-            inputs, self.methods, classes, self.style.top_k, self.style.counterfactual
-        )
+        look = self.explainer.explain(inputs, self.methods, classes, self.style.top_k, self.style.counterfactual)
         probabilities = look.logits.float().softmax(dim=1).gather(1, look.class_idx).cpu()
-        on_host = {method: [part.float().cpu() for part in parts] for method, parts in signed.items()}
+        on_host = {method: [part.float().cpu() for part in parts] for method, parts in look.maps.items()}
         return [
             _Seen(
                 picture.path,
@@ -189,12 +187,12 @@ class _Looking:
         ]
 
     def _inputs(self, squares: np.ndarray) -> Tensor:
-        return self.subject.preprocess(torch.from_numpy(squares).to(self.device).permute(0, 3, 1, 2))
+        return self.trained.preprocess(torch.from_numpy(squares).to(self.device).permute(0, 3, 1, 2))
 
     def _usual_methods(self) -> tuple[str, ...]:
         """CAM where the network has it; a picture of nothing tells."""
         try:
-            self.explainer.signed_maps(self._inputs(np.full((1, self.side, self.side, 3), 127, np.uint8)), ("cam",))
+            self.explainer.explain(self._inputs(np.full((1, self.side, self.side, 3), 127, np.uint8)), ("cam",))
         except UserError:
             return ("grad_cam",)
         return ("cam", "grad_cam")
@@ -203,8 +201,8 @@ class _Looking:
 class _Artist:
     """Draws and writes what was seen; `draw` may run in many threads."""
 
-    def __init__(self, subject: Subject, style: Style, folder: Path) -> None:
-        self.class_names, self.style, self.folder = subject.class_names, style, folder
+    def __init__(self, trained: TrainedNetwork, style: Style, folder: Path) -> None:
+        self.class_names, self.style, self.folder = trained.class_names, style, folder
         self.peaks: dict[str, float] = {}
         self.on_sheet: set[int] = set()
         self.rows: dict[int, np.ndarray] = {}

@@ -10,6 +10,7 @@ from camlab.data.loader import Batch
 from camlab.data.module import ImageData, Split
 from camlab.errors import UserError
 from camlab.evaluation.report import Report
+from camlab.models.cam_net import CamNet
 from camlab.models.trained_network import TrainedNetwork
 from camlab.training.callbacks.pointing_game import PointingGame
 from camlab.training.classifier import Classifier
@@ -37,6 +38,7 @@ def evaluate(
             f"The network knows {', '.join(trained.class_names)}; the data has {', '.join(data.class_names)}."
             " Choose data with the same classes."
         )
+    assert isinstance(trained.network, CamNet)
     confusion = _Confusion(len(trained.class_names))
     options = {key: value for key, value in trainer_options.items() if key != "_target_"}
     options.update(callbacks=[confusion, PointingGame()], logger=False, default_root_dir=out)

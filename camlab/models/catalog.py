@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,11 @@ from torch import Tensor, nn
 
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
+from camlab.models.trained_network import TrainedNetwork
 from camlab.models.weights import download, read_tensors
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A network to be explained, in eval mode, with what it takes to use it.
-
-    Attributes:
-        network: N×3×S×S → N×M logits.
-        preprocess: from uint8 pictures to its input.
-        class_names: M names.
-        name: what it is called in captions.
-    """
-
-    network: nn.Module
-    preprocess: Preprocess
-    class_names: tuple[str, ...]
-    name: str
-
-
-def from_name(name: str, weights: str | None = "DEFAULT") -> Subject:
+def from_name(name: str, weights: str | None = "DEFAULT") -> TrainedNetwork:
     """A network of torchvision's or timm's.
 
     Args:
@@ -45,8 +28,8 @@ def from_name(name: str, weights: str | None = "DEFAULT") -> Subject:
     known = torchvision.models.list_models(module=torchvision.models)
     if name in known:
         return _of_torchvision(name, weights)
-    if subject := _of_timm(name, weights):
-        return subject
+    if found := _of_timm(name, weights):
+        return found
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise UserError(
@@ -54,7 +37,7 @@ def from_name(name: str, weights: str | None = "DEFAULT") -> Subject:
     )
 
 
-def _of_torchvision(name: str, weights: str | None) -> Subject:
+def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:
     enums = torchvision.models.get_model_weights(name)
     best: Any = enums.DEFAULT
     transforms = best.transforms()
@@ -79,10 +62,10 @@ def _of_torchvision(name: str, weights: str | None) -> Subject:
             network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **special)
         _fill(network, state, name, given)
     preprocess = Preprocess(transforms.crop_size[0], tuple(transforms.mean), tuple(transforms.std))
-    return Subject(network.eval(), preprocess, _class_names(num_classes), name)
+    return TrainedNetwork(network.eval(), preprocess, _class_names(num_classes), name)
 
 
-def _of_timm(name: str, weights: str | None) -> Subject | None:
+def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
     try:
         import timm
     except ImportError:
@@ -94,7 +77,7 @@ def _of_timm(name: str, weights: str | None) -> Subject | None:
         _fill(network, _of_file(weights), name, f"network.weights={weights}")
     about = timm.data.resolve_model_data_config(network)
     preprocess = Preprocess(about["input_size"][-1], tuple(about["mean"]), tuple(about["std"]))
-    return Subject(network.eval(), preprocess, _class_names(network.num_classes), name)
+    return TrainedNetwork(network.eval(), preprocess, _class_names(network.num_classes), name)
 
 
 def _of_file(weights: str) -> Mapping[str, Tensor]:

@@ -91,4 +91,4 @@ def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
     network.load_state_dict(state)
     preprocess = Preprocess.from_dict(about["preprocess"])
-    return TrainedNetwork(network.eval(), preprocess, tuple(about["class_names"]), file)
+    return TrainedNetwork(network.eval(), preprocess, tuple(about["class_names"]), network.spec["backbone"], file)

@@ -1,0 +1,51 @@
+"""The methods that draw heatmaps, by name. Imports nothing heavy: the command line checks names against this list."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from camlab.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to compute a map.
+
+    Attributes:
+        name: Name on the command line and in Python.
+        title: Name in captions.
+        needs_gradients: Whether `camlab.maps.GRADIENT_METHODS` computes the map from activations and gradients.
+        box_share: Threshold of the box around the object, as a share of the map's maximum. Zhou et al. 2016 take 20 %
+            for CAM, Selvaraju et al. 2017 take 15 % for Grad-CAM.
+    """
+
+    name: str
+    title: str
+    needs_gradients: bool = True
+    box_share: float = 0.15
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("cam", "CAM", needs_gradients=False, box_share=0.20),
+        Method("grad_cam", "Grad-CAM"),
+        Method("grad_cam_plus_plus", "Grad-CAM++"),
+        Method("xgrad_cam", "XGrad-CAM"),
+        Method("hires_cam", "HiResCAM"),
+        Method("layer_cam", "LayerCAM"),
+        Method("score_cam", "Score-CAM", needs_gradients=False),
+    )
+}
+
+
+def check_methods(names: Iterable[str]) -> None:
+    """Refuse names that are no methods.
+
+    Raises:
+        UserError: A name is unknown; the message lists the known ones.
+    """
+    for name in names:
+        if name not in METHODS:
+            raise UserError(
+                f"methods={name}: unknown method. {did_you_mean(name, METHODS)}Choose from {', '.join(METHODS)}."
+            )
