@@ -2,42 +2,42 @@
 PY := .venv/bin/python
 INSTALLED := .venv/installed
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-install: $(INSTALLED) ## set up .venv with pinned versions (what needs it does it by itself)
+install: $(INSTALLED) ## install the pinned versions in .venv (the other targets call this)
 
 $(INSTALLED): pyproject.toml requirements.txt scripts/bootstrap.sh
 	@sh scripts/bootstrap.sh
 
-demo: $(INSTALLED) ## train on embedded data and draw heatmaps: 3 minutes on 2 cores, no account
+demo: $(INSTALLED) ## train on generated pictures and draw heatmaps: 3 minutes on 2 cores, no account
 	$(PY) -m camlab.train experiment=demo
 
-check: $(INSTALLED) ## formatting, lint, types, import contracts
+check: $(INSTALLED) ## check formatting, lint, types and import contracts
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
-format: $(INSTALLED) ## format, and mend what the linter can
+format: $(INSTALLED) ## format, and apply the linter's automatic fixes
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-# Two processes with a thread each: threads of several processes that wait for each other take ten times as long.
+# Two processes with one thread each. With more threads the processes wait for each other and take ten times as long.
 test test-slow: export OMP_NUM_THREADS = 1
 PYTEST := $(PY) -m pytest -n 2 --dist worksteal
 
-test: $(INSTALLED) ## the tests, but for the slow ones
+test: $(INSTALLED) ## run the fast tests
 	$(PYTEST) -m "not slow"
 
-test-slow: $(INSTALLED) ## the slow tests: the demo, the wheel, sweeps, kill points, outages
+test-slow: $(INSTALLED) ## run the slow tests: the demo, the wheel, sweeps, kill points, outages
 	$(PYTEST) -m "$(or $(MARKED),slow)"
 
-lock: ## pin the requirements anew (needs uv); UPGRADE=1 takes newer versions
+lock: ## pin the requirements again (needs uv); UPGRADE=1 takes newer versions
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade) --output-file requirements.txt
 
-clean: ## remove caches and build results; .venv, data and outputs stay
+clean: ## remove caches and build results, but not .venv, data or outputs
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes .venv and installs the pinned requirements and camlab itself in it: `make install` calls this.
-# Needs a Python 3.11-3.13 (any version, if uv may download one) and nothing else; leaves the system alone.
+# Creates .venv and installs the pinned requirements and camlab in it. `make install` calls this script.
+# Needs Python 3.11-3.13, or any Python with pip to download one with uv. Changes nothing outside the checkout.
 set -eu
 cd "$(dirname "$0")/.."
 
 say() { printf 'camlab: %s\n' "$*"; }
 die() { say "$*" >&2; exit 1; }
 
-# Each candidate is run, not just found: a version manager's shim may stand for nothing.
+# Each candidate is run, not only found: a version manager's shim may point to a missing interpreter.
 find_python() { # $1: the condition it must meet
     for name in .venv/bin/python ${PYTHON:-} python3.13 python3.12 python3.11 python3 python; do
         "$name" -c "import sys; assert $1; print(sys.executable)" 2>/dev/null && return
@@ -29,7 +29,7 @@ for name in uv "${HOME:-}/.local/bin/uv" .venv-tools/bin/uv; do
 done
 if [ -z "$uv" ] && [ -z "$python" ]; then # uv can download a Python
     any=$(find_python 'sys.version_info >= (3, 8) and __import__("pip")') ||
-        die "needs Python 3.11, 3.12 or 3.13 (or uv, which gets one: https://docs.astral.sh/uv); found neither"
+        die "Python 3.11, 3.12 or 3.13 is needed, or uv, which downloads one (https://docs.astral.sh/uv); neither was found"
 fi
 
 case "$(uname -s)" in
