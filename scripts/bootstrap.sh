@@ -36,10 +36,10 @@ case "$(uname -s)" in
     Linux) size="torch from PyPI is the CUDA build: about 3.2 GB to download (less what is cached), 5.7 GB on disk" ;;
     *) size="under 1 GB to download (less what is cached)" ;;
 esac
-say "setting up .venv, once. $size"
+say "installing the packages in .venv; this happens once. $size"
 
 if [ -z "$uv" ] && [ -z "$python" ]; then
-    say "no Python 3.11-3.13 here: getting uv, to download one"
+    say "found no Python 3.11-3.13: installing uv, which downloads one"
     "$any" -m pip install --quiet --target .venv-tools uv ||
         die "uv could not be installed: install Python 3.11, 3.12 or 3.13"
     uv=.venv-tools/bin/uv
