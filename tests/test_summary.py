@@ -198,9 +198,10 @@ def test_whatever_was_scored_has_a_column_and_its_baselines_are_in_the_csv(tmp_p
 def test_names_are_no_markup(tmp_path, monkeypatch, capsys):
     make_run(tmp_path / "[red]", ["arch=$_$"], [0.5, 0.6])
     make_run(tmp_path / "größer", ["arch=[bold]"], [0.4, 0.7])
+    make_run(tmp_path / "猫", ["arch=猫"], [0.4, 0.7])
     assert summarize(monkeypatch, tmp_path) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in ("[red]", "[bold]", "$_$", "größer"))
+    assert all(name in said for name in ("[red]", "[bold]", "$_$", "größer", "猫"))
 
 
 def test_a_damaged_result_is_told_apart(tmp_path):

@@ -1,6 +1,7 @@
 """Draw the chart of a comparison: accuracy against a swept setting, and the curve of every run."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def draw(compared: Comparison, path: Path) -> None:
     Runs that the table ranks by another accuracy (test accuracy, beside others that have validation) are left out.
     """
     shown = _Shown(compared)
-    with rc_context({"text.parse_math": False}):  # a dollar sign in a name is a dollar sign
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():  # a dollar sign starts no formula
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn in its place
         figure = Figure(figsize=(11, 4.2) if compared.varied else (6, 4.2), dpi=120, layout="constrained")
         *left, right = figure.subplots(1, 2 if compared.varied else 1, squeeze=False)[0]
         for axes in left:

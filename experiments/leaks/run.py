@@ -62,8 +62,11 @@ def plot(samples: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", default=HERE)
     options = parser.parse_args()
+    if options.out.is_file():
+        parser.error(f"--out {options.out}: it is a file; give a folder")
+    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         folder = [f"hydra.run.dir={place}/run", f"paths.cache={place}/cache"]
         sys.argv = ["camlab-train", *TINY, *folder, f"trainer.max_epochs={options.epochs}"]

@@ -7,10 +7,10 @@ last pooling, 3 epochs of 6,000 images fine-tuned, 15 frozen. Writes
 results.csv beside this file. About 10 minutes on 2 cores.
 """
 
+import argparse
 import csv
 import functools
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -74,5 +74,8 @@ def main(weights: str, cache: str) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", metavar="WEIGHTS", help="a features file, or imagenet")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        main(sys.argv[1], folder)
+        main(options.weights, folder)

@@ -5,10 +5,10 @@
 With DATA (has cifar-10-batches-py/) also docs/heatmaps.png: the first test image of each class, fine-tuned.
 """
 
+import argparse
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -74,6 +74,10 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
-    if len(sys.argv) > 2:
-        draw_for_readme(Path(sys.argv[1]) / "finetune", sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("data", nargs="?", metavar="DATA")
+    options = parser.parse_args()
+    main(options.out)
+    if options.data:
+        draw_for_readme(options.out / "finetune", options.data)

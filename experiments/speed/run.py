@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmark import alternate, machine, ratios, settled, summary, warn_if_busy, write_csv
+from benchmark import alternate, csv_file, machine, quartiles, ratios, settled, warn_if_busy, write_csv
 
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
@@ -192,9 +192,9 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     def rows(question: str, unit: str, measured: dict[str, list[float]]) -> Iterator[dict[str, Any]]:
         (ours, a), (other, b) = measured.items()
         compared = {"question": question, "unit": unit, "n": len(a)}
-        yield {**compared, "contestant": ours, **summary(a)}
-        yield {**compared, "contestant": other, **summary(b)}
-        yield {**compared, "unit": "", "contestant": f"ratio {ours}/{other}", **summary(ratios(a, b))}
+        yield {**compared, "contestant": ours, **quartiles(a)}
+        yield {**compared, "contestant": other, **quartiles(b)}
+        yield {**compared, "unit": "", "contestant": f"ratio {ours}/{other}", **quartiles(ratios(a, b))}
 
     yield from rows("feature pass", "images/s", feature_pass(options))
     tuned = against_bare_loop(options, frozen=False)
@@ -202,17 +202,17 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     yield from rows("head on cached features", "images/s", against_bare_loop(options, frozen=True))
     yield from rows("input pipeline", "images/s", pipelines(options))
     drawing = heatmaps(options)
-    yield {"question": "heatmaps", "unit": "s", "n": len(drawing), "contestant": "one epoch's", **summary(drawing)}
-    epoch = 45_000 / summary(tuned["camlab"])["median"]
+    yield {"question": "heatmaps", "unit": "s", "n": len(drawing), "contestant": "one epoch's", **quartiles(drawing)}
+    epoch = 45_000 / quartiles(tuned["camlab"])["median"]
     share = {"question": "heatmaps", "unit": "", "n": len(drawing), "contestant": "share of a fine-tuned epoch"}
-    yield {**share, **summary([s / epoch for s in drawing])}
+    yield {**share, **quartiles([s / epoch for s in drawing])}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights")
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.csv")
+    parser.add_argument("--out", type=csv_file, metavar="FILE", default=Path(__file__).parent / "results.csv")
     parser.add_argument("--precision", default="bf16-mixed" if DEVICE.type == "cuda" else "32-true")
     parser.add_argument("--workers", type=int, default=16 if DEVICE.type == "cuda" else 2)
     options = parser.parse_args()

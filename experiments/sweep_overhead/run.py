@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmark import machine, warn_if_busy, write_csv
+from benchmark import csv_file, machine, warn_if_busy, write_csv
 
 TINY = [
     "data=shapes", "data.train_size=84", "data.val_size=20", "data.test_size=20", "data.image_size=64",
@@ -77,7 +77,7 @@ def epoch_seconds(metrics: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.csv")
+    parser.add_argument("--out", type=csv_file, metavar="FILE", default=Path(__file__).parent / "results.csv")
     options = parser.parse_args()
     about, rows = {**machine(), "load": round(warn_if_busy(), 2)}, []
     for measure in (

@@ -3,11 +3,11 @@
 python experiments/table1/collect.py OUT DATA
 """
 
+import argparse
 import csv
 import json
 import re
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,4 +100,8 @@ def main(out: Path, data_root: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("data", metavar="DATA")
+    options = parser.parse_args()
+    main(options.out, options.data)

@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-from benchmark import machine, ratios, settled, summary, warn_if_busy, write_csv
+from benchmark import csv_file, machine, quartiles, ratios, settled, warn_if_busy, write_csv
 from wandb_stub import KEY, WandbStub
 
 from camlab.data.shapes import Shapes
@@ -99,16 +99,16 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 speeds[name].append(speed)
     for name in CONTESTANTS:
         row = {"contestant": name, "n": options.rounds}
-        yield {**row, "unit": "images/s", **summary(speeds[name])}
+        yield {**row, "unit": "images/s", **quartiles(speeds[name])}
         if name != "csv":
-            yield {**row, "unit": "ratio to csv", **summary(ratios(speeds[name], speeds["csv"]))}
+            yield {**row, "unit": "ratio to csv", **quartiles(ratios(speeds[name], speeds["csv"]))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.csv")
+    parser.add_argument("--out", type=csv_file, metavar="FILE", default=Path(__file__).parent / "results.csv")
     options = parser.parse_args()
     options.side, options.images, options.epochs = 96, 860, 1
     if options.tiny:
