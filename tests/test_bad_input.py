@@ -270,7 +270,7 @@ def test_an_array_of_objects_is_no_way_round(tmp_path, trap):
 def test_too_large_a_validation_split(tmp_path):
     write_cifar(tmp_path)
     assert told(cifar(tmp_path, val_size=50).setup) == (
-        "data.val_size=50: there are only 50 training images; choose less."
+        "data.val_size=50: there are only 50 training images; choose fewer."
     )
 
 
