@@ -39,7 +39,10 @@ from camlab.models.trained_network import TrainedNetwork
 from camlab.storage.pictures import read_picture
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SETUPS = {"alexnet": (64, "features.11"), "vgg16": (8, "features.29")}  # images, the ReLU after the last convolution
+SETUPS = {
+    "alexnet": (64, "features.11"),
+    "vgg16": (8, "features.29"),
+}  # images; the ReLU layer after the last convolution
 
 
 class Work:
@@ -106,7 +109,7 @@ def captum(work: Work) -> Callable[[], np.ndarray]:
         signed = cam.attribute(work.inputs, target=classes, relu_attributions=True).detach()
         heat = LayerAttribution.interpolate(signed, work.pictures.shape[1:3], interpolate_mode="bilinear")[:, 0]
         heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-        return render.overlay(work.pictures, heat.clamp(0, 1).cpu().numpy())  # it draws one figure at a time itself
+        return render.overlay(work.pictures, heat.clamp(0, 1).cpu().numpy())  # captum draws one picture at a time
 
     return run
 
@@ -150,7 +153,7 @@ def networks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def all_classes(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """CAM of all classes on a CamNet against its forward pass."""
+    """Time of CAM of all classes on a CamNet, beside that of its forward pass."""
     from camlab import maps
 
     images = 2 if options.tiny else 64 * options.scale
@@ -172,7 +175,7 @@ def all_classes(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A thousand files, all that is written about them, against decoding and the network, in as many threads."""
+    """Time from a thousand files to their written heatmaps, beside decoding them and running the network."""
     count, name = (24, "alexnet") if options.tiny else (1000, "alexnet")
     model = torchvision.models.get_model(name, weights=None).eval().to(DEVICE)
     preprocess = Preprocess(options.side, (0.45,) * 3, (0.225,) * 3)
@@ -210,7 +213,7 @@ def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Time over the bare forward pass's: median, and the interquartile range as a whisker."""
+    """Draw the ratios to the forward pass: medians as bars, interquartile ranges as whiskers."""
     figure = Figure(figsize=(6, 3), dpi=120, layout="constrained")
     axes = figure.subplots()
     questions = [question for question in dict.fromkeys(row["question"] for row in rows) if "CamNet" not in question]
@@ -231,7 +234,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def peak(who: str, network: str, options: argparse.Namespace) -> dict[str, float]:
-    """Megabytes that a process of its own takes at most, beyond what it has before the first map."""
+    """Peak memory in MB of a process of its own, above what it holds before the first map."""
     command = [sys.executable, __file__, "--memory", who, network, *(["--tiny"] if options.tiny else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {"n": 1, "median": float(done.stdout.split()[-1])}
@@ -248,13 +251,13 @@ def report_peak(who: str, network: str, options: argparse.Namespace) -> None:
 
 
 def resident_mb(field: str = "VmRSS") -> float:
-    """Of this process, on Linux; VmHWM is its peak (getrusage's includes the parent's, from before exec)."""
+    """Memory of this process in MB, on Linux; VmHWM is its peak (that of getrusage includes the parent process)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{field}:"))
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End with one line where something that the options name is not there."""
+    """End with one line if something that the options name does not exist."""
     if options.only == "photographs" and not options.photos:
         parser.error("--only photographs: give --photos FOLDER, too")
     if options.photos and not list(Path(options.photos).glob("*.jpg")):

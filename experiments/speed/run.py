@@ -1,4 +1,4 @@
-"""What camlab's conveniences cost over bare PyTorch, on whatever device is there.
+"""What do camlab's conveniences cost beside bare PyTorch? On a GPU if there is one, else on the CPU.
 
     python experiments/speed/run.py [--weights FEATURES.safetensors] [--tiny] [--out FILE]
 
@@ -37,7 +37,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Noise(ImageData):
-    """Pictures of CIFAR-10's shape; their content does not matter to the clock."""
+    """Random pictures of CIFAR-10's size; the time does not depend on their content."""
 
     def __init__(self, n: int, **options: Any) -> None:
         super().__init__(val_size=0, **options)
@@ -67,12 +67,12 @@ def classifier(weights: str | None, frozen: bool) -> Classifier:
 
 
 def inputs(batch: int, side: int) -> torch.Tensor:
-    """What a bare loop is given for nothing: resized, normalised, on the device, channels last."""
+    """Input of a bare loop, whose preparation is not timed: resized, normalised, on the device, channels last."""
     return torch.randn(batch, 3, side, side, device=DEVICE).contiguous(memory_format=torch.channels_last)
 
 
 def feature_pass(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Features of n images and their mirror images, to disk, against `features(x)` of as many ready tensors."""
+    """Features of n images and of their mirror images, written to disk, beside `features(x)` of as many tensors."""
     data = Noise(options.images, image_size=options.side)
     data.setup()
     run = trainer()
@@ -95,7 +95,7 @@ def feature_pass(options: argparse.Namespace) -> dict[str, list[float]]:
 
 
 class Alternating(L.Callback):
-    """Times each epoch of a fit, and something else after each; the first round warms up."""
+    """Times each epoch of a fit, and another function after each epoch; the first round warms up."""
 
     def __init__(self, other: Callable[[], None]) -> None:
         self.other = other
@@ -114,7 +114,7 @@ class Alternating(L.Callback):
 
 
 def against_bare_loop(options: argparse.Namespace, frozen: bool) -> dict[str, list[float]]:
-    """Epochs of Lightning's loop, all of camlab around it, against forward, backward and Adam on ready tensors."""
+    """Epochs of camlab and Lightning, beside forward pass, backward pass and Adam on prepared tensors."""
     n = options.cached_images if frozen else options.images
     data = Noise(n, image_size=options.side)
     module = classifier(options.weights, frozen)
@@ -156,7 +156,7 @@ class Pictures(Dataset):
 
 
 def pipelines(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Images/s that reach the device, no network behind: batches made there against a DataLoader's."""
+    """Images/s that reach the device, without a network: camlab's batches, made there, beside a DataLoader's."""
     data = Noise(options.pipeline_images, image_size=options.side)
     data.setup()
     run = trainer(max_epochs=1)
@@ -178,7 +178,7 @@ def pipelines(options: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def heatmaps(options: argparse.Namespace) -> list[float]:
-    """Seconds that HeatmapLogger takes for one epoch's pictures, at its defaults, logging to files."""
+    """Seconds that HeatmapLogger takes for the pictures of one epoch, with its defaults, into files."""
     data, module = Noise(200, image_size=options.side), classifier(options.weights, False)
     logger = HeatmapLogger()
     with tempfile.TemporaryDirectory() as folder:

@@ -2,9 +2,10 @@
 
     python experiments/wandb_outage/run.py [--tiny] [--out FILE]
 
-Fine-tuned AlexNet on drawn shapes, heatmaps every epoch, numbers every step. A run goes online at a server on loopback,
-which then dies (connections are refused) or hangs; what is timed is training, from its first batch to its last
-epoch's end. Contestants alternate; `ratio` is the speed over that of `csv`, round by round. About 4 minutes on 2 cores.
+AlexNet is fine-tuned on drawn shapes, with heatmaps after every epoch and numbers after every step. A run connects to a
+server on this machine, which then dies (connections are refused) or hangs. Training is timed from its first batch to
+the end of its last epoch. Contestants alternate; a ratio is the speed divided by that of `csv`, round by round. About
+4 minutes on 2 cores.
 """
 
 import argparse
@@ -84,7 +85,7 @@ def run(contestant: str, server: WandbStub, data: Shapes, epochs: int) -> float:
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    wandb_logger._FINISH_TIMEOUT = 1.0  # it comes after what is timed
+    wandb_logger._FINISH_TIMEOUT = 1.0  # finish() is not timed
     server = WandbStub()
     server.start()
     os.environ |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
