@@ -1,6 +1,7 @@
-"""Compare runs, finished or under way: `python -m camlab.summary outputs/sweeps/…`."""
+"""Print a table of runs, finished or under way: `python -m camlab.summary outputs/sweeps/…`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -9,29 +10,48 @@ from camlab.runs.report import NAME, compare
 
 
 def main() -> None:
-    """Entry of `camlab-summary`; exit code 2 where there is nothing to compare."""
-    arguments = _parser().parse_args()
+    """Entry of `camlab-summary`; exit code 2 for mistakes and where there are no runs, 141 if nobody reads on."""
+    try:
+        try:
+            _summarize(_parser().parse_args())
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `camlab-summary outputs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        sys.exit(141)
+
+
+def _summarize(arguments: argparse.Namespace) -> None:
     folders = [Path(folder).expanduser() for folder in arguments.folders]
     out = Path(arguments.out).expanduser() if arguments.out else folders[0]
     if missing := [folder for folder in folders if not folder.is_dir()]:
         _refuse(f"{missing[0]}: no such folder.")
     try:
-        out.mkdir(parents=True, exist_ok=True)
         compared = compare(folders, out)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _refuse(f"{error.filename}: {error.strerror}. Give another place for the table with --out FOLDER.")
     if not compared.groups:
-        _refuse(f"{', '.join(map(str, folders))}: no runs of camlab there.")
-    print(f"{len(compared.runs)} runs; written to {out}: {NAME}.csv, {NAME}.md, {NAME}.png")
+        _refuse(f"{', '.join(map(str, folders))}: there are no runs of camlab.")
+    count = len(compared.runs)
+    print(f"{count} {'run' if count == 1 else 'runs'}; written to {out}: {NAME}.csv, {NAME}.md, {NAME}.png")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _refuse(f"{message[0].upper()}{message[1:]}. Usage: python -m camlab.summary FOLDER… [--out FOLDER]")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="camlab.summary",
-        description="A table of runs: what varied, accuracy, loss, time; seeds as mean ± std. CSV, Markdown, figure.",
+        description="Compare runs in a table: settings that differ, accuracy, loss, scores of the heatmaps, time. Runs"
+        " that differ in their seed only are one row, with mean ± standard deviation. The table is printed and written"
+        f" as {NAME}.csv and {NAME}.md, with a chart in {NAME}.png.",
     )
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for runs with all below it")
-    parser.add_argument("--out", metavar="FOLDER", help="where summary.{csv,md,png} go; default: the first folder")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for runs, with all folders below it")
+    parser.add_argument("--out", metavar="FOLDER", help="folder for the files; default: the first of the folders")
     return parser
 
 

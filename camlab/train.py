@@ -40,8 +40,6 @@ def train(config: DictConfig) -> float:
         The objective of a sweep: the best validation accuracy, or the test accuracy where nothing is held out.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    if sweeps.chooses() and config.data.val_size == 0:
-        raise UserError("data.val_size=0: nothing is held out to choose by, and the test images must not be used.")
     if sweeps.under_way():
         config.run_name = run_dir.name
     with run_folder.locked(run_dir, wait=sweeps.chooses()):
@@ -87,6 +85,8 @@ class _Run:
         L.seed_everything(config.seed, workers=True, verbose=False)
         self.data: ImageData = instantiate(config.data)
         self.data.setup()
+        if sweeps.chooses() and "val" not in self.data.splits:
+            raise UserError("data.val_size=0: nothing is held out to choose by, and the test images must not be used.")
         self.classifier: Classifier = Classifier(
             network=instantiate(config.arch, num_classes=self._num_classes()),
             optimizer=instantiate(config.optimizer, _convert_="all"),
@@ -127,7 +127,7 @@ class _Run:
         """Metrics of the chosen weights, the best or (with nothing held out) the last, and which they were."""
         fitted = {key: value for row in self.csv.rows for key, value in row.items() if key not in ("epoch", "step")}
         best = self.run_dir / run_folder.BEST
-        chosen = str(best) if self.data.val_size and best.is_file() else None
+        chosen = str(best) if "val" in self.data.splits and best.is_file() else None
         self.trainer.test(self.classifier, datamodule=self.data, ckpt_path=chosen, weights_only=True, verbose=False)
         tested = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         return {**fitted, **tested}, "best" if chosen else "last"
@@ -182,7 +182,7 @@ class _Run:
         progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
         advice = "mode=frozen trains the head only; data=shapes is small; trainer.max_epochs=10 is a first look."
         if self.config.trainer.enable_checkpointing is not False:
-            every, held_out = self.config.checkpoint_every, self.data.val_size > 0
+            every, held_out = self.config.checkpoint_every, "val" in self.data.splits
             chosen += checkpoints(self.run_dir, held_out, every, self.interruption)
         return [LossGuard(self.run_dir), *chosen, progress, TimeEstimate(advice=advice)]
 

@@ -1,5 +1,6 @@
-"""What measurements share: contestants alternate in one run; medians, interquartile ranges, a word on the machine."""
+"""Shared parts of the measurements: contestants that alternate in one run, quartiles, a description of the machine."""
 
+import argparse
 import csv
 import os
 import platform
@@ -13,11 +14,11 @@ from typing import Any
 
 import torch
 
-_BUSY = 0.5  # processes that want to run beside this one
+_BUSY = 0.5  # other processes that want to run
 
 
 def alternate(contestants: Mapping[str, Callable[[], Any]], rounds: int = 7) -> dict[str, list[float]]:
-    """Seconds of each contestant, round by round; a first round warms up and is not counted."""
+    """Seconds that each contestant takes, round by round; a first round warms up and is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for i in range(rounds + 1):
         for name, run in contestants.items():
@@ -29,14 +30,14 @@ def alternate(contestants: Mapping[str, Callable[[], Any]], rounds: int = 7) -> 
 
 
 def settled() -> float:
-    """The clock, once a GPU has done what it was given."""
+    """The clock in seconds, read when a GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median and interquartile range."""
+def quartiles(values: Sequence[float]) -> dict[str, float]:
+    """Median, and the first and third quartile."""
     if len(values) < 2:
         return {"median": round(values[0], 5), "q1": round(values[0], 5), "q3": round(values[0], 5)}
     low, middle, high = statistics.quantiles(values, n=4)
@@ -44,20 +45,20 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
-    """a / b, round by round: what slows the machine down for a while slows both."""
+    """a / b, round by round: other work on the machine slows both down."""
     return [x / y for x, y in zip(a, b, strict=True)]
 
 
 def warn_if_busy() -> float:
-    """The load of the last minute, with a warning if others work here, too."""
+    """The machine's load in the last minute; warns if other processes are at work."""
     load = os.getloadavg()[0]
     if load > _BUSY:
-        print(f"warning: the machine is busy (load {load:.1f}); ratios hold, absolute figures less so", file=sys.stderr)
+        print(f"warning: the machine is busy (load {load:.1f}); trust the ratios, not the seconds", file=sys.stderr)
     return load
 
 
 def machine() -> dict[str, Any]:
-    """Hardware, versions and commit, for the results."""
+    """Hardware, version of torch and commit, as columns of the results."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
@@ -67,8 +68,18 @@ def machine() -> dict[str, Any]:
     }
 
 
+def csv_file(text: str) -> Path:
+    """The file of an option `--out`, for argparse: it can be written, and is no folder."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; give a file such as {path / 'results.csv'}")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.parent}: no such folder")
+    return path
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """All rows; columns as they first appear."""
+    """Write all rows, with the columns in the order in which they first appear."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=columns)

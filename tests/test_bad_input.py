@@ -270,7 +270,7 @@ def test_an_array_of_objects_is_no_way_round(tmp_path, trap):
 def test_too_large_a_validation_split(tmp_path):
     write_cifar(tmp_path)
     assert told(cifar(tmp_path, val_size=50).setup) == (
-        "data.val_size=50: there are only 50 training images; choose less."
+        "data.val_size=50: there are only 50 training images; choose fewer."
     )
 
 
@@ -307,9 +307,9 @@ def test_no_folder_or_none_of_its_parts(tmp_path):
 def test_an_empty_or_one_class_folder(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "test").mkdir()
-    assert "no classes in train/; two at least." in told(folder(tmp_path).setup)
+    assert "no classes in train/; at least two are needed." in told(folder(tmp_path).setup)
     (tmp_path / "train" / "cat").mkdir()
-    assert "only one class, cat in train/; two at least." in told(folder(tmp_path).setup)
+    assert "only one class, cat, in train/; at least two are needed." in told(folder(tmp_path).setup)
     (tmp_path / "train" / "dog").mkdir()
     assert f"{tmp_path / 'train' / 'cat'}: no pictures." in told(folder(tmp_path).setup)
 

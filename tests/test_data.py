@@ -1,5 +1,9 @@
 """Data on the device: the same pixels as torchvision's, every image once, orders that can be replayed."""
 
+import json
+import logging
+from pathlib import Path
+
 import lightning as L
 import numpy as np
 import pytest
@@ -211,3 +215,70 @@ def test_folder_keeps_the_middle_antialiased(tmp_path):
     data.setup()
     inner = data.splits["train"].images[0, :, :, 2:-2].float()
     assert (inner - 127.5).abs().max() < 25, "stripes finer than a pixel become grey, not a pattern"
+
+
+def write_folder(root: Path, splits: dict[str, int]) -> None:
+    """So many pictures of each of two classes in each split, all different."""
+    for split, count in splits.items():
+        for name in ("blue", "red"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                shade = 40 * i + len(split)
+                Image.new("RGB", (40, 30), (shade, shade, 99)).save(root / split / name / f"{i}.png")
+
+
+def test_a_folders_own_validation_pictures_are_the_validation_split(tmp_path):
+    write_folder(tmp_path, {"train": 3, "test": 1})
+    (without := Folder(root=str(tmp_path), image_size=32, val_size=0)).setup()
+    write_folder(tmp_path, {"val": 2})
+    (data := Folder(root=str(tmp_path), image_size=32, val_size=0)).setup()
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 6, "test": 2, "val": 4}
+    assert data.validation_splits == ("val",)
+    assert data.splits["val"].images[0, 0, 0, 0] == len("val")
+    assert len(set(data.fingerprint().split("-"))) == 3
+    assert data.fingerprint() != without.fingerprint()
+    Image.new("RGB", (40, 30), "white").save(tmp_path / "val" / "red" / "0.png")
+    (changed := Folder(root=str(tmp_path), image_size=32, val_size=0)).setup()
+    assert changed.fingerprint() != data.fingerprint()
+    data.trainer = L.Trainer(logger=False, enable_checkpointing=False)
+    assert len(data.val_dataloader()) == 1
+
+
+def test_validation_pictures_are_not_taken_twice(tmp_path):
+    write_folder(tmp_path, {"train": 3, "test": 1, "val": 1})
+    with pytest.raises(UserError, match=r"^data\.val_size=2: the data have validation images of their own"):
+        Folder(root=str(tmp_path), image_size=32, val_size=2).setup()
+    (tmp_path / "val" / "green").mkdir()
+    with pytest.raises(UserError, match="class green is not in train/"):
+        Folder(root=str(tmp_path), image_size=32, val_size=0).setup()
+
+
+def test_a_run_on_a_folder_with_validation_keeps_its_best_weights(tmp_path, monkeypatch):
+    from camlab import train
+
+    write_folder(tmp_path / "data", {"train": 3, "test": 1, "val": 2})
+    arguments = ["data=folder", f"data.root={tmp_path / 'data'}", "data.image_size=64", "arch.weights=null"]
+    more = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv", "callbacks.heatmaps=null", "mode=finetune"]
+    monkeypatch.setattr("sys.argv", ["camlab", *arguments, *more, f"hydra.run.dir={tmp_path / 'run'}"])
+    train.main()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["tested_checkpoint"] == "best"
+    assert "val/best_acc" in result["metrics"]
+
+
+def test_masks_and_other_files_of_a_folder_are_not_trained_on(tmp_path, caplog):
+    write_folder(tmp_path, {"train": 2, "test": 1})
+    for name in ("train/blue/0_mask.png", "train/masks/0.png", "train/red/masks/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (40, 30)).save(tmp_path / name)
+    for name in ("train/red/photo.HEIC", "test/red/notes.txt"):
+        (tmp_path / name).write_text("no picture")
+    Image.new("RGB", (40, 30)).save(tmp_path / "train" / "red" / "2.gif")
+    Image.new("RGB", (40, 30)).save(tmp_path / "train" / "red" / "3.jfif", "jpeg")
+    data = Folder(root=str(tmp_path), image_size=32, val_size=0)
+    with caplog.at_level(logging.INFO):
+        data.setup()
+    assert data.class_names == ("blue", "red")
+    assert data.splits["train"].labels.tolist() == [0, 0, 1, 1, 1, 1]
+    (told,) = (record.message for record in caplog.records if record.name.startswith("camlab"))
+    assert told == f"data.root={tmp_path}: left out 2 files by their endings (.heic: 1, .txt: 1) and 2 masks."

@@ -4,7 +4,9 @@ import io
 import logging
 import math
 import os
+import struct
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,26 @@ def test_a_folder_gives_all_pictures_below_it_by_name(tmp_path):
     (tmp_path / "folder.png").mkdir()
     assert find_pictures(str(tmp_path)) == sorted(files)
     assert [file.name for file in picture_files(tmp_path / "a")] == ["1.jpeg"]
+
+
+def test_masks_and_other_files_are_left_out_with_a_line(tmp_path, caplog):
+    names = ["a.png", "a_mask.png", "b_mask.png", "c.JPG", "c_MASK.gif", "d.jfif", "x.heic", "y.txt", "z.TXT", "README"]
+    for name in (*names, "masks/a.png", "below/e.gif", "below/masks/e.png", ".DS_Store", ".hidden/f.txt"):
+        picture(tmp_path / name)
+    with caplog.at_level(logging.INFO):
+        assert [file.name for file in picture_files(tmp_path)] == ["a.png", "b_mask.png", "c.JPG", "d.jfif"]
+        assert [file.name for file in find_pictures(str(tmp_path))] == [
+            "a.png",
+            "b_mask.png",
+            "e.gif",
+            "c.JPG",
+            "d.jfif",
+        ]
+        assert find_pictures(str(tmp_path / "masks")) == [tmp_path / "masks" / "a.png"], "asked for, they are pictures"
+    endings = "4 files by their endings (.heic: 1, .txt: 2, none: 1)"
+    assert caplog.messages[0] == f"{tmp_path}: left out {endings} and 2 masks."
+    assert "and 4 masks." in caplog.messages[1]
+    assert len(caplog.messages) == 2
 
 
 def test_patterns(tmp_path, monkeypatch):
@@ -127,6 +149,25 @@ KINDS: dict[str, tuple[Image.Image, dict[str, Any], np.ndarray]] = {
     "16 bit.tif": (Image.fromarray(np.array([[0, 32768, 65535]], np.uint16)), {}, grey([[0, 128, 255]])),
     "32 bit.tif": (Image.fromarray(np.array([[0, 257, 65535]], np.int32)), {}, grey([[0, 1, 255]])),
     "float.tif": (Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), {}, grey([[0, 128, 255]])),
+    "first frame.gif": (
+        Image.fromarray(COLOURS),
+        {"save_all": True, "append_images": [Image.new("RGB", (3, 2), "red")]},
+        COLOURS,
+    ),
+    "photo.jfif": (Image.fromarray(np.full((8, 8), 77, np.uint8)), {"format": "jpeg"}, grey(np.full((8, 8), 77))),
+    "10 bit.png": (Image.fromarray(np.array([[0, 512, 1000]], np.uint16)), {}, grey([[0, 128, 249]])),
+    "12 bit.png": (Image.fromarray(np.array([[0, 2048, 4095]], np.uint16)), {}, grey([[0, 128, 255]])),
+    "12 bit.tif": (Image.fromarray(np.array([[0, 2048, 4095]], np.uint16)), {}, grey([[0, 128, 255]])),
+    "stated.tif": (Image.fromarray(np.array([[0, 900]], np.uint16)), {"tiffinfo": {281: 4095}}, grey([[0, 56]])),
+    "14 bit.png": (Image.fromarray(np.array([[0, 8192, 16383]], np.uint16)), {}, grey([[0, 128, 255]])),
+    "float of 12 bit.tif": (Image.fromarray(np.array([[0, 2048.5, 4095]], np.float32)), {}, grey([[0, 128, 255]])),
+    "broken float.tif": (
+        Image.fromarray(np.array([[-1, 0.5, math.nan, math.inf, 1]], np.float32)),
+        {},
+        grey([[0, 128, 0, 0, 255]]),
+    ),
+    "huge.tif": (Image.fromarray(np.array([[0, 1e20]], np.float32)), {}, grey([[0, 255]])),
+    "dark.pgm": (Image.fromarray(np.array([[0, 1000]], np.uint16)), {}, grey([[0, 4]])),
     "black.png": (Image.fromarray(np.zeros((2, 3), np.uint16)), {}, grey(np.zeros((2, 3)))),
 }
 
@@ -139,6 +180,51 @@ def test_every_kind_becomes_8_bit_rgb(tmp_path, name):
     assert read.mode == "RGB"
     assert np.asarray(read).shape == expected.shape
     assert np.abs(np.asarray(read).astype(int) - expected).max() <= 1
+
+
+def png_16(values: np.ndarray, bits: int | None = None, orientation: int = 1) -> bytes:
+    """A PNG of 16 bits, H×W or H×W×3, whose chunk sBIT states the significant bits."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width, *channels = values.shape
+    rows = [b"\0" + row.astype(">u2").tobytes() for row in values]
+    (exif := Image.Exif())[0x0112] = orientation
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2 if channels else 0, 0, 0, 0)),
+            chunk(b"sBIT", bytes([bits] * (3 if channels else 1))) if bits is not None else b"",
+            chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")),
+            chunk(b"IDAT", zlib.compress(b"".join(rows))),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("values", "bits", "expected"),
+    [
+        ([0, 900, 4095], None, [0, 56, 255]),
+        ([0, 450, 900], 12, [0, 28, 56]),  # a dark picture of 12 bits is told from one of 10
+        ([0, 450, 900], None, [0, 112, 224]),
+        ([0, 900, 65535], 12, [0, 4, 255]),  # scaled to 16 bits, as the standard asks
+        ([0, 32768, 65535], None, [0, 128, 255]),
+        ([0, 450, 900], 0, [0, 112, 224]),  # nonsense is overlooked
+        ([0, 450, 900], 255, [0, 112, 224]),
+    ],
+)
+def test_the_depth_of_16_bit_pngs_is_read_or_seen(tmp_path, values, bits, expected, channels, orientation):
+    stored, upright = np.array([values]), np.array([expected])
+    if channels == 3:
+        stored, upright = (np.stack([a, a[:, ::-1], a], axis=-1) for a in (stored, upright))
+    (tmp_path / "x.png").write_bytes(png_16(stored, bits, orientation))
+    read = np.asarray(read_picture(tmp_path / "x.png")).astype(int)
+    upright = grey(upright) if channels == 1 else upright
+    assert np.abs(read - (upright if orientation == 1 else np.rot90(upright, -1))).max() <= 1
 
 
 STORED = {  # what a camera writes for an upright picture, by the value of its orientation tag

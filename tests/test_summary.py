@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,16 +13,25 @@ import pytest
 from camlab import summary
 from camlab.runs import run_folder
 from camlab.runs.comparison import side_by_side
+from camlab.runs.plot import draw
 from camlab.runs.records import read_runs
 
 
 def make_run(
-    folder: Path, overrides: list[str], accuracies: list[float], finished: bool = True, split: str = "val"
+    folder: Path,
+    overrides: list[str],
+    accuracies: list[float],
+    finished: bool = True,
+    split: str = "val",
+    config: str = "seed: 0\noptimizer:\n  lr: 0.0001\n",
+    **scores: float,
 ) -> Path:
     """A run's folder as a run leaves it."""
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {item}\n" for item in overrides) or "[]\n")
-    run_folder.write_config(folder, "seed: 0\noptimizer:\n  lr: 0.0001\n", "0123456789abcdef")
+    for item in (item for item in overrides if item.startswith("optimizer.lr=")):
+        config = config.replace("lr: 0.0001", f"lr: {item.partition('=')[2]}")
+    run_folder.write_config(folder, config, "0123456789abcdef")
     with open(folder / run_folder.METRICS, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["epoch", "step", "train/images_per_second", "train/loss", f"{split}/acc", f"{split}/loss"])
@@ -29,7 +39,7 @@ def make_run(
             writer.writerow([epoch, epoch * 10 - 1, "", "", accuracy, 1 - accuracy])
             writer.writerow([epoch, epoch * 10 - 1, 100.0, 0.5, "", ""])
     if finished:
-        metrics = {"test/acc": accuracies[-1] - 0.01, f"{split}/acc": accuracies[-1]}
+        metrics = {"test/acc": accuracies[-1] - 0.01, f"{split}/acc": accuracies[-1], **scores}
         result = {"metrics": metrics, "objective": 0.0, "epochs": len(accuracies), "wall_time_s": 60.0, "seed": 0}
         run_folder.write_result(folder, result)
     return folder
@@ -53,9 +63,9 @@ def test_seeds_are_grouped_and_the_best_comes_first(tmp_path):
     assert compared.varied == ["optimizer.lr"]
     assert [group.settings for group in compared.groups] == [("0.0001",), ("0.001",)]
     best = compared.groups[0]
-    assert best.mean("acc_best") == pytest.approx(0.82)
-    assert best.std("acc_best") == pytest.approx(0.02)
-    assert best.mean("acc_last") == pytest.approx(0.7)
+    assert best.mean("val_acc_best") == pytest.approx(0.82)
+    assert best.std("val_acc_best") == pytest.approx(0.02)
+    assert best.mean("val_acc_last") == pytest.approx(0.7)
     assert best.mean("images_per_s") == 100
     assert best.state == "3 finished"
 
@@ -96,16 +106,16 @@ def test_missing_broken_and_foreign_files(tmp_path, monkeypatch, capsys):
         "good": "finished", "under way": "unfinished", "cut": "unfinished", "none": "finished", "strange": "finished",
         "job": "failed",
     }  # fmt: skip
-    assert states["cut"]["acc_last"] == "0.6"
-    assert states["job"]["why"] == "loss is NaN"
+    assert states["cut"]["val_acc_last"] == "0.6"
+    assert states["job"]["failure"] == "loss is NaN"
     assert (tmp_path / "summary.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_test_accuracy_counts_where_nothing_was_held_out(tmp_path):
     make_run(tmp_path / "a", [], [0.5, 0.4], split="test")
     compared = side_by_side(read_runs([tmp_path]))
-    assert compared.split == "test"
-    assert compared.groups[0].mean("acc_best") == 0.5
+    assert compared.ranked_by == "test_acc"
+    assert compared.groups[0].mean("test_acc_best") == 0.5
 
 
 def test_a_diverged_run_has_its_place(tmp_path, monkeypatch):
@@ -114,14 +124,146 @@ def test_a_diverged_run_has_its_place(tmp_path, monkeypatch):
     assert summarize(monkeypatch, tmp_path) == 0
 
 
+def table(folder: Path) -> list[dict[str, str]]:
+    """The rows of summary.md, by column."""
+    lines = [line.strip("| \n").split(" | ") for line in (folder / "summary.md").read_text().splitlines()]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def test_test_accuracy_is_never_ranked_with_validation_accuracy(tmp_path, monkeypatch):
+    config = "seed: 0\ndata:\n  val_size: {}\n"
+    make_run(tmp_path / "validated", ["data.val_size=500"], [0.5, 0.4], config=config.format(500))
+    make_run(tmp_path / "tested", ["data.val_size=0"], [0.9, 0.8], split="test", config=config.format(0))
+    assert summarize(monkeypatch, tmp_path) == 0
+    first, second = table(tmp_path)
+    assert (first["run"], first["val % best"], first["test %"]) == ("validated", "50.00", "39.00")
+    assert (second["run"], second["val % best"], second["test %"]) == ("tested", "–", "80.00")
+    assert (first["test % best epoch"], second["test % best epoch"]) == ("–", "90.00")
+
+
+@pytest.mark.parametrize("given", ["launcher=joblib", "sweeper=optuna", "logger=csv", "checkpoint_every=5", "out=x"])
+def test_how_a_run_was_started_parts_no_runs(tmp_path, given):
+    make_run(tmp_path / "a", ["optimizer.lr=1e-3", given], [0.5])
+    make_run(tmp_path / "b", ["optimizer.lr=1e-3", "seed=1"], [0.4])
+    (group,) = side_by_side(read_runs([tmp_path])).groups
+    assert len(group.runs) == 2
+
+
+def test_defaults_are_shown_as_the_run_used_them(tmp_path, monkeypatch):
+    """A default of a group comes from Hydra's notes; what no command line names is compared in the configurations."""
+    config = "seed: 0\nmode: {}\nscheduler: null\ndata:\n  seed: {}\n  flip: {}\n"
+    runs = {"a": (["data=shapes"], "frozen", 0.5), "b": (["mode=finetune"], "finetune", 0.5), "c": ([], "frozen", 0.25)}
+    for seed, (name, (overrides, mode, flip)) in enumerate(runs.items()):
+        folder = make_run(
+            tmp_path / name, [*overrides, "scheduler=null"], [0.5], config=config.format(mode, seed, flip)
+        )
+        data = "shapes" if name == "a" else "cifar10"
+        notes = f"hydra:\n  runtime:\n    choices:\n      data: {data}\n      hydra/launcher: basic\n"
+        (folder / ".hydra" / "hydra.yaml").write_text(notes)
+    make_run(tmp_path / "d", [], [0.5], config=config.format("frozen", 3, 0.125))
+    (tmp_path / "d" / ".hydra" / "hydra.yaml").write_text(notes)
+    assert summarize(monkeypatch, tmp_path) == 0
+    rows = {row["run"]: row for row in table(tmp_path)}
+    assert [rows[name]["data"] for name in "abcd"] == ["shapes", "cifar10", "cifar10", "cifar10"]
+    assert [rows[name]["mode"] for name in "abcd"] == ["frozen", "finetune", "frozen", "frozen"]
+    assert [rows[name]["data.flip"] for name in "abcd"] == ["0.5", "0.5", "0.25", "0.125"]
+    assert not {"scheduler", "data.seed", "seed"} & set(rows["a"])
+
+
+def test_long_values_are_shortened_in_the_table_and_whole_in_the_csv(tmp_path, monkeypatch):
+    for name, root, lr in (("a", "/data/pets/cats", "0.000123456781"), ("b", "/data/pets/dogs", "0.000123456789")):
+        overrides = [f"data.root={root}", f"optimizer.lr={lr}"]
+        make_run(tmp_path / "sweep" / name, overrides, [0.5], config=f"optimizer:\n  lr: {lr}\n")
+    assert summarize(monkeypatch, tmp_path) == 0
+    assert [row["data.root"] for row in table(tmp_path)] == ["cats", "dogs"]
+    assert len({row["optimizer.lr"] for row in table(tmp_path)}) == 2, "values that differ stay apart"
+    with open(tmp_path / "summary.csv", newline="") as file:
+        assert [row["data.root"] for row in csv.DictReader(file)] == ["/data/pets/cats", "/data/pets/dogs"]
+
+
+def test_whatever_was_scored_has_a_column_and_its_baselines_are_in_the_csv(tmp_path, monkeypatch):
+    scores = {"test/pointing_game": 0.75, "test/pointing_game_random": 0.2, "val/insertion": 0.5}
+    make_run(tmp_path / "a", ["mode=frozen"], [0.5], **scores)
+    make_run(tmp_path / "b", ["mode=finetune"], [0.4])
+    assert summarize(monkeypatch, tmp_path) == 0
+    first, second = table(tmp_path)
+    assert (first["test/pointing_game"], second["test/pointing_game"]) == ("0.750", "–")
+    assert first["val/insertion"] == "0.500"
+    assert "test/pointing_game_random" not in first
+    assert "test % best epoch" not in first, "columns without a value are left out"
+    with open(tmp_path / "summary.csv", newline="") as file:
+        assert next(csv.DictReader(file))["test/pointing_game_random"] == "0.2"
+
+
+def test_names_are_no_markup(tmp_path, monkeypatch, capsys):
+    make_run(tmp_path / "[red]", ["arch=$_$"], [0.5, 0.6])
+    make_run(tmp_path / "größer", ["arch=[bold]"], [0.4, 0.7])
+    make_run(tmp_path / "猫", ["arch=猫"], [0.4, 0.7])
+    assert summarize(monkeypatch, tmp_path) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("[red]", "[bold]", "$_$", "größer", "猫"))
+
+
+def test_a_damaged_result_is_told_apart(tmp_path):
+    folder = make_run(tmp_path / "a", [], [0.5])
+    result = {"metrics": {"test/acc": "high", "val/acc": 0.5}, "objective": 0, "epochs": "two", "wall_time_s": None}
+    (folder / run_folder.RESULT).write_text(json.dumps(result))
+    (run,) = read_runs([tmp_path])
+    assert (run.state, run.epochs, run.seconds) == ("finished", 1.0, None)
+    assert "test/acc" not in run.metrics
+
+
+def test_ticks_of_the_chart_are_whole_epochs_and_its_legend_names_the_groups(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    seen: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: seen.append(figure))
+    for i in range(12):
+        make_run(tmp_path / f"{i}", [f"optimizer.lr={10.0 ** (i - 12):g}"], [0.1, 0.2, 0.3 + i / 100])
+    compared = side_by_side(read_runs([tmp_path]))
+    draw(compared, tmp_path / "summary.png")
+    left, right = seen[0].axes
+    assert left.get_xscale() == "log"
+    assert all(float(tick).is_integer() for tick in right.get_xticks())
+    legend = right.get_legend()
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["0.1", "0.01"], "the best first"
+    assert "optimizer.lr" in legend.get_title().get_text()
+    assert "2 more in grey" in legend.get_title().get_text()
+
+
+def test_nobody_reads(tmp_path):
+    """`camlab-summary outputs | head` ends as other commands do, without a word; the files are there all the same."""
+    make_run(tmp_path / "a", [], [0.5])
+    command = [sys.executable, "-m", "camlab.summary", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        told = process.stderr.read()
+    assert (process.returncode, told) == (141, b"")
+    assert (tmp_path / "summary.md").is_file()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--nonsense", "."], [".", "--out", "file"], [".", "--out", "/proc/none"]])
+def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    make_run(tmp_path / "a", [], [0.5])
+    assert summarize(monkeypatch, *arguments) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
-    ("arguments", "told"), [(["nowhere"], "nowhere: no such folder."), (["."], "no runs of camlab there.")]
+    ("arguments", "told"), [(["nowhere"], "nowhere: no such folder."), (["."], ".: there are no runs of camlab.")]
 )
 def test_nothing_to_compare(tmp_path, monkeypatch, capsys, arguments, told):
     monkeypatch.chdir(tmp_path)
     assert summarize(monkeypatch, *arguments) == 2
     assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_for_nothing_is_not_made(tmp_path, monkeypatch):
+    assert summarize(monkeypatch, tmp_path, "--out", tmp_path / "new") == 2
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_thousand_runs_in_seconds(tmp_path, monkeypatch, capsys):
@@ -137,8 +279,6 @@ def test_a_thousand_runs_in_seconds(tmp_path, monkeypatch, capsys):
 
 
 def test_no_torch_is_needed(tmp_path):
-    import subprocess
-
     make_run(tmp_path / "a", [], [0.5])
     code = f"import sys; sys.argv[1:] = [{str(tmp_path)!r}]; from camlab import summary; summary.main(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

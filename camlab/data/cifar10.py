@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009) from torchvision's archive, read without running what a pickle may contain."""
+"""CIFAR-10 (Krizhevsky 2009) from torchvision's archive; its pickles are read without running code in them."""
 
 import hashlib
 import io
@@ -21,9 +21,10 @@ class Cifar10(ImageData):
     """CIFAR-10: 50,000 training and 10,000 test images, 32×32, ten classes.
 
     Args:
-        root: folder of `cifar-10-batches-py/`, or of `cifar-10-python.tar.gz`; downloaded to it otherwise.
-        verify: compare checksums with the original archive's; False accepts another copy in the same layout.
-        **options: of `ImageData`.
+        root: Folder that holds `cifar-10-batches-py/` or `cifar-10-python.tar.gz`; if it has neither, the archive is
+            downloaded to it.
+        verify: Whether the files must have the checksums of the original; False accepts another copy in its layout.
+        **options: Options of `ImageData`.
     """
 
     def __init__(self, root: str, verify: bool = True, **options: Any) -> None:
@@ -47,19 +48,19 @@ class Cifar10(ImageData):
     def _download(self) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.root / ".download.lock"):  # jobs of a sweep start at once; one downloads
+            with FileLock(self.root / ".download.lock"):  # of the jobs of a sweep, one downloads
                 if not (self.root / Archive.base_folder).is_dir():
                     download_and_extract_archive(Archive.url, str(self.root), md5=Archive.tgz_md5)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"CIFAR-10 is not in {self.root} and cannot be downloaded ({str(error).splitlines()[0]}).\n"
-                f"Put {Archive.filename} into {self.root}, or give data.root=FOLDER that has {Archive.base_folder}/,"
+                f"CIFAR-10 is not in {self.root} and could not be downloaded ({str(error).splitlines()[0]}).\n"
+                f"Put {Archive.filename} into {self.root}, or give data.root=FOLDER with {Archive.base_folder}/ in it,"
                 " or train on data=shapes, which needs no download."
             ) from error
 
 
 def _read_batch(path: Path, md5: str | None, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """One batch file as uint8 images N×3×32×32 and int64 labels N."""
+    """Read one batch file: uint8 images N×3×32×32 and int64 labels N."""
     content = _read_pickle(path, md5)
     data, labels = content.get("data"), content.get("labels")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
@@ -94,7 +95,7 @@ def _read_pickle(path: Path, md5: str | None) -> dict[str, Any]:
         )
     try:
         batch = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
-    except Exception as error:  # damaged pickles raise nearly anything
+    except Exception as error:  # a damaged pickle may raise any exception
         reason = str(error) if isinstance(error, pickle.UnpicklingError) else "truncated or damaged"
         raise UserError(f"{path} cannot be read: {reason}. Delete {path.parent} and get it again.") from error
     if not isinstance(batch, dict):
@@ -103,7 +104,7 @@ def _read_pickle(path: Path, md5: str | None) -> dict[str, Any]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Admits numpy arrays and nothing else; a pickle that names any other function is refused unread."""
+    """Reads NumPy arrays and plain values only; a pickle that names any other function is refused."""
 
     _ADMITTED = frozenset(
         {
@@ -117,7 +118,7 @@ class _ArraysOnly(pickle.Unpickler):
     )
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes under protocol 2
+        if (module, name) == ("_codecs", "encode"):  # Python 3 writes bytes so under protocol 2
             return lambda text, encoding: text.encode("latin1")
         if (module, name) not in self._ADMITTED:
             raise pickle.UnpicklingError(f"refused: it would run {module}.{name}, and only arrays are read")

@@ -1,5 +1,7 @@
-"""A user's own pictures: root/{train,test}/<class>/*.jpg, png, …, of any size."""
+"""A user's own pictures: root/{train,val,test}/<class>/*.jpg, *.png, …, of any size."""
 
+import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,51 +14,72 @@ from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
-from camlab.storage.pictures import picture_files, read_picture
+from camlab.storage.pictures import ENDINGS, MASKS, Listing, list_files, read_picture
 
-_LAYOUT = "The layout is root/train/<class>/*.jpg and root/test/<class>/*.jpg (also png, webp, bmp, tiff)."
+log = logging.getLogger(__name__)
+
+_LAYOUT = (
+    "The layout is root/train/<class>/*.jpg, root/test/<class>/*.jpg and, if wanted, root/val/<class>/*.jpg"
+    f" (also {', '.join(sorted(ending.lstrip('.') for ending in ENDINGS - {'.jpg'}))})."
+)
 
 
 class Folder(ImageData):
-    """Pictures in folders by class: shorter side resized (antialiased) to `image_size`, centre crop, kept as uint8.
+    """Pictures in one folder per class: a centre square, resized (antialiased) to `image_size`, kept as uint8.
+
+    If there is a folder `val/`, it is the validation split. Masks (`x_mask.png` beside `x.png`, folders named `masks`)
+    and files without the ending of a picture are left out, and one line says so.
 
     Args:
-        root: holds `train/` and `test/`.
-        **options: of `ImageData`.
+        root: Folder that holds `train/`, `test/` and, if wanted, `val/`, each with one folder per class.
+        **options: Options of `ImageData`.
     """
 
     def __init__(self, root: str, **options: Any) -> None:
         super().__init__(**options)
         self.root = Path(root).expanduser()
 
-    def load(self) -> tuple[ImageSet, ImageSet]:
+    def load(self) -> tuple[ImageSet, ...]:
         if not self.root.is_dir():
             raise UserError(f"data.root={self.root}: no such folder. {_LAYOUT}")
-        class_names = _subfolders(self.root / "train")
+        splits = ["train", "test", *(["val"] if (self.root / "val").is_dir() else [])]
+        class_names = self._class_names(splits)
+        listings = {split: [list_files(self.root / split / name) for name in class_names] for split in splits}
+        self._tell_left_out(listings)
+        return tuple(self._read(split, class_names, listings[split]) for split in splits)
+
+    def _class_names(self, splits: Sequence[str]) -> tuple[str, ...]:
+        class_names = _class_folders(self.root / "train")
         if len(class_names) < 2:
-            found = f"only one class, {class_names[0]}" if class_names else "no classes"
-            raise UserError(f"data.root={self.root}: {found} in train/; two at least. {_LAYOUT}")
-        if strangers := set(_subfolders(self.root / "test")) - set(class_names):
-            raise UserError(f"{self.root / 'test'}: class {min(strangers)} is not in train/.")
-        return self._read("train", class_names), self._read("test", class_names)
+            found = f"only one class, {class_names[0]}," if class_names else "no classes"
+            raise UserError(f"data.root={self.root}: {found} in train/; at least two are needed. {_LAYOUT}")
+        for split in splits[1:]:
+            if unknown := set(_class_folders(self.root / split)) - set(class_names):
+                raise UserError(f"{self.root / split}: class {min(unknown)} is not in train/.")
+        return class_names
 
-    def _read(self, split: str, class_names: tuple[str, ...]) -> ImageSet:
-        files = [
-            (path, label) for label, name in enumerate(class_names) for path in picture_files(self.root / split / name)
-        ]
-        present = {label for _, label in files}
-        if not files or (split == "train" and len(present) < len(class_names)):
-            empty = next(name for label, name in enumerate(class_names) if label not in present)
-            raise UserError(f"{self.root / split / empty}: no pictures. {_LAYOUT}")
-        images = read_pictures([path for path, _ in files], self.preprocess.image_size)
-        return ImageSet(images, torch.tensor([label for _, label in files]), class_names)
+    def _tell_left_out(self, listings: dict[str, list[Listing]]) -> None:
+        """One line about everything that is not read as a picture."""
+        every = [listing for several in listings.values() for listing in several]
+        in_mask_folders = [path for split in listings for path in list_files(self.root / split / MASKS).pictures]
+        masks = [path for listing in every for path in listing.masks] + in_mask_folders
+        if left_out := Listing([], masks, [path for listing in every for path in listing.others]).left_out():
+            log.info("data.root=%s: left out %s.", self.root, left_out)
+
+    def _read(self, split: str, class_names: tuple[str, ...], listings: list[Listing]) -> ImageSet:
+        empty = [name for name, listing in zip(class_names, listings, strict=True) if not listing.pictures]
+        if len(empty) == len(class_names) or (split == "train" and empty):
+            raise UserError(f"{self.root / split / empty[0]}: no pictures. {_LAYOUT}")
+        files = [path for listing in listings for path in listing.pictures]
+        labels = [label for label, listing in enumerate(listings) for _ in listing.pictures]
+        return ImageSet(read_pictures(files, self.preprocess.image_size), torch.tensor(labels), class_names)
 
 
-def read_pictures(paths: list[Path], side: int) -> Tensor:
-    """Pictures of any size as uint8 RGB N×3×side×side.
+def read_pictures(paths: Sequence[Path], side: int) -> Tensor:
+    """Read pictures of any size, prepared as `Preprocess.prepare` does, as uint8 RGB N×3×side×side.
 
     Raises:
-        UserError: a file is no picture; it is named.
+        UserError: A file is no readable picture; it is named.
     """
     with ThreadPoolExecutor() as pool:
         return torch.from_numpy(np.stack(list(pool.map(lambda path: _read_square(path, side), paths))))
@@ -66,7 +89,9 @@ def _read_square(path: Path, side: int) -> np.ndarray:
     return Preprocess(side).prepare(read_picture(path)).transpose(2, 0, 1)
 
 
-def _subfolders(folder: Path) -> tuple[str, ...]:
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    """Names of the classes of a split: all folders there but hidden ones and one named `masks`."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. {_LAYOUT}")
-    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    names = (path.name for path in folder.iterdir() if path.is_dir())
+    return tuple(sorted(name for name in names if not name.startswith(".") and name.lower() != MASKS))

@@ -1,4 +1,4 @@
-"""A labelled set of small pictures, whole in memory as uint8."""
+"""Labelled pictures in memory, as uint8 tensors."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -11,13 +11,18 @@ from camlab.errors import UserError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Pictures with their classes and, where the truth is known, the objects' masks.
+    """Pictures with their classes and, where they are known, the masks of their objects.
 
     Attributes:
-        images: uint8 RGB, N×3×H×W.
-        labels: class indices, int64, N.
-        class_names: one per class.
-        masks: True on the object, bool, N×H×W; None where unknown.
+        images: Pictures, uint8 RGB, N×3×H×W.
+        labels: Class indices, int64, N.
+        class_names: Names of the classes.
+        masks: Masks, bool, N×H×W, True on the object; None if there are none.
+
+    Example:
+        >>> pictures = ImageSet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
+        >>> pictures.subset(torch.tensor([2, 0])).labels
+        tensor([1, 0])
     """
 
     images: Tensor
@@ -29,20 +34,23 @@ class ImageSet:
         return len(self.labels)
 
     def subset(self, index: Tensor) -> "ImageSet":
+        """The pictures at some places, copied."""
         # index_select copies whole rows: four times as fast as indexing on a CPU
         masks = None if self.masks is None else self.masks.index_select(0, index)
         return replace(self, images=self.images.index_select(0, index), labels=self.labels[index], masks=masks)
 
     def to(self, device: torch.device) -> "ImageSet":
+        """The same set on another device."""
         masks = None if self.masks is None else self.masks.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), masks=masks)
 
     @property
     def num_bytes(self) -> int:
+        """Memory that the set takes, in bytes."""
         return self.images.nbytes + self.labels.nbytes + (0 if self.masks is None else self.masks.nbytes)
 
     def fingerprint(self) -> str:
-        """Hash of the content: the same pictures and labels in the same order give the same 16 hex digits."""
+        """16 hex digits that are the same for the same pictures, labels and class names in the same order."""
         digest = hashlib.sha256(repr(self.class_names).encode())
         for tensor in (self.images, self.labels):
             digest.update(repr(tuple(tensor.shape)).encode())
@@ -51,25 +59,30 @@ class ImageSet:
 
 
 def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split indices in two, each class in proportion, by a seed of the split's own.
+    """Split indices in two parts, in which each class has the same share to within one image.
 
     Args:
-        labels: class indices, N.
-        size: how many the second part gets, 0 to N - 1.
-        seed: the same seed gives the same split, whatever else is random.
+        labels: Class indices, N.
+        size: Size of the second part, 0 to N - 1.
+        seed: Seed of the split; no other random numbers influence it.
 
     Returns:
-        (rest, chosen): ascending indices, int64; len(chosen) == size.
+        (rest, chosen): Ascending indices, int64; len(chosen) == size.
 
     Raises:
-        UserError: nothing would be left to train on.
+        UserError: No images would be left to train on.
+
+    Example:
+        >>> rest, chosen = stratified_split(torch.tensor([0, 0, 0, 1, 1, 1]), size=2, seed=0)
+        >>> len(rest), len(chosen)
+        (4, 2)
     """
     n = len(labels)
     if size >= n:
-        raise UserError(f"data.val_size={size}: there are only {n} training images; choose less.")
+        raise UserError(f"data.val_size={size}: there are only {n} training images; choose fewer.")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     order = order[torch.argsort(labels[order], stable=True)]  # class by class, shuffled within a class
-    # Every (n / size)-th of that order: each class gives its share, to within one image.
+    # Every (n / size)-th of that order is chosen, so that each class gives its share.
     picks = (torch.arange(size) * n + n // 2) // max(size, 1)
     chosen = torch.zeros(n, dtype=torch.bool)
     chosen[order[picks]] = True

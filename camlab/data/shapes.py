@@ -1,4 +1,4 @@
-"""Drawn shapes as a data set with the truth about where the object is."""
+"""Drawn shapes as a data set; the masks of the objects are known."""
 
 from typing import Any
 
@@ -10,12 +10,13 @@ from camlab.data.shape_drawing import CLASS_NAMES, draw_shapes
 
 
 class Shapes(ImageData):
-    """Ten classes of simple objects on textured grounds, 32×32 RGB, with masks; drawn from a seed, nothing downloaded.
+    """Ten classes of simple objects on textured grounds, 32×32 RGB, with masks, drawn from a seed without a download.
 
     Args:
-        train_size, test_size: images drawn.
-        draw_seed: the same seed draws the same images.
-        **options: of `ImageData`.
+        train_size: Number of training images, validation images included.
+        test_size: Number of test images.
+        draw_seed: Seed of the images.
+        **options: Options of `ImageData`.
     """
 
     def __init__(self, train_size: int = 6500, test_size: int = 1000, draw_seed: int = 0, **options: Any) -> None:

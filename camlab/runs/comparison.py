@@ -1,24 +1,36 @@
-"""Runs side by side: what varied between them, how well each did, seeds together."""
+"""Compare runs: which settings differ, how well each run did, and mean and spread over seeds."""
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from camlab.runs.records import RunRecord
+from camlab.runs.short_names import shorten
 
 SEED = "seed"
-_INCIDENTAL = ("paths", "logger", "callbacks", "resume", "force", "run_name", "sweep")
-Figure = Callable[[RunRecord], float | None]
-FIGURES: dict[str, Figure] = {  # by their names in summary.csv
-    "acc_best": lambda run: run.best,
-    "acc_last": lambda run: run.last,
-    "test_acc": lambda run: run.test_acc,
-    "loss": lambda run: run.loss,
+UNKNOWN = "–"  # in the table
+# Settings that do not change what a run learns: where its files are, who watches it, how it was started.
+_FILES_AND_WATCHERS = ("paths", "out", "run_name", "sweep", "logger", "callbacks")
+_START = ("launcher", "sweeper", "hydra", "resume", "force", "checkpoint_every")
+_INCIDENTAL = frozenset((*_FILES_AND_WATCHERS, *_START))
+# A difference in these is shown where they were given on the command line, and overlooked where they were not.
+_SHOWN_IF_GIVEN = frozenset(["cache", "data.placement", "data.num_workers", "data.test_each_epoch", f"data.{SEED}"])
+
+Measure = Callable[[RunRecord], float | None]
+MEASURES: dict[str, Measure] = {  # by their columns in summary.csv
+    "val_acc_best": lambda run: _best(run, "val"),
+    "val_acc_last": lambda run: _last(run, "val"),
+    "test_acc": lambda run: _last(run, "test") if run.split == "test" else _tested(run),
+    "test_acc_best": lambda run: _best(run, "test") if len(run.curve) > 1 else None,
+    "val_loss": lambda run: run.metrics.get("val/loss"),
+    "test_loss": lambda run: run.metrics.get("test/loss"),
     "time_s": lambda run: run.seconds,
-    "images_per_s": lambda run: run.images_per_second,
+    "images_per_s": lambda run: run.metrics.get("train/images_per_second"),
     "epochs": lambda run: run.epochs,
 }
+_RANKED_BY = ("val_acc_best", "test_acc")  # runs that have the first come before those that have only the second
+_IN_MEASURES = frozenset(f"{split}/{name}" for split in ("val", "test") for name in ("acc", "best_acc", "loss"))
 
 
 @dataclass(frozen=True)
@@ -26,41 +38,42 @@ class Group:
     """Runs that differ in their seed only.
 
     Attributes:
-        settings: one value for each setting that varies between groups; empty where it is not known.
-        runs: of the group.
+        settings: One value for each setting that differs between groups; empty where it is unknown.
+        runs: The runs of the group.
     """
 
     settings: tuple[str, ...]
     runs: list[RunRecord]
 
-    def values(self, figure: str) -> list[float]:
-        """A figure of all runs that have it."""
-        return [value for run in self.runs if (value := FIGURES[figure](run)) is not None]
+    def values(self, name: str) -> list[float]:
+        """Values of a measure, or of a metric such as `test/pointing_game`, for the runs that have it."""
+        measure = MEASURES.get(name, lambda run: run.metrics.get(name))
+        return [value for run in self.runs if (value := measure(run)) is not None]
 
-    def mean(self, figure: str) -> float:
-        """Mean over the runs; NaN if none has the figure."""
-        values = self.values(figure)
+    def mean(self, name: str) -> float:
+        """Mean over the runs; NaN if none has the value."""
+        values = self.values(name)
         return statistics.fmean(values) if values else math.nan
 
-    def std(self, figure: str) -> float:
+    def std(self, name: str) -> float:
         """Standard deviation over the runs (n - 1); NaN for fewer than two."""
-        values = self.values(figure)
+        values = self.values(name)
         return statistics.stdev(values) if len(values) > 1 else math.nan
 
     @property
     def state(self) -> str:
-        """How many runs are in which state."""
+        """Number of runs in each state, such as `2 finished, 1 failed`."""
         states = [run.state for run in self.runs]
         return ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in groups, the most accurate first.
+    """Runs in groups: first those with validation, by its accuracy, then those without, by test accuracy.
 
     Attributes:
-        varied: settings that differ between groups.
-        groups: of runs.
+        varied: Settings that differ between groups.
+        groups: Groups of runs, the most accurate first.
     """
 
     varied: list[str]
@@ -68,29 +81,92 @@ class Comparison:
 
     @property
     def runs(self) -> list[RunRecord]:
-        """All of them, group by group."""
+        """All runs, group by group."""
         return [run for group in self.groups for run in group.runs]
 
     @property
-    def split(self) -> str:
-        """Whose accuracy is compared: `val`, or `test` where no run held anything out."""
-        return "val" if any(run.split == "val" for run in self.runs) else "test"
+    def short_settings(self) -> list[tuple[str, ...]]:
+        """The settings of each group, as short as they can be told apart."""
+        columns = zip(*(group.settings for group in self.groups), strict=True)
+        shortened = [[short or UNKNOWN for short in shorten(column)] for column in columns]
+        return list(zip(*shortened, strict=True)) or [()] * len(self.groups)
 
     @property
-    def figure(self) -> str:
-        """What ranks them: the best epoch's accuracy, but on test images, which choose nothing, the last one's."""
-        return "acc_best" if self.split == "val" else "acc_last"
+    def ranked_by(self) -> str:
+        """The measure that ranks the first groups: `val_acc_best`, or `test_acc` if no run has validation images."""
+        return next((name for name in _RANKED_BY if any(group.values(name) for group in self.groups)), _RANKED_BY[0])
+
+    @property
+    def scores(self) -> list[str]:
+        """All other metrics of the splits `test` and `val`, such as `test/pointing_game`."""
+        names = {name for run in self.runs for name in run.metrics if name.startswith(("test/", "val/"))}
+        return sorted(names - _IN_MEASURES)
 
 
 def side_by_side(found: Iterable[RunRecord]) -> Comparison:
-    """Group runs by what varies between them but for the seed; sort by accuracy."""
-    records = list(found)
-    typed = sorted({key for run in records for key in run.overrides if key.partition(".")[0] not in _INCIDENTAL})
-    settings = {key: [run.setting(key) or "" for run in records] for key in typed}
-    varied = [key for key, values in settings.items() if len(set(values)) > 1 and key != SEED]
+    """Put runs into groups that differ in their settings, and rank the groups.
+
+    A setting counts with the value that a run used, whether it was given or is a default. Settings that do not change
+    the outcome (logger, launcher, paths, …) do not part runs, nor does the seed.
+    """
+    runs = list(found)
+    varied = _differing(runs, _given(runs))
+    varied += [key for key in _differing_unasked(runs, varied) if key not in varied]
+    groups = [Group(settings, members) for settings, members in _grouped(runs, varied).items()]
+    return Comparison(varied, sorted(groups, key=_rank))
+
+
+def _given(runs: Sequence[RunRecord]) -> list[str]:
+    """Settings that some run was given on its command line."""
+    keys = {key for run in runs for key in run.overrides}
+    return sorted(key for key in keys if not _is_incidental(key) and key != SEED)
+
+
+def _differing(runs: Sequence[RunRecord], keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if len({run.setting(key) for run in runs}) > 1]
+
+
+def _differing_unasked(runs: Sequence[RunRecord], varied: Sequence[str]) -> list[str]:
+    """Settings that differ within a group though no command line names them: defaults were edited in between."""
+    found: set[str] = set()
+    for members in _grouped(runs, varied).values():
+        known = [run.settings for run in members if run.settings]
+        keys = {key for settings in known for key in settings} - _SHOWN_IF_GIVEN - {SEED}
+        values = {key: {settings[key] for settings in known if key in settings} for key in keys}
+        found |= {key for key, several in values.items() if len(several) > 1 and not _is_incidental(key)}
+    return sorted(found)
+
+
+def _grouped(runs: Sequence[RunRecord], varied: Sequence[str]) -> dict[tuple[str, ...], list[RunRecord]]:
     groups: dict[tuple[str, ...], list[RunRecord]] = {}
-    for i, run in enumerate(records):
-        groups.setdefault(tuple(settings[key][i] for key in varied), []).append(run)
-    compared = Comparison(varied, [Group(key, members) for key, members in groups.items()])
-    compared.groups.sort(key=lambda group: -group.mean(compared.figure) if group.values(compared.figure) else math.inf)
-    return compared
+    for run in runs:
+        groups.setdefault(tuple(run.setting(key) or "" for key in varied), []).append(run)
+    return groups
+
+
+def _is_incidental(key: str) -> bool:
+    return key.partition(".")[0].partition("/")[0] in _INCIDENTAL
+
+
+def _rank(group: Group) -> tuple[int, float]:
+    for place, name in enumerate(_RANKED_BY):
+        if not math.isnan(mean := group.mean(name)):
+            return place, -mean
+    return len(_RANKED_BY), 0.0
+
+
+def _best(run: RunRecord, split: str) -> float | None:
+    """Highest accuracy after any epoch; NaN if all are NaN."""
+    if run.split != split or not run.curve:
+        return None
+    accuracies = [*(accuracy for _, accuracy in run.curve), run.metrics.get(f"{split}/best_acc", math.nan)]
+    return max((accuracy for accuracy in accuracies if not math.isnan(accuracy)), default=math.nan)
+
+
+def _last(run: RunRecord, split: str) -> float | None:
+    return run.curve[-1][1] if run.split == split and run.curve else None
+
+
+def _tested(run: RunRecord) -> float | None:
+    """Test accuracy of the chosen weights, which only a finished run has."""
+    return run.metrics.get("test/acc") if run.state == "finished" else None

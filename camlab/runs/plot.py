@@ -1,77 +1,121 @@
-"""The figure of a comparison: accuracy against what was swept, and every run's curve."""
+"""Draw the chart of a comparison: accuracy against a swept setting, and the curve of every run."""
 
 import math
+import warnings
 from pathlib import Path
+from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from camlab.runs.comparison import Comparison, Group
 
-_MOST_NAMES = 12  # in a legend
+_NAMED = 10  # groups with a colour and a name of their own: matplotlib has ten colours
+_SMALL: dict[str, Any] = {"fontsize": 7, "title_fontsize": 7}  # of a legend
+_TITLES = {"val_acc_best": "validation accuracy of the best epoch, %", "test_acc": "test accuracy, %"}
 
 
 def draw(compared: Comparison, path: Path) -> None:
-    """Write the figure as PNG: left the accuracy against the swept axis (mean ± std), right each run's curve."""
-    figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _draw_axis(left, compared)
-    _draw_curves(right, compared)
-    figure.savefig(path)
+    """Write the chart as PNG: the accuracy (mean ± std) by a setting that differs, and the curve of each run.
+
+    Runs that the table ranks by another accuracy (test accuracy, beside others that have validation) are left out.
+    """
+    shown = _Shown(compared)
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():  # a dollar sign starts no formula
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn in its place
+        figure = Figure(figsize=(11, 4.2) if compared.varied else (6, 4.2), dpi=120, layout="constrained")
+        *left, right = figure.subplots(1, 2 if compared.varied else 1, squeeze=False)[0]
+        for axes in left:
+            shown.draw_means(axes)
+        shown.draw_curves(right)
+        if omitted := len(compared.groups) - len(shown.groups):
+            rows = "row" if omitted == 1 else "rows"
+            figure.suptitle(f"Not drawn: {omitted} {rows} of the table without this accuracy", fontsize=8)
+        figure.savefig(path)
 
 
-def _draw_axis(axes: Axes, compared: Comparison) -> None:
-    """One line for each combination of the other settings, where a swept setting is a number; else a row of points."""
-    axis = next((i for i in range(len(compared.varied)) if _numbers(compared, i)), None)
-    axes.set_ylabel(f"{compared.figure.removeprefix('acc_')} {compared.split} accuracy, %")
-    if axis is None:
-        names = [_name(group) for group in compared.groups]
-        _draw_points(axes, [float(i) for i in range(len(names))], compared.groups, compared.figure, "o", "")
-        axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=7)
-        axes.set_xlabel(", ".join(compared.varied))
-        axes.margins(x=0.3)
-        return
-    lines: dict[tuple[str, ...], list[Group]] = {}
-    for group in compared.groups:
-        others = tuple(value for i, value in enumerate(group.settings) if i != axis)
-        lines.setdefault(others, []).append(group)
-    for others, groups in sorted(lines.items()):
-        groups.sort(key=lambda group: float(group.settings[axis]))
-        x = [float(group.settings[axis]) for group in groups]
-        _draw_points(axes, x, groups, compared.figure, "o-", ", ".join(others))
-    values = [float(group.settings[axis]) for group in compared.groups]
-    if min(values) > 0 and max(values) >= 20 * min(values):
+class _Shown:
+    """The groups that have the accuracy which the chart is about, with their names."""
+
+    def __init__(self, compared: Comparison) -> None:
+        self.measure = compared.ranked_by
+        self.split = self.measure.partition("_")[0]
+        self.varied = compared.varied
+        settings = compared.short_settings
+        chosen = [i for i, group in enumerate(compared.groups) if not math.isnan(group.mean(self.measure))]
+        self.groups = [compared.groups[i] for i in chosen]
+        self.names = [", ".join(settings[i]) for i in chosen]
+        self.settings = [settings[i] for i in chosen]
+
+    def draw_means(self, axes: Axes) -> None:
+        """A line for each combination of the other settings, where a setting is a number; else a row of points."""
+        axes.set_ylabel(_TITLES[self.measure])
+        axis = next((i for i in range(len(self.varied)) if self._is_numeric(i)), None)
+        if axis is None:
+            self._draw_row(axes)
+        else:
+            self._draw_lines(axes, axis)
+
+    def draw_curves(self, axes: Axes) -> None:
+        """Every run's accuracy by epochs; the best groups in colours, the others in grey."""
+        for i, group in enumerate(self.groups):
+            colour, front = (f"C{i}", 2) if i < _NAMED else ("0.8", 1)
+            for k, run in enumerate(group.runs):
+                epochs, accuracies = [epoch for epoch, _ in run.curve], [100 * accuracy for _, accuracy in run.curve]
+                style = "o" if len(epochs) == 1 else "-"
+                label = self.names[i] if k == 0 and i < _NAMED else None
+                axes.plot(epochs, accuracies, style, ms=4, lw=1, alpha=0.8, color=colour, zorder=front, label=label)
+        axes.set(xlabel="epochs done", ylabel="validation accuracy, %" if self.split == "val" else "test accuracy, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if self.varied and self.groups:
+            more = len(self.groups) - _NAMED
+            title = ", ".join(self.varied) + (f"\n(best {_NAMED}; {more} more in grey)" if more > 0 else "")
+            beside = (1.01, 1.0)  # where it hides no curve
+            axes.legend(title=title, loc="upper left", bbox_to_anchor=beside, frameon=False, **_SMALL)
+
+    def _draw_row(self, axes: Axes) -> None:
+        places = list(range(len(self.groups)))
+        self._draw_points(axes, [float(place) for place in places], self.groups, "o", "")
+        axes.set_xticks(places[: 4 * _NAMED], self.names[: 4 * _NAMED], rotation=30, ha="right", fontsize=7)
+        axes.set_xlabel(", ".join(self.varied))
+        axes.margins(x=0.3 if len(places) < _NAMED else 0.05)
+
+    def _draw_lines(self, axes: Axes, axis: int) -> None:
+        lines: dict[str, list[int]] = {}
+        for k, settings in enumerate(self.settings):
+            others = ", ".join(value for i, value in enumerate(settings) if i != axis)
+            lines.setdefault(others, []).append(k)
+        value = {k: float(settings[axis]) for k, settings in enumerate(self.settings)}
+        for others, members in lines.items():
+            ordered = sorted(members, key=value.__getitem__)
+            self._draw_points(axes, [value[k] for k in ordered], [self.groups[k] for k in ordered], "o-", others)
+        axes.set_xlabel(self.varied[axis])
+        _scale(axes, sorted(set(value.values())))
+        if 1 < len(lines) <= _NAMED:
+            others = ", ".join(name for i, name in enumerate(self.varied) if i != axis)
+            axes.legend(title=others, **_SMALL)
+
+    def _draw_points(self, axes: Axes, x: list[float], groups: list[Group], style: str, label: str) -> None:
+        means = [100 * group.mean(self.measure) for group in groups]
+        spread = [100 * group.std(self.measure) for group in groups]  # NaN draws no bar
+        axes.errorbar(x, means, spread, fmt=style, ms=4, lw=1, capsize=3, label=label)
+
+    def _is_numeric(self, i: int) -> bool:
+        """Whether a setting is a number in every group, and not always the same one."""
+        try:
+            values = {float(settings[i]) for settings in self.settings}
+        except ValueError:
+            return False
+        return len(values) > 1 and all(map(math.isfinite, values))
+
+
+def _scale(axes: Axes, values: list[float]) -> None:
+    """Ticks at the swept values themselves where they are few; logarithmic where they span more than a decade."""
+    if values[0] > 0 and values[-1] >= 20 * values[0]:
         axes.set_xscale("log")
-    axes.set_xlabel(compared.varied[axis])
-    if 1 < len(lines) <= _MOST_NAMES:
-        axes.legend(fontsize=7)
-
-
-def _draw_points(axes: Axes, x: list[float], groups: list[Group], figure: str, style: str, label: str) -> None:
-    means = [100 * group.mean(figure) for group in groups]
-    spread = [0.0 if math.isnan(std := group.std(figure)) else 100 * std for group in groups]
-    axes.errorbar(x, means, spread, fmt=style, ms=4, lw=1, capsize=3, label=label)
-
-
-def _draw_curves(axes: Axes, compared: Comparison) -> None:
-    for i, group in enumerate(compared.groups):
-        for k, run in enumerate(group.runs):
-            label = _name(group) if k == 0 and len(compared.groups) <= _MOST_NAMES else None
-            epochs, accuracies = [e for e, _ in run.curve], [100 * a for _, a in run.curve]
-            style = "." if len(epochs) == 1 else "-"
-            axes.plot(epochs, accuracies, style, lw=1, alpha=0.8, color=f"C{i % 10}", label=label)
-    axes.set(xlabel="epochs", ylabel=f"{compared.split} accuracy, %")
-    if compared.varied and len(compared.groups) <= _MOST_NAMES:
-        axes.legend(fontsize=7, title=", ".join(compared.varied), title_fontsize=7)
-
-
-def _numbers(compared: Comparison, i: int) -> bool:
-    """Whether the setting is a number in every group."""
-    try:
-        return all(math.isfinite(float(group.settings[i])) for group in compared.groups)
-    except ValueError:
-        return False
-
-
-def _name(group: Group) -> str:
-    return ", ".join(group.settings)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if len(values) <= _NAMED:
+        axes.set_xticks(values, [f"{value:g}" for value in values])

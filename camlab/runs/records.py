@@ -1,9 +1,9 @@
-"""What runs' folders tell about them, finished or not: settings, curve, figures. No torch is imported to read it."""
+"""Read run folders, of finished and unfinished runs: settings, curves, metrics. No torch is imported for it."""
 
 import csv
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,72 +12,80 @@ import yaml
 
 from camlab.runs import run_folder
 
-_OWN_FOLDERS = frozenset(["checkpoints", run_folder.HEATMAPS, "wandb", "tensorboard"])
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
+Curve = list[tuple[float, float]]
+
+_NOT_SEARCHED = frozenset(["checkpoints", run_folder.HEATMAPS, "wandb", "tensorboard"])
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast, where it is installed
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run.
+    """The content of one run folder.
 
     Attributes:
-        folder: of the run.
-        state: `finished`, `failed` or `unfinished` (under way, or interrupted).
-        overrides: what was typed for it, by setting.
-        split: whose accuracy the curve is, `val` or `test`.
-        curve: (epochs done, accuracy from 0 to 1).
-        loss: of that split, last.
-        test_acc: of the weights chosen at the end, from 0 to 1.
-        seconds: from start to end.
-        images_per_second: of training, last epoch.
-        why: it failed.
+        folder: Folder of the run.
+        state: `finished`, `failed` or `unfinished` (still running, or interrupted).
+        overrides: Values given on the command line, by setting.
+        curves: Points (epochs done, value) of each column of `metrics.csv`.
+        metrics: Last value of each metric; for a finished run, that of `result.json`.
+        epochs: Number of epochs done; None if unknown.
+        seconds: Wall time of a finished run, else None.
+        failure: Reason for the failure; empty for a run that did not fail.
     """
 
     folder: Path
     state: str
-    overrides: dict[str, str]
-    split: str
-    curve: list[tuple[float, float]]
-    loss: float | None
-    test_acc: float | None
-    seconds: float | None
-    images_per_second: float | None
-    why: str = ""
+    overrides: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    epochs: float | None = None
+    seconds: float | None = None
+    failure: str = ""
 
     @property
-    def best(self) -> float | None:
-        """The highest accuracy of the curve."""
-        return max((accuracy for _, accuracy in self.curve), default=None)
+    def split(self) -> str:
+        """The split that ranks the run: `val`, or `test` if the run has no validation images."""
+        return "val" if "val/acc" in self.metrics else "test"
 
     @property
-    def last(self) -> float | None:
-        """The accuracy after the last epoch."""
-        return self.curve[-1][1] if self.curve else None
-
-    @property
-    def epochs(self) -> float | None:
-        """Epochs done."""
-        return self.curve[-1][0] if self.curve else None
+    def curve(self) -> Curve:
+        """Accuracy on `split` by epochs done, 0 to 1."""
+        name = f"{self.split}/acc"
+        if name in self.curves or name not in self.metrics or self.epochs is None:
+            return self.curves.get(name, [])
+        return [(self.epochs, self.metrics[name])]
 
     def setting(self, key: str) -> str | None:
-        """What was typed for a setting, else what the run's configuration says, else None."""
+        """The value that a run used for a setting, given or default; None if its folder does not tell.
+
+        Args:
+            key: A dotted name such as `optimizer.lr`, or a group such as `data`.
+        """
+        if key in self.settings:
+            return self.settings[key]
         if key in self.overrides:
             return self.overrides[key]
-        node = self._config
-        for part in key.split("."):
-            node = node.get(part) if isinstance(node, dict) else None
-        return None if node is None or isinstance(node, dict) else _plain(str(node))
+        return self._choices.get(key)
 
     @cached_property
-    def _config(self) -> Any:
-        return _read_yaml(self.folder / run_folder.CONFIG)
+    def settings(self) -> dict[str, str]:
+        """All values of `config.yaml`, by dotted name; empty if there is no such file."""
+        return dict(_leaves(_read_yaml(self.folder / run_folder.CONFIG), ""))
+
+    @cached_property
+    def _choices(self) -> dict[str, str]:
+        """The option of each group, as Hydra notes them."""
+        node = _read_yaml(self.folder / ".hydra" / "hydra.yaml")
+        for key in ("hydra", "runtime", "choices"):
+            node = node.get(key) if isinstance(node, dict) else None
+        return dict(_leaves(node, ""))
 
 
 def read_runs(folders: Iterable[Path]) -> Iterator[RunRecord]:
-    """All runs in folders and below, whatever else lies there."""
+    """All runs in some folders and in the folders below them; anything else there is passed over."""
     for top in folders:
         for folder, below, files in os.walk(top):
-            below[:] = sorted(name for name in below if name not in _OWN_FOLDERS and name[0] != ".")
+            below[:] = sorted(name for name in below if name not in _NOT_SEARCHED and name[0] != ".")
             if {run_folder.CONFIG, run_folder.RESULT, run_folder.FAILURE} & set(files) and (
                 record := _read_run(Path(folder))
             ):
@@ -85,33 +93,30 @@ def read_runs(folders: Iterable[Path]) -> Iterator[RunRecord]:
 
 
 def _read_run(folder: Path) -> RunRecord | None:
-    """One run; None if the folder is something else."""
+    """The run of a folder; None if the folder is not a run's."""
     result, failure = run_folder.read_result(folder), run_folder.read_failure(folder)
     if not (result or failure or run_folder.read_config_hash(folder)):
         return None
-    columns = _read_metrics(folder / run_folder.METRICS)
-    split = "val" if columns.get("val/acc") else "test"
-    curve = columns.get(f"{split}/acc", [])
-    metrics = result["metrics"] if result else {}
-    if result and not curve and "test/acc" in metrics:
-        curve = [(float(result["epochs"]), metrics["test/acc"])]
+    curves = _read_metrics(folder / run_folder.METRICS)
+    final = result or {"metrics": {}, "wall_time_s": None, "epochs": None}
+    metrics = {name: curve[-1][1] for name, curve in curves.items()}
+    metrics |= {name: number for name, value in final["metrics"].items() if (number := _number(value)) is not None}
+    last_row = max((curve[-1][0] for curve in curves.values()), default=None)
     return RunRecord(
         folder=folder,
         state="finished" if result else "failed" if failure else "unfinished",
         overrides=_read_overrides(folder),
-        split=split,
-        curve=curve,
-        loss=_last(columns.get(f"{split}/loss")),
-        test_acc=metrics.get("test/acc"),
-        seconds=result["wall_time_s"] if result else None,
-        images_per_second=_last(columns.get("train/images_per_second")),
-        why=failure.message if failure and not result else "",
+        curves=curves,
+        metrics=metrics,
+        epochs=last_row if (epochs := _number(final["epochs"])) is None else epochs,
+        seconds=_number(final["wall_time_s"]),
+        failure=failure.message if failure and not result else "",
     )
 
 
-def _read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """(epoch, value) of each column of `metrics.csv`; rows that do not fit (being written, damaged) are left out."""
-    columns: dict[str, list[tuple[float, float]]] = {}
+def _read_metrics(path: Path) -> dict[str, Curve]:
+    """(epoch, value) of each column of `metrics.csv`; damaged and half-written rows are left out."""
+    columns: dict[str, Curve] = {}
     try:
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
             rows = csv.reader(line.replace("\0", "") for line in file)
@@ -124,7 +129,7 @@ def _read_metrics(path: Path) -> dict[str, list[tuple[float, float]]]:
     return columns
 
 
-def _read_row(names: list[str], row: list[str], place: int, columns: dict[str, list[tuple[float, float]]]) -> None:
+def _read_row(names: list[str], row: list[str], place: int, columns: dict[str, Curve]) -> None:
     if len(row) != len(names) or not row[place]:
         return
     try:
@@ -141,12 +146,35 @@ def _read_overrides(folder: Path) -> dict[str, str]:
     return {key.lstrip("+~"): _plain(value) for key, _, value in pairs}
 
 
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Dotted names and values of all settings in nested dictionaries."""
+    if isinstance(node, dict) and (node or not path):
+        for key, child in node.items():
+            yield from _leaves(child, f"{path}.{key}" if path else str(key))
+    elif path:
+        yield path, _plain(_as_typed(node))
+
+
+def _as_typed(value: Any) -> str:
+    """A value of a YAML file as it is written on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_as_typed, value))}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)
+
+
 def _plain(value: str) -> str:
-    """A value as one reads it: 1e-3 and 0.001 are the same, quotes are Hydra's."""
+    """A value in one spelling: 1e-3 and 0.001 are equal, and Hydra's quotes are left out."""
     try:
-        return f"{float(value):g}"
+        number = float(value)
     except ValueError:
         return value.strip("'\"")
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:.10g}"
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _read_yaml(path: Path) -> Any:
@@ -154,7 +182,3 @@ def _read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, yaml.YAMLError):
         return None
-
-
-def _last(values: list[tuple[float, float]] | None) -> float | None:
-    return values[-1][1] if values else None

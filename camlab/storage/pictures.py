@@ -1,31 +1,87 @@
-"""Picture files of any kind as upright 8-bit RGB."""
+"""Find picture files, and read them as upright 8-bit RGB."""
 
 import glob
+import logging
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from camlab.errors import UserError
+from camlab.storage.pixel_depth import deep_rgb, is_deep, is_deep_rgb, stated_bits, to_8_bits
 
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+log = logging.getLogger(__name__)
+
+ENDINGS = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
+)
+MASKS = "masks"  # name of folders whose files are masks
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The visible files of a folder by what they are.
+
+    Attributes:
+        pictures: Files with the ending of a picture, by name.
+        masks: Masks of pictures: `x_mask.*` beside a picture `x.*`, and whatever is in a folder named `masks`.
+        others: Files with any other ending.
+    """
+
+    pictures: list[Path]
+    masks: list[Path]
+    others: list[Path]
+
+    def left_out(self) -> str:
+        """One phrase that counts what is not read as a picture; empty if that is nothing.
+
+        Example:
+            >>> Listing([], [Path("x_mask.png")], [Path("x.txt"), Path("y.txt"), Path("README")]).left_out()
+            '3 files by their endings (.txt: 2, none: 1) and 1 mask'
+        """
+        counts = Counter(file.suffix.lower() or "none" for file in self.others)
+        endings = ", ".join(f"{ending}: {count}" for ending, count in sorted(counts.items()))
+        others = f"{_count(self.others, 'file')} by {'its ending' if len(self.others) == 1 else 'their endings'}"
+        parts = [f"{others} ({endings})" if self.others else "", _count(self.masks, "mask") if self.masks else ""]
+        return " and ".join(part for part in parts if part)
+
+
+def list_files(folder: Path, below: bool = False) -> Listing:
+    """Sort the files of a folder into pictures, masks and others; hidden files and folders are passed over.
+
+    Args:
+        folder: The folder; if it does not exist, the listing is empty.
+        below: Whether the files in folders below it are listed, too.
+    """
+    found = folder.rglob("*") if below else folder.glob("*")
+    files = sorted(path for path in found if not _is_hidden(path.relative_to(folder)) and not path.is_dir())
+    images = [path for path in files if path.suffix.lower() in ENDINGS]
+    stems = {(path.parent, path.stem.lower()) for path in images}
+    masks = {path for path in images if _is_mask(path, folder, stems)}
+    return Listing(
+        pictures=[path for path in images if path not in masks],
+        masks=sorted(masks),
+        others=[path for path in files if path.suffix.lower() not in ENDINGS],
+    )
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The pictures right inside a folder, by name."""
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
+    """The pictures in a folder, without those in folders below it, by name; logs what is left out."""
+    return _tell(folder, list_files(folder)).pictures
 
 
 def find_pictures(place: str) -> list[Path]:
-    """The pictures that a path, a folder (with all below it) or a glob pattern stands for, by name.
+    """The pictures that a path, a folder (with all folders below it) or a glob pattern stands for, by name.
+
+    A path or a pattern is taken at its word; of a folder, files that are no pictures are left out, which is logged.
 
     Raises:
-        UserError: there are none.
+        UserError: There are none.
     """
     path = Path(place).expanduser()
     if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
-        found = [p for p in inside if p.is_file()]
+        found = [picture for picture in _tell(path, list_files(path, below=True)).pictures if picture.is_file()]
     elif path.is_file():
         found = [path]
     else:
@@ -39,22 +95,30 @@ def find_pictures(place: str) -> list[Path]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """A picture upright and in 8-bit RGB: EXIF orientation applied, transparency on white, 16 bits reduced.
+    """A picture upright and in 8-bit RGB.
+
+    EXIF orientation is applied, transparency is put on white, and of an animation the first frame is read. Values of
+    more than 8 bits are scaled as `camlab.storage.pixel_depth` says.
 
     Raises:
-        UserError: it cannot be read, or would take gigabytes.
+        UserError: The file cannot be read, or would take gigabytes.
     """
     if not path.is_file():  # a pipe would be waited for, a device may never end
         raise UserError(f"{path} is no file.")
     try:
         with Image.open(path) as file:
-            return _as_rgb(ImageOps.exif_transpose(file))
+            if is_deep_rgb(file):
+                return deep_rgb(path)
+            upright = ImageOps.exif_transpose(file)
+            return _as_rgb(to_8_bits(upright, stated_bits(path, file)) if is_deep(file) else upright)
     except Exception as error:  # a damaged picture raises nearly anything
-        raise UserError(f"{path} is no readable picture ({type(error).__name__}). Mend or remove it.") from error
+        raise UserError(
+            f"{path} is no readable picture ({type(error).__name__}). Repair it, or remove it from the folder."
+        ) from error
 
 
 def count_pixels(path: Path) -> int:
-    """How many a picture has, by its file's first bytes; 0 if it cannot be read."""
+    """Number of a picture's pixels, from the first bytes of its file; 0 if it cannot be read."""
     if not path.is_file():
         return 0
     try:
@@ -64,11 +128,35 @@ def count_pixels(path: Path) -> int:
         return 0
 
 
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_mask(path: Path, top: Path, stems: set[tuple[Path, str]]) -> bool:
+    """Whether a picture file in or below the folder `top` is a mask.
+
+    Args:
+        path: The file.
+        top: The folder that was asked for.
+        stems: Folder and lower-case stem of all picture files there.
+    """
+    if any(part.lower() == MASKS for part in path.relative_to(top).parts[:-1]):
+        return True
+    stem = path.stem.lower()
+    return stem.endswith("_mask") and (path.parent, stem.removesuffix("_mask")) in stems
+
+
+def _tell(folder: Path, listing: Listing) -> Listing:
+    if left_out := listing.left_out():
+        log.info("%s: left out %s.", folder, left_out)
+    return listing
+
+
+def _count(files: list[Path], what: str) -> str:
+    return f"{len(files)} {what}" + ("" if len(files) == 1 else "s")
+
+
 def _as_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-        values = np.asarray(picture, np.float32)
-        depth = 1.0 if values.max(initial=0) <= 1 else 255.0 if values.max() <= 255 else 65535.0
-        return Image.fromarray((values.clip(0, depth) * (255 / depth) + 0.5).astype(np.uint8)).convert("RGB")
     if "A" in picture.getbands() or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

@@ -5,7 +5,7 @@
 Runs are those of experiments/recipe/run.sh; writes figure3.png beside this file.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -42,4 +42,9 @@ def main(frozen: Path, finetuned: Path, data_root: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("frozen", type=Path, metavar="FROZEN_RUN")
+    parser.add_argument("finetuned", type=Path, metavar="FINETUNED_RUN")
+    parser.add_argument("data", metavar="DATA")
+    options = parser.parse_args()
+    main(options.frozen, options.finetuned, options.data)

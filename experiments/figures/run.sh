@@ -2,8 +2,8 @@
 # The report's Figure 3 (CAM of CIFAR-10 images) and Figure 4 (Grad-CAM of photographs).
 #   experiments/figures/run.sh DATA WEIGHTS PHOTOS OUT
 # DATA has cifar-10-batches-py/; WEIGHTS has the two features files of ImageNet; PHOTOS has pictures; runs go to OUT.
-# About an hour on 2 cores, less what experiments/recipe/run.sh has left in OUT.
-# Where torchvision's weights can be downloaded, the unmodified networks are one command, without training:
+# About an hour on 2 cores; less if experiments/recipe/run.sh has left its runs in OUT.
+# Where torchvision's weights can be downloaded, one command draws the unmodified networks, without training:
 #   python -m camlab.explain images=PHOTOS network=vgg16 methods=[grad_cam]
 set -euo pipefail
 data=$1 weights=$2 photos=$3 out=$4

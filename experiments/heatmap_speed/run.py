@@ -1,15 +1,17 @@
-"""Image tensor to overlays on the CPU: camlab beside its peers and the bare forward pass, on unmodified networks.
+"""What does a heatmap cost? Image tensors to overlays, by camlab, its peers and the bare forward pass.
 
     pip install --no-deps grad-cam torchcam captum ttach
     python experiments/heatmap_speed/run.py [--photos FOLDER] [--only QUESTION] [--tiny] [--out FILE]
 
-All contestants look at the same ReLU, for the predicted classes, and draw at 224². They alternate; `ratio` is time over
-the forward pass's, round by round. Peak memory is that of a process of its own for each. --photos adds a thousand
-files, end to end, against decoding them and running the network. About 15 minutes on 2 cores.
+The networks are torchvision's, unmodified. All contestants use the same ReLU layer and the predicted classes, and draw
+at 224². They alternate; a ratio is the time divided by that of the forward pass, round by round. Peak memory is that of
+a process of its own for each. --photos adds a thousand files, from disk to the written heatmaps, beside decoding them
+and running the network. A peer that is not installed is left out. About 15 minutes on 2 cores.
 """
 
 import argparse
 import csv
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -26,18 +28,21 @@ import torchvision
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmark import alternate, machine, ratios, settled, summary, warn_if_busy, write_csv
+from benchmark import alternate, csv_file, machine, quartiles, ratios, settled, warn_if_busy, write_csv
 
 from camlab.attribution.explainer import Explainer
 from camlab.drawing import render
 from camlab.drawing.album import Style, make_album
 from camlab.models.cam_net import CamNet
-from camlab.models.catalog import Subject
 from camlab.models.preprocess import Preprocess
+from camlab.models.trained_network import TrainedNetwork
 from camlab.storage.pictures import read_picture
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SETUPS = {"alexnet": (64, "features.11"), "vgg16": (8, "features.29")}  # images, the ReLU after the last convolution
+SETUPS = {
+    "alexnet": (64, "features.11"),
+    "vgg16": (8, "features.29"),
+}  # images; the ReLU layer after the last convolution
 
 
 class Work:
@@ -104,12 +109,25 @@ def captum(work: Work) -> Callable[[], np.ndarray]:
         signed = cam.attribute(work.inputs, target=classes, relu_attributions=True).detach()
         heat = LayerAttribution.interpolate(signed, work.pictures.shape[1:3], interpolate_mode="bilinear")[:, 0]
         heat = heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-        return render.overlay(work.pictures, heat.clamp(0, 1).cpu().numpy())  # it draws one figure at a time itself
+        return render.overlay(work.pictures, heat.clamp(0, 1).cpu().numpy())  # captum draws one picture at a time
 
     return run
 
 
 CONTESTANTS = {"camlab": camlab, "pytorch-grad-cam": pytorch_grad_cam, "torchcam": torchcam, "captum": captum}
+PEERS = {  # modules, and the packages that bring them
+    "pytorch-grad-cam": ("pytorch_grad_cam", "grad-cam ttach"),
+    "torchcam": ("torchcam", "torchcam"),
+    "captum": ("captum", "captum"),
+}
+
+
+def leave_out_missing() -> None:
+    """Take the contestants that are not installed out of the comparison, with a line for each."""
+    for who, (module, packages) in PEERS.items():
+        if importlib.util.find_spec(module) is None:
+            del CONTESTANTS[who]
+            print(f"{who} is left out: it is not installed (pip install --no-deps {packages}).", file=sys.stderr)
 
 
 def networks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -120,11 +138,11 @@ def networks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         seconds = alternate(runs, options.rounds)
         for who, values in seconds.items():
             row = {"question": f"{name}, batch {images}", "contestant": who, "unit": "s", "n": len(values)}
-            yield {**row, **summary(values)}
+            yield {**row, **quartiles(values)}
             if who != "forward":
-                yield {**row, "unit": "ratio to forward", **summary(ratios(values, seconds["forward"]))}
+                yield {**row, "unit": "ratio to forward", **quartiles(ratios(values, seconds["forward"]))}
             if who not in ("forward", "camlab"):
-                yield {**row, "unit": "ratio to camlab", **summary(ratios(values, seconds["camlab"]))}
+                yield {**row, "unit": "ratio to camlab", **quartiles(ratios(values, seconds["camlab"]))}
         for who in CONTESTANTS:
             yield {
                 "question": f"{name}, batch {images}",
@@ -135,7 +153,7 @@ def networks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def all_classes(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """CAM of all classes on a CamNet against its forward pass."""
+    """Time of CAM of all classes on a CamNet, beside that of its forward pass."""
     from camlab import maps
 
     images = 2 if options.tiny else 64 * options.scale
@@ -153,14 +171,15 @@ def all_classes(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     seconds = alternate({"forward": forward, "cam": cam}, options.rounds)
     row = {"question": f"CamNet, CAM of all classes, batch {images}", "contestant": "camlab", "n": options.rounds}
-    yield {**row, "unit": "ratio to forward", **summary(ratios(seconds["cam"], seconds["forward"]))}
+    yield {**row, "unit": "ratio to forward", **quartiles(ratios(seconds["cam"], seconds["forward"]))}
 
 
 def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A thousand files, all that is written about them, against decoding and the network, in as many threads."""
+    """Time from a thousand files to their written heatmaps, beside decoding them and running the network."""
     count, name = (24, "alexnet") if options.tiny else (1000, "alexnet")
     model = torchvision.models.get_model(name, weights=None).eval().to(DEVICE)
-    subject = Subject(model, Preprocess(options.side, (0.45,) * 3, (0.225,) * 3), tuple(map(str, range(1000))), name)
+    preprocess = Preprocess(options.side, (0.45,) * 3, (0.225,) * 3)
+    trained = TrainedNetwork(model, preprocess, tuple(map(str, range(1000))), name)
     with tempfile.TemporaryDirectory() as place:
         folder, sources = Path(place) / "photos", sorted(Path(options.photos).glob("*.jpg"))
         folder.mkdir()
@@ -169,32 +188,32 @@ def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         files = sorted(folder.iterdir())
 
         def square(path: Path) -> np.ndarray:
-            return np.asarray(read_picture(path).resize((options.side, options.side), 2, reducing_gap=3.0))
+            return preprocess.prepare(read_picture(path))
 
         def plain() -> None:
             with ThreadPoolExecutor(os.cpu_count()) as pool, torch.inference_mode():
                 decoded = pool.map(square, files)
                 while batch := [picture for _, picture in zip(range(64), decoded, strict=False)]:
                     pixels = torch.from_numpy(np.stack(batch)).to(DEVICE).permute(0, 3, 1, 2)
-                    model(subject.preprocess(pixels))
+                    model(preprocess(pixels))
 
         def album() -> None:
-            make_album(subject, files, Path(place) / "out", Style(methods=("grad_cam",)))
+            make_album(trained, files, Path(place) / "out", Style(methods=("grad_cam",)))
 
         seconds = alternate({"plain": plain, "camlab": album}, 1 if options.tiny else 9)
     row = {"question": f"{count} photographs from disk, {name}", "n": len(seconds["plain"])}
     for who, values in seconds.items():
-        yield {**row, "contestant": who, "unit": "s", **summary(values)}
+        yield {**row, "contestant": who, "unit": "s", **quartiles(values)}
     yield {
         **row,
         "contestant": "camlab",
         "unit": "ratio to plain",
-        **summary(ratios(seconds["camlab"], seconds["plain"])),
+        **quartiles(ratios(seconds["camlab"], seconds["plain"])),
     }
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Time over the bare forward pass's: median, and the interquartile range as a whisker."""
+    """Draw the ratios to the forward pass: medians as bars, interquartile ranges as whiskers."""
     figure = Figure(figsize=(6, 3), dpi=120, layout="constrained")
     axes = figure.subplots()
     questions = [question for question in dict.fromkeys(row["question"] for row in rows) if "CamNet" not in question]
@@ -215,7 +234,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def peak(who: str, network: str, options: argparse.Namespace) -> dict[str, float]:
-    """Megabytes that a process of its own takes at most, beyond what it has before the first map."""
+    """Peak memory in MB of a process of its own, above what it holds before the first map."""
     command = [sys.executable, __file__, "--memory", who, network, *(["--tiny"] if options.tiny else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {"n": 1, "median": float(done.stdout.split()[-1])}
@@ -232,24 +251,36 @@ def report_peak(who: str, network: str, options: argparse.Namespace) -> None:
 
 
 def resident_mb(field: str = "VmRSS") -> float:
-    """Of this process, on Linux; VmHWM is its peak (getrusage's includes the parent's, from before exec)."""
+    """Memory of this process in MB, on Linux; VmHWM is its peak (that of getrusage includes the parent process)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{field}:"))
 
 
+def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with one line if something that the options name does not exist."""
+    if options.only == "photographs" and not options.photos:
+        parser.error("--only photographs: give --photos FOLDER, too")
+    if options.photos and not list(Path(options.photos).glob("*.jpg")):
+        parser.error(f"--photos {options.photos}: there are no .jpg files")
+    if options.only and not options.out.is_file():
+        parser.error(f"--only renews a part of {options.out}, which does not exist; measure everything first")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos")
+    parser.add_argument("--photos", metavar="FOLDER")
     parser.add_argument("--only", choices=("networks", "all_classes", "photographs"), help="measure one thing anew")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--memory", nargs=2, metavar=("WHO", "NETWORK"), help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.csv")
+    parser.add_argument("--out", type=csv_file, metavar="FILE", default=Path(__file__).parent / "results.csv")
     options = parser.parse_args()
     options.side, options.rounds = (64, 2) if options.tiny else (224, 7)
     options.scale = 8 if torch.cuda.is_available() else 1
     if options.memory:
         report_peak(*options.memory, options)
         return
+    check(parser, options)
+    leave_out_missing()
     about, results = {**machine(), "load": round(warn_if_busy(), 2)}, []
     questions = [networks, all_classes, *([photographs] if options.photos else [])]
     chosen = [question for question in questions if options.only in (None, question.__name__)]

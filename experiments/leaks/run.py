@@ -1,9 +1,10 @@
-"""Does a long run hold on to anything? Memory, open files and threads, epoch by epoch.
+"""Does a long run leak anything? Memory, open files and threads after each epoch.
 
     python experiments/leaks/run.py [--epochs 300] [--out FOLDER]
 
-Fine-tuned AlexNet at 64² on 40 drawn pictures; at every epoch heatmaps into files and an offline W&B run, and a
-checkpoint: all that camlab does, next to no arithmetic. Exit code 1 if the second half of it grows.
+AlexNet is fine-tuned at 64² on 40 drawn pictures. After each epoch heatmaps go to files and to an offline W&B run, and
+a checkpoint is written: everything that camlab does, with little arithmetic. The exit code is 1 if memory, open files
+or threads grow in the second half of the run.
 """
 
 import argparse
@@ -30,11 +31,11 @@ TINY = [
     "data.batch_size=20", "arch.weights=null", "mode=finetune", "trainer.accelerator=cpu",
     "callbacks.heatmaps.per_class=1", "logger=wandb", "logger.wandb.mode=offline",
 ]  # fmt: skip
-MOST = {"memory_mb": 20.0, "open_files": 0.0, "threads": 0.0}  # from the middle to the end
+MOST = {"memory_mb": 20.0, "open_files": 0.0, "threads": 0.0}  # largest growth from the middle of the run to its end
 
 
 class Watch(L.Callback):
-    """Notes what this process holds when an epoch begins."""
+    """Notes the memory, files and threads of this process when an epoch begins."""
 
     samples: list[dict[str, Any]] = []  # noqa: RUF012
 
@@ -62,15 +63,18 @@ def plot(samples: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", default=HERE)
     options = parser.parse_args()
+    if options.out.is_file():
+        parser.error(f"--out {options.out}: it is a file; give a folder")
+    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         folder = [f"hydra.run.dir={place}/run", f"paths.cache={place}/cache"]
         sys.argv = ["camlab-train", *TINY, *folder, f"trainer.max_epochs={options.epochs}"]
         sys.argv.append("+callbacks.watch._target_=run.Watch")
         os.environ.setdefault("WANDB_SILENT", "true")
         train.main()
-    import run  # the module that Hydra has imported, with the samples
+    import run  # as Hydra imported it: this module is __main__, and has no samples
 
     samples = run.Watch.samples
     write_csv(options.out / "results.csv", [{**sample, **machine()} for sample in samples[:1]] + samples[1:])

@@ -2,15 +2,15 @@
 
     python experiments/pointing_game/run.py WEIGHTS
 
-WEIGHTS is a features file (alexnet-imagenet1k-features.safetensors) or `imagenet`. Three seeds each, 96², without the
-last pooling, 3 epochs of 6,000 images fine-tuned, 15 frozen. Writes
-results.csv beside this file. About 10 minutes on 2 cores.
+WEIGHTS is a features file (alexnet-imagenet1k-features.safetensors) or `imagenet`. AlexNet is trained without its last
+pooling layer, at 96², with three seeds: 3 epochs of 6,000 images when fine-tuned, 15 when frozen. Writes results.csv
+beside this file. About 10 minutes on 2 cores.
 """
 
+import argparse
 import csv
 import functools
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,7 +25,7 @@ from camlab.training.callbacks.pointing_game import PointingGame
 from camlab.training.classifier import Classifier
 
 SEEDS = (0, 1, 2)
-SETUPS = {  # (weights?, frozen?, lr, epochs)
+SETUPS = {  # name: (whether ImageNet weights are loaded, whether the backbone is frozen, learning rate, epochs)
     "untrained": (False, False, 1e-4, 0),
     "untrained, ImageNet backbone": (True, False, 1e-4, 0),
     "frozen": (True, True, 1e-3, 15),
@@ -74,5 +74,8 @@ def main(weights: str, cache: str) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", metavar="WEIGHTS", help="a features file, or imagenet")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        main(sys.argv[1], folder)
+        main(options.weights, folder)

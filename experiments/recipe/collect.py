@@ -1,14 +1,14 @@
-"""Gather the runs of run.sh: results.csv (a row per epoch), curves.png and the last contact sheets, beside this file.
+"""Collect the runs of run.sh: results.csv (a row per epoch), curves.png and the last contact sheets, beside this file.
 
     python experiments/recipe/collect.py OUT [DATA]
 
 With DATA (has cifar-10-batches-py/) also docs/heatmaps.png: the first test image of each class, fine-tuned.
 """
 
+import argparse
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ KEYS = ("train/loss", "train/acc", "test/loss", "test/acc", "train/images_per_se
 
 
 def curves(run: Path) -> dict[int, dict[str, float]]:
-    """Metrics by epochs done; the test after the last epoch repeats that epoch's."""
+    """Metrics by epochs done; the final test repeats the values of the last epoch."""
     epochs: dict[int, dict[str, float]] = {}
     with open(run / "metrics.csv", newline="") as file:
         for row in csv.DictReader(file):
@@ -41,7 +41,7 @@ def draw_for_readme(run: Path, data_root: str) -> None:
     test = data.splits["test"]
     first = [int(torch.nonzero(test.labels == label)[0]) for label in range(len(test.class_names))]
     chosen = test.subset(torch.tensor(first))
-    explanation = explain(trained.network, trained.preprocess(chosen.images))  # of the predicted class
+    explanation = explain(trained.network, trained.preprocess(chosen.images))  # for the predicted class
     panels = draw_panels(chosen.images, explanation, test.class_names, chosen.labels)
     render.write_image(HERE.parents[1] / "docs" / "heatmaps.png", render.contact_sheet([p.picture for p in panels]))
 
@@ -74,6 +74,10 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
-    if len(sys.argv) > 2:
-        draw_for_readme(Path(sys.argv[1]) / "finetune", sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("data", nargs="?", metavar="DATA")
+    options = parser.parse_args()
+    main(options.out)
+    if options.data:
+        draw_for_readme(options.out / "finetune", options.data)

@@ -2,8 +2,8 @@
 
     python experiments/recipe/plain_loop.py DATA WEIGHTS [--size 224] [--epochs 3] [--tiny]
 
-Both start from the same weights and see the same batches and flips; all else is written twice. Three seeds; test
-accuracies go to plain_loop.csv beside this file. At 64² 8 minutes on one core, at 224² an hour on two.
+Both start from the same weights and see the same batches and flips; everything else is written twice. With three seeds;
+test accuracies go to plain_loop.csv beside this file. It takes 8 minutes at 64² on one core, an hour at 224² on two.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Do the two modes learn what the report's recipe should? The lossless subset of CIFAR-10 (5,170 training and 1,017 test
-# images) with the real ImageNet weights, everything at the report's settings but the number of epochs.
+# Do the two modes learn what the report's recipe should? They are trained on the lossless subset of CIFAR-10 (5,170
+# training and 1,017 test images) with the real ImageNet weights; all settings but the number of epochs are the report's.
 #   experiments/recipe/run.sh DATA WEIGHTS OUT
 # DATA has cifar-10-batches-py/; WEIGHTS is alexnet-imagenet1k-features.safetensors; runs go to OUT.
 # About 25 minutes on 2 cores. Then: python experiments/recipe/collect.py OUT

@@ -1,4 +1,4 @@
-"""What camlab's conveniences cost over bare PyTorch, on whatever device is there.
+"""What do camlab's conveniences cost beside bare PyTorch? On a GPU if there is one, else on the CPU.
 
     python experiments/speed/run.py [--weights FEATURES.safetensors] [--tiny] [--out FILE]
 
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmark import alternate, machine, ratios, settled, summary, warn_if_busy, write_csv
+from benchmark import alternate, csv_file, machine, quartiles, ratios, settled, warn_if_busy, write_csv
 
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
@@ -37,7 +37,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Noise(ImageData):
-    """Pictures of CIFAR-10's shape; their content does not matter to the clock."""
+    """Random pictures of CIFAR-10's size; the time does not depend on their content."""
 
     def __init__(self, n: int, **options: Any) -> None:
         super().__init__(val_size=0, **options)
@@ -67,12 +67,12 @@ def classifier(weights: str | None, frozen: bool) -> Classifier:
 
 
 def inputs(batch: int, side: int) -> torch.Tensor:
-    """What a bare loop is given for nothing: resized, normalised, on the device, channels last."""
+    """Input of a bare loop, whose preparation is not timed: resized, normalised, on the device, channels last."""
     return torch.randn(batch, 3, side, side, device=DEVICE).contiguous(memory_format=torch.channels_last)
 
 
 def feature_pass(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Features of n images and their mirror images, to disk, against `features(x)` of as many ready tensors."""
+    """Features of n images and of their mirror images, written to disk, beside `features(x)` of as many tensors."""
     data = Noise(options.images, image_size=options.side)
     data.setup()
     run = trainer()
@@ -95,7 +95,7 @@ def feature_pass(options: argparse.Namespace) -> dict[str, list[float]]:
 
 
 class Alternating(L.Callback):
-    """Times each epoch of a fit, and something else after each; the first round warms up."""
+    """Times each epoch of a fit, and another function after each epoch; the first round warms up."""
 
     def __init__(self, other: Callable[[], None]) -> None:
         self.other = other
@@ -114,7 +114,7 @@ class Alternating(L.Callback):
 
 
 def against_bare_loop(options: argparse.Namespace, frozen: bool) -> dict[str, list[float]]:
-    """Epochs of Lightning's loop, all of camlab around it, against forward, backward and Adam on ready tensors."""
+    """Epochs of camlab and Lightning, beside forward pass, backward pass and Adam on prepared tensors."""
     n = options.cached_images if frozen else options.images
     data = Noise(n, image_size=options.side)
     module = classifier(options.weights, frozen)
@@ -156,7 +156,7 @@ class Pictures(Dataset):
 
 
 def pipelines(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Images/s that reach the device, no network behind: batches made there against a DataLoader's."""
+    """Images/s that reach the device, without a network: camlab's batches, made there, beside a DataLoader's."""
     data = Noise(options.pipeline_images, image_size=options.side)
     data.setup()
     run = trainer(max_epochs=1)
@@ -178,7 +178,7 @@ def pipelines(options: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def heatmaps(options: argparse.Namespace) -> list[float]:
-    """Seconds that HeatmapLogger takes for one epoch's pictures, at its defaults, logging to files."""
+    """Seconds that HeatmapLogger takes for the pictures of one epoch, with its defaults, into files."""
     data, module = Noise(200, image_size=options.side), classifier(options.weights, False)
     logger = HeatmapLogger()
     with tempfile.TemporaryDirectory() as folder:
@@ -192,9 +192,9 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     def rows(question: str, unit: str, measured: dict[str, list[float]]) -> Iterator[dict[str, Any]]:
         (ours, a), (other, b) = measured.items()
         compared = {"question": question, "unit": unit, "n": len(a)}
-        yield {**compared, "contestant": ours, **summary(a)}
-        yield {**compared, "contestant": other, **summary(b)}
-        yield {**compared, "unit": "", "contestant": f"ratio {ours}/{other}", **summary(ratios(a, b))}
+        yield {**compared, "contestant": ours, **quartiles(a)}
+        yield {**compared, "contestant": other, **quartiles(b)}
+        yield {**compared, "unit": "", "contestant": f"ratio {ours}/{other}", **quartiles(ratios(a, b))}
 
     yield from rows("feature pass", "images/s", feature_pass(options))
     tuned = against_bare_loop(options, frozen=False)
@@ -202,17 +202,17 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     yield from rows("head on cached features", "images/s", against_bare_loop(options, frozen=True))
     yield from rows("input pipeline", "images/s", pipelines(options))
     drawing = heatmaps(options)
-    yield {"question": "heatmaps", "unit": "s", "n": len(drawing), "contestant": "one epoch's", **summary(drawing)}
-    epoch = 45_000 / summary(tuned["camlab"])["median"]
+    yield {"question": "heatmaps", "unit": "s", "n": len(drawing), "contestant": "one epoch's", **quartiles(drawing)}
+    epoch = 45_000 / quartiles(tuned["camlab"])["median"]
     share = {"question": "heatmaps", "unit": "", "n": len(drawing), "contestant": "share of a fine-tuned epoch"}
-    yield {**share, **summary([s / epoch for s in drawing])}
+    yield {**share, **quartiles([s / epoch for s in drawing])}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights")
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.csv")
+    parser.add_argument("--out", type=csv_file, metavar="FILE", default=Path(__file__).parent / "results.csv")
     parser.add_argument("--precision", default="bf16-mixed" if DEVICE.type == "cuda" else "32-true")
     parser.add_argument("--workers", type=int, default=16 if DEVICE.type == "cuda" else 2)
     options = parser.parse_args()

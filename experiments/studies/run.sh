@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The studies of conf/experiment/, frozen AlexNet: learning rate on the full set, map resolution and the width of cam_conv
-# on a tenth of it. 40 minutes on 2 cores, half of that for features that experiments/table1/run.sh may have left in CACHE.
+# The studies of conf/experiment/ with a frozen AlexNet: the learning rate on the full set, map resolution and the width of
+# cam_conv on a tenth of it. 40 minutes on 2 cores; half of it is for features, which experiments/table1/run.sh may have
+# left in CACHE.
 #   experiments/studies/run.sh DATA TENTH WEIGHTS CACHE OUT
 # DATA and TENTH have cifar-10-batches-py/; WEIGHTS is `imagenet` or a features file. Tables: OUT/sweeps/*/summary.*
 set -euo pipefail

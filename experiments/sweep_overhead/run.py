@@ -2,8 +2,9 @@
 
     python experiments/sweep_overhead/run.py [--jobs 300] [--out FILE]
 
-Tiny jobs (one epoch of 64 drawn pictures, no checkpoints, no heatmaps) by each engine on this machine, and a few as
-commands of their own. Overhead: processes × wall time / jobs - what the training epochs took. 10 minutes on 2 cores.
+Tiny jobs (one epoch of 64 drawn pictures, without checkpoints and heatmaps) are run by each engine on this machine, and
+a few as commands of their own. The overhead of a job is processes × wall time / jobs, less the time of its training
+epochs. 10 minutes on 2 cores.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmark import machine, warn_if_busy, write_csv
+from benchmark import csv_file, machine, warn_if_busy, write_csv
 
 TINY = [
     "data=shapes", "data.train_size=84", "data.val_size=20", "data.test_size=20", "data.image_size=64",
@@ -30,7 +31,7 @@ IMAGES = 64
 
 
 def sweep(engine: str, processes: int, jobs: int, place: Path) -> dict[str, Any]:
-    """One sweep over seeds; wall time from the command's start to its end."""
+    """Run a sweep over seeds; the wall time is that of the whole command."""
     arguments = ["-m", f"seed=range({jobs})", f"launcher={engine}", "sweep=tiny"]
     if engine == "joblib":
         arguments.append(f"hydra.launcher.n_jobs={processes}")
@@ -39,7 +40,7 @@ def sweep(engine: str, processes: int, jobs: int, place: Path) -> dict[str, Any]
 
 
 def commands(jobs: int, place: Path) -> dict[str, Any]:
-    """The same as commands, one after the other."""
+    """Run the same jobs as commands of their own, one after the other."""
     seconds = sum(run([*TINY, f"seed={seed}", f"hydra.run.dir={place}/{seed}"], place) for seed in range(jobs))
     return row("a command each", 1, seconds, sorted(place.glob("*/result.json")))
 
@@ -77,7 +78,7 @@ def epoch_seconds(metrics: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.csv")
+    parser.add_argument("--out", type=csv_file, metavar="FILE", default=Path(__file__).parent / "results.csv")
     options = parser.parse_args()
     about, rows = {**machine(), "load": round(warn_if_busy(), 2)}, []
     for measure in (

@@ -1,13 +1,13 @@
-"""Gather the runs of run.sh: results.csv, curves.png and epochs.png (the heatmaps as they form), beside this file.
+"""Collect the runs of run.sh: results.csv, curves.png and epochs.png (heatmaps by epoch), beside this file.
 
 python experiments/table1/collect.py OUT DATA
 """
 
+import argparse
 import csv
 import json
 import re
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ SHOWN = (0, 2, 6, 9, 13, 14, 16, 19)  # of the probe's 20 training images
 
 
 def row(run: Path) -> dict[str, Any]:
-    """One run: what it reached, and where its time went."""
+    """The results of one run, and the time of its parts."""
     result = json.loads((run / "result.json").read_text())
     waited = re.search(r"Features are there after ([\d.]+) s", (run / "train.log").read_text())
     return {
@@ -63,7 +63,7 @@ def draw_curves(runs: list[Path]) -> None:
 
 
 def draw_epochs(run: Path, data_root: str) -> None:
-    """CAM and Grad-CAM of the same training images, for the class predicted then, after some of the epochs."""
+    """Draw CAM and Grad-CAM of the same training images after some epochs, for the class predicted at that time."""
     data = Cifar10(root=data_root, verify=False, val_size=0)
     data.setup()
     train = data.splits["train"]
@@ -92,7 +92,7 @@ def main(out: Path, data_root: str) -> None:
         writer.writerows(rows)
     accuracies = [r["test_acc_%"] for r in rows[:-1]]
     print(f"frozen: {statistics.mean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f} % over {len(runs)} seeds")
-    cold, uncached_epoch_s = rows[0], IMAGES / rows[-1]["images_per_s"]  # its test pass not counted
+    cold, uncached_epoch_s = rows[0], IMAGES / rows[-1]["images_per_s"]  # without its test
     print(f"cold run: {cold['wall_time_s'] / cold['feature_pass_s']:.2f} × its feature pass")
     print(f"150 uncached epochs: {150 * uncached_epoch_s / cold['wall_time_s']:.0f} × the cold run")
     draw_curves(runs)
@@ -100,4 +100,8 @@ def main(out: Path, data_root: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("data", metavar="DATA")
+    options = parser.parse_args()
+    main(options.out, options.data)

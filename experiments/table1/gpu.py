@@ -1,11 +1,11 @@
-"""Table 1 and every figure that needs a GPU, in one command.
+"""Measure Table 1 and every number that needs a GPU, in one command.
 
     python experiments/table1/gpu.py DATA WEIGHTS OUT [--tiny]
 
-DATA has cifar-10-batches-py/; WEIGHTS is `imagenet` or a features file; runs go to OUT, figures to gpu.csv beside this
-file (OUT/gpu.csv with --tiny). Both rows in bf16 and float32, then each choice of trainer=gpu left out once, then
-experiments/speed/run.py in both precisions. --tiny goes through it all on drawn pictures, on any device: a test of this
-script, not a measurement.
+DATA has cifar-10-batches-py/; WEIGHTS is `imagenet` or a features file. Runs go to OUT, and results to gpu.csv beside
+this file (with --tiny to OUT/gpu.csv). Measured are both rows in bf16 and float32, the speed without each choice of
+trainer=gpu, and experiments/speed/run.py in both precisions. --tiny does all of it with few drawn pictures, on any
+device: a test of this script, not a measurement.
 """
 
 import argparse
@@ -37,7 +37,7 @@ TINY = [
 
 
 class Runs:
-    """Training runs as a user starts them, and what they leave."""
+    """Training runs, started by the command line, and their results."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -62,7 +62,7 @@ class Runs:
 
 
 def flops_per_image() -> float:
-    """Of one forward and backward pass of the fine-tuned network, both factors of a multiply-add counted."""
+    """Operations of one forward and backward pass of the fine-tuned network; a multiply-add counts as two."""
     with torch.device("meta"):
         network, images = CamNet("alexnet"), torch.empty(1, 3, 224, 224)
     with FlopCounterMode(display=False) as counter:
@@ -78,7 +78,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if mode == "finetune" and on_gpu:
                 row["share_of_peak"] = round(row["images_per_s"] * flops_per_image() / PEAK[precision], 4)
             yield row
-    few = ["mode=finetune", "trainer.max_epochs=5"]  # the last epoch's speed, everything warm
+    few = ["mode=finetune", "trainer.max_epochs=5"]  # the speed is that of the last epoch
     without = {
         "all": [],
         "compile": ["compile=true"],
@@ -93,7 +93,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def speed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The ratios of experiments/speed, with their precision."""
+    """The rows of experiments/speed, with their precision."""
     script = HERE.parent / "speed" / "run.py"
     for precision in ("bf16-mixed", "32-true"):
         out = options.out / f"speed-{precision}.csv"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The report's Table 1, frozen row: 150 epochs on all 50,000 training images, three seeds, the first with an empty
-# feature cache; then a tenth of an epoch without the cache, to compare. About 40 minutes on 2 cores, half of it the
+# feature cache; then, to compare, a tenth of an epoch without the cache. About 40 minutes on 2 cores, half of it for the
 # feature pass.
 #   experiments/table1/run.sh DATA WEIGHTS OUT
 # DATA has cifar-10-batches-py/; WEIGHTS is `imagenet` or a features file. Then: python experiments/table1/collect.py OUT

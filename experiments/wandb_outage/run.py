@@ -2,9 +2,10 @@
 
     python experiments/wandb_outage/run.py [--tiny] [--out FILE]
 
-Fine-tuned AlexNet on drawn shapes, heatmaps every epoch, numbers every step. A run goes online at a server on loopback,
-which then dies (connections are refused) or hangs; what is timed is training, from its first batch to its last
-epoch's end. Contestants alternate; `ratio` is the speed over that of `csv`, round by round. About 4 minutes on 2 cores.
+AlexNet is fine-tuned on drawn shapes, with heatmaps after every epoch and numbers after every step. A run connects to a
+server on this machine, which then dies (connections are refused) or hangs. Training is timed from its first batch to
+the end of its last epoch. Contestants alternate; a ratio is the speed divided by that of `csv`, round by round. About
+4 minutes on 2 cores.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-from benchmark import machine, ratios, settled, summary, warn_if_busy, write_csv
+from benchmark import csv_file, machine, quartiles, ratios, settled, warn_if_busy, write_csv
 from wandb_stub import KEY, WandbStub
 
 from camlab.data.shapes import Shapes
@@ -84,7 +85,7 @@ def run(contestant: str, server: WandbStub, data: Shapes, epochs: int) -> float:
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    wandb_logger._FINISH_TIMEOUT = 1.0  # it comes after what is timed
+    wandb_logger._FINISH_TIMEOUT = 1.0  # finish() is not timed
     server = WandbStub()
     server.start()
     os.environ |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
@@ -99,16 +100,16 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 speeds[name].append(speed)
     for name in CONTESTANTS:
         row = {"contestant": name, "n": options.rounds}
-        yield {**row, "unit": "images/s", **summary(speeds[name])}
+        yield {**row, "unit": "images/s", **quartiles(speeds[name])}
         if name != "csv":
-            yield {**row, "unit": "ratio to csv", **summary(ratios(speeds[name], speeds["csv"]))}
+            yield {**row, "unit": "ratio to csv", **quartiles(ratios(speeds[name], speeds["csv"]))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.csv")
+    parser.add_argument("--out", type=csv_file, metavar="FILE", default=Path(__file__).parent / "results.csv")
     options = parser.parse_args()
     options.side, options.images, options.epochs = 96, 860, 1
     if options.tiny:

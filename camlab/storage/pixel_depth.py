@@ -1,0 +1,108 @@
+"""Scale pictures of more than 8 bits to 8 bits.
+
+Cameras and scanners store 10, 12 or 14 bits in files of 16, so that white is 4095, say, and not 65535. Which value is
+white is decided in this order:
+
+1. by the file: a PNG's `sBIT`, if no value exceeds that many bits (else the values are scaled to 16, as the standard
+   asks); a TIFF's `MaxSampleValue`, or `BitsPerSample` where that is less than 16; a PNM's header;
+2. by the values: the smallest of 8, 10, 12, 14, 16, 24 and 32 bits that holds the highest one; for floating-point
+   values of at most 1, white is 1.
+
+The second is a guess for each file on its own: a dark picture of 12 bits without a value over 1023 is taken for one of
+10 bits, and becomes four times as bright. Of TIFFs with three channels of 16 bits, and of such PNGs with transparency,
+Pillow reads the higher 8 bits only: there 16 bits are assumed.
+"""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
+
+_MAX_SAMPLE_VALUE, _BITS_PER_SAMPLE = 281, 258  # tags of TIFF
+_DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """Whether an opened picture has one channel of more than 8 bits."""
+    return picture.mode in ("I", "F") or picture.mode.startswith("I;")
+
+
+def is_deep_rgb(picture: Image.Image) -> bool:
+    """Whether an opened picture is a PNG with three channels of 16 bits, of which Pillow reads the higher 8 only."""
+    if not isinstance(picture, PngImageFile) or "transparency" in picture.info:
+        return False
+    return picture.tile[0].args == "RGB;16B"
+
+
+def to_8_bits(picture: Image.Image, stated: int | None) -> Image.Image:
+    """Scale a picture of one deep channel to 8 bits.
+
+    Args:
+        picture: Its values; those below zero, infinite ones and those that are no number become black.
+        stated: Significant bits that the file states; None if it does not.
+    """
+    values = np.asarray(picture, np.float32)
+    return _scale(np.where(np.isfinite(values), values, 0), stated, picture.mode == "F")
+
+
+def deep_rgb(path: Path) -> Image.Image:
+    """A PNG with three channels of 16 bits, upright and scaled to 8 bits."""
+    halves = []
+    for raw_mode in ("RGB;16B", "RGB;16L"):  # Pillow keeps the first byte of each value, then the second
+        with Image.open(path) as file:
+            file.tile = [tile._replace(args=raw_mode) for tile in file.tile]
+            halves.append(np.asarray(ImageOps.exif_transpose(file), np.float32))
+    return _scale(256 * halves[0] + halves[1], _png_significant_bits(path), False)
+
+
+def stated_bits(path: Path, picture: Image.Image) -> int | None:
+    """Significant bits of a picture's values according to its file; None if the file does not state them."""
+    if picture.format == "PNG":
+        return _png_significant_bits(path)
+    if picture.format == "PPM":  # Pillow scales its values to 16 bits
+        return 16
+    if picture.format == "TIFF":
+        tags = getattr(picture, "tag_v2", {})
+        highest, bits = (int(np.max(tags.get(tag, 0))) for tag in (_MAX_SAMPLE_VALUE, _BITS_PER_SAMPLE))
+        return highest.bit_length() if highest > 1 else bits if 8 < bits < 16 else None
+    return None
+
+
+def white_value(highest: float, stated: int | None, is_fraction: bool) -> float:
+    """The value that becomes white.
+
+    Args:
+        highest: The highest value of the picture.
+        stated: The significant bits that the file states, if it does.
+        is_fraction: Whether values up to 1 are fractions of white, as those of floating-point pictures are.
+
+    Example:
+        >>> white_value(3000, None, False), white_value(900, 12, False), white_value(0.7, None, True)
+        (4095.0, 4095.0, 1.0)
+    """
+    if is_fraction and highest <= 1:
+        return 1.0
+    depths = (stated or 8, *(bits for bits in _DEPTHS if bits >= (16 if stated else 8)))
+    return next((float(2**bits - 1) for bits in depths if highest < 2**bits), highest)
+
+
+def _scale(values: np.ndarray, stated: int | None, is_fraction: bool) -> Image.Image:
+    white = white_value(float(values.max(initial=0)), stated, is_fraction)
+    return Image.fromarray((values.clip(0, white) * (255 / white) + 0.5).astype(np.uint8))
+
+
+def _png_significant_bits(path: Path) -> int | None:
+    """The highest entry of the chunk `sBIT`, which stands before the pixels; None if there is none."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(header := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", header)
+            if name == b"sBIT":
+                bits = max(file.read(min(length, 4)), default=0)
+                return bits if 0 < bits <= 16 else None
+            if name in (b"IDAT", b"IEND"):
+                return None
+            file.seek(length + 4, 1)
+    return None

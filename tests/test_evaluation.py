@@ -1,0 +1,90 @@
+"""Evaluations: what is counted, what a report says, and names that are drawn as they are."""
+
+import csv
+import json
+import math
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from conftest import Coloured
+from PIL import Image
+
+from camlab.errors import UserError
+from camlab.evaluation.confusion import ConfusionCounter
+from camlab.evaluation.confusion_plot import draw_confusion
+from camlab.evaluation.report import Report, write_report
+from camlab.evaluation.testing import evaluate
+from camlab.models.cam_net import CamNet
+from camlab.models.preprocess import Preprocess
+from camlab.models.trained_network import TrainedNetwork
+from camlab.training.classifier import Classifier
+
+QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+
+
+def test_a_report_needs_a_confusion_matrix_and_names_only(tmp_path):
+    report = Report(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), ("größer", "$_$", "none"))
+    assert report.accuracy == 7 / 8
+    assert report.per_class == {"größer": 0.75, "$_$": 1.0, "none": pytest.approx(math.nan, nan_ok=True)}
+    assert report.as_text().splitlines()[0] == "test: accuracy 87.50 %"
+    write_report(tmp_path / "new", report)
+    assert json.loads((tmp_path / "new" / "evaluation.json").read_text())["images"] == 8
+    with open(tmp_path / "new" / "confusion_matrix.csv", newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file))[1] == ["größer", "3", "1", "0"]
+    with Image.open(tmp_path / "new" / "confusion_matrix.png") as picture:
+        assert np.array_equal(np.asarray(picture), report.confusion_picture())
+
+
+def test_names_are_drawn_as_they_are():
+    """A dollar sign starts no formula, letters of any alphabet are drawn, and none of it warns."""
+
+    def drawn(name: str) -> np.ndarray:
+        picture = draw_confusion(np.eye(2, dtype=int), (name, "x"))
+        assert picture.dtype == np.uint8
+        assert picture.shape[2] == 3
+        return picture
+
+    names = ["$_$", "$\\frac$", "a_b^c", "Großer Fisch", "кошка", "γάτα"]
+    pictures = [drawn(name) for name in names]
+    assert len({picture.tobytes() for picture in pictures}) == len(names)
+    assert not np.array_equal(drawn("猫"), drawn("")), "at least a box where the font has no such letter"
+
+
+def test_many_classes_are_drawn():
+    confusion = np.eye(200, dtype=int)
+    assert max(draw_confusion(confusion, [f"c{i}" for i in range(200)]).shape) <= 7200
+
+
+def trained_network(data: Coloured, num_outputs: int) -> TrainedNetwork:
+    data.setup()
+    network = CamNet("alexnet", num_classes=num_outputs).eval()
+    with torch.no_grad():
+        network.fc.bias[-1] = 100.0  # it always predicts the last one
+    return TrainedNetwork(network, Preprocess(64), data.class_names, "alexnet")
+
+
+def test_outputs_beyond_the_classes_of_the_data_are_counted(tmp_path):
+    data = Coloured(masks=True)
+    report = evaluate(trained_network(data, 6), data, "test", {"accelerator": "cpu"}, str(tmp_path))
+    assert report.class_names == ("class0", "class1", "class2", "class3", "output 4", "output 5")
+    assert report.confusion[:4, 5].tolist() == [6, 6, 6, 6]
+    assert report.confusion.sum() == 24
+    assert {"acc", "loss", "pointing_game"} <= set(report.metrics)
+
+
+def test_data_with_other_classes_are_refused(tmp_path):
+    network = trained_network(Coloured(), 4)
+    with pytest.raises(
+        UserError, match="The network knows class0, class1, class2, class3; the data has class0, class1"
+    ):
+        evaluate(network, Coloured(num_classes=2), "test", {"accelerator": "cpu"}, str(tmp_path))
+
+
+def test_a_counter_starts_anew_with_each_test():
+    data, counter = Coloured(), ConfusionCounter(4)
+    module = Classifier(trained_network(data, 4).network, torch.optim.Adam)
+    for _ in range(2):
+        L.Trainer(**QUIET, accelerator="cpu", callbacks=[counter]).test(module, datamodule=data, verbose=False)
+        assert counter.counts.sum() == 24
