@@ -95,7 +95,8 @@ def _message(path: str, section: Any, schema: Any, error: Any) -> str:
         return f"{name} is required. Give {name}=VALUE."
     if kind == "instead":
         return f"{name}: camlab sets this itself; {error['msg']}."
-    return f"{name}={shown(value)}: {_complaint(kind, error, annotation)}"
+    wrong = error["input"] if kind == "literal_error" else value  # of several words, the one that is unknown
+    return f"{name}={shown(wrong)}: {_complaint(kind, error, annotation)}"
 
 
 def _complaint(kind: str, error: Any, annotation: Any) -> str:
