@@ -546,7 +546,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([*NAMED, "layer=[stage3,fc]"], "layer=fc: its output is"),
     ([*NAMED, "layer=stage9"], "layer=stage9: no such layer. Near: stage"),
     ([*NAMED, "layer=3"], "layer=3: no such layer."),
-    ([*NAMED, "methods=[cam,gradcam]"], "methods=gradcam: unknown value. Did you mean grad_cam? Choose from auto, cam,"),
+    (
+        [*NAMED, "methods=[cam,gradcam]"],
+        "methods=gradcam: unknown value. Did you mean grad_cam? Choose from auto, cam,",
+    ),
     ([*NAMED, "methods=3"], "methods=3: unknown value."),
     ([*NAMED, "methods=[cam]", "layer=stage3"], "cam: the network does not end in global average pooling of stage3"),
     (["images=photos", "network=alexnet", "network.weights=null", "methods=[cam]"], "These methods apply: grad_cam, "),

@@ -57,6 +57,8 @@ def test_a_study_names_its_sweep_and_so_may_the_user():
     [
         ("arch-alexnet_optimizer.lr-1e-3", "arch-alexnet_optimizer.lr-1e-3"),
         ("", "alexnet-frozen-cifar10"),
+        ("checkpoint-'A'_split-val", "checkpoint-A_split-val"),
+        ("checkpoint-'A b'", r"checkpoint--A-b_[0-9a-f]{8}"),
         ("arch.weights-/a/b c.pth", r"arch.weights--a-b-c.pth_[0-9a-f]{8}"),
         ("data.mean-[0.5,0.5,0.5]", r"data.mean--0.5-0.5-0.5_[0-9a-f]{8}"),
         ("data.mean-[0.4,0.4,0.4]", r"data.mean--0.4-0.4-0.4_[0-9a-f]{8}"),

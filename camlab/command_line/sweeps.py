@@ -129,6 +129,7 @@ def job_name(varied: str, otherwise: str) -> str:
         >>> job_name("arch-vgg13_seed-1", "alexnet")
         'arch-vgg13_seed-1'
     """
+    varied = re.sub(r"-'([A-Za-z0-9._+-]+)'(?=_|$)", r"-\1", varied)  # a path that needs no quotes
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", varied or otherwise).strip("-.")
     if plain == (varied or otherwise) and len(plain) <= _LONGEST_NAME:
         return plain
