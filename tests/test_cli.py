@@ -371,7 +371,7 @@ def test_help_shows_what_the_command_takes_and_follows_choices():
     assert "data=shapes" in evaluate
     assert all(method in help_text("explain", []) for method in METHODS)
     folder = help_text("train", ["data=folder", "optimizer.lr=0.25"])
-    assert re.search(r"data.root=… +Required: the folder with train/ and test/.", folder)
+    assert re.search(r"data.root=… +Required: the folder with train/", folder)
     assert re.search(r"optimizer.lr=0.25 +Learning rate", folder)
     assert re.search(r"data=folder \* +Your own pictures", folder)
 

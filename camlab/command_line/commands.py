@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from camlab.attribution.methods import METHODS
-from camlab.command_line.fields import Count, Scaling, Seed, Share, Words, as_list, steps_or_minutes
+from camlab.command_line.fields import Colormap, Count, Scaling, Seed, Share, Words, as_list, steps_or_minutes
 from camlab.command_line.sections import section
 
 
@@ -84,6 +84,7 @@ class Explain(TypedDict, total=False):
     target: Required[str | int]
     top_k: Required[Annotated[int, Field(ge=1, le=100)]]
     normalize: Required[Scaling]
+    colormap: Required[Colormap]
     counterfactual: Required[bool]
     boxes: Required[bool]
     alpha: Required[Share]

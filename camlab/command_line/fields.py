@@ -7,6 +7,8 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from camlab.drawing.colormaps import COLORMAPS
+
 
 class Words:
     """Mark a setting that is one of a few words or numbers."""
@@ -69,3 +71,4 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Scaling = Annotated[str, Words("per_image", "shared", "raw")]
+Colormap = Annotated[str, Words(*COLORMAPS)]

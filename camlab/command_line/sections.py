@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from camlab.command_line.fields import (
+    Colormap,
     Count,
     Instead,
     Natural,
@@ -110,7 +111,8 @@ class HeatmapLogger(TypedDict, total=False):
     every_n_epochs: Count
     per_class: Count
     images: str | None
-    normalization: Scaling
+    normalize: Scaling
+    colormap: Colormap
     alpha: Share
 
 
@@ -122,7 +124,7 @@ class PointingGame(TypedDict, total=False):
 _WANDB = "anonymous checkpoint_name add_file_policy config config_exclude_keys config_include_keys allow_val_change dir"
 _WANDB += " entity experiment force fork_from group id job_type log_model monitor_gym name notes offline prefix project"
 _WANDB += " reinit resume resume_from save_code settings sync_tensorboard tags tensorboard version"
-_TENSORBOARD = "name version log_graph default_hp_metric prefix sub_dir comment purge_step max_queue flush_secs"
+_TENSORBOARD = "name version log_graph prefix sub_dir comment purge_step max_queue flush_secs"
 _TENSORBOARD += " filename_suffix"
 
 
@@ -141,6 +143,7 @@ class Wandb(_WandbArguments, total=False):
     """The arguments of Lightning's WandbLogger and of wandb.init, and camlab's own."""
 
     mode: Annotated[str, Words("online", "offline", "disabled", "shared")] | None
+    log_checkpoint: bool
 
 
 PRECISIONS = (
@@ -210,7 +213,7 @@ SECTIONS: dict[str, Any] = {
     "camlab.training.callbacks.heatmap_logger.HeatmapLogger": HeatmapLogger,
     "camlab.training.callbacks.pointing_game.PointingGame": PointingGame,
     "camlab.tracking.wandb_logger.WandbLogger": Wandb,
-    "lightning.pytorch.loggers.TensorBoardLogger": TensorBoard,
+    "camlab.tracking.tensorboard_logger.TensorBoardLogger": TensorBoard,
     "torch.optim.Adam": Adam,
     "torch.optim.AdamW": AdamW,
     "torch.optim.SGD": Sgd,
