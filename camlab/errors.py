@@ -1,4 +1,4 @@
-"""Errors shown to the user without a traceback, and the suggestions in their messages."""
+"""Errors that are shown to the user in a line or two, without a traceback."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,29 +9,39 @@ class UserError(ValueError):
 
 
 class Interrupted(BaseException):
-    """A signal stopped a run that can be resumed. The exit code is 128 plus the signal's number."""
+    """A signal ended a run that can be resumed; the exit code is 128 plus the signal's number.
+
+    Attributes:
+        signal_number: Number of the signal, e.g. 15 for SIGTERM.
+        message: Text for the user.
+    """
 
     def __init__(self, signal_number: int, message: str = "Interrupted.") -> None:
         super().__init__(signal_number, message)
         self.signal_number, self.message = signal_number, message
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a mistyped one most resembles; None if it resembles none.
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "", most: int = 1) -> str:
+    """Suggest known words that are spelled like a given one.
 
-    Examples:
-        >>> nearest("alexnt", ["alexnet", "vgg13"])
-        'alexnet'
-    """
-    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+    Args:
+        word: What the user wrote.
+        known: Words that would have been right.
+        prefix: Text put before each suggestion, e.g. `arch=`.
+        most: Number of suggestions, at most.
 
+    Returns:
+        A question with a space after it, or an empty text where no known word is similar.
 
-def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """`Did you mean …? `, or an empty text if no known word is near.
-
-    Examples:
-        >>> did_you_mean("alexnt", ["alexnet", "vgg13"], "arch=")
+    Example:
+        >>> did_you_mean("alexnt", ["alexnet", "vgg16"], prefix="arch=")
         'Did you mean arch=alexnet? '
+        >>> did_you_mean("vgg", ["alexnet", "vgg13", "vgg16"], most=2)
+        'Did you mean vgg16 or vgg13? '
+        >>> did_you_mean("zebra", ["alexnet", "vgg16"])
+        ''
     """
-    near = nearest(word, known)
-    return f"Did you mean {prefix}{near}? " if near else ""
+    near = [prefix + match for match in difflib.get_close_matches(word, list(known), n=most)]
+    if not near:
+        return ""
+    return f"Did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}? "

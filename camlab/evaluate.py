@@ -46,6 +46,6 @@ def evaluate(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    from camlab.evaluate import main as entry  # other processes cannot find it in __main__
+    from camlab.evaluate import main as entry  # under a name that other processes can import, not as __main__
 
     entry()

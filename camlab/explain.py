@@ -103,6 +103,6 @@ def _target(given: str, class_names: tuple[str, ...]) -> int | None:
 
 
 if __name__ == "__main__":
-    from camlab.explain import main as entry  # other processes cannot find it in __main__
+    from camlab.explain import main as entry  # under a name that other processes can import, not as __main__
 
     entry()

@@ -230,6 +230,6 @@ def _report(metrics: dict[str, float], tested: str, run_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    from camlab.train import main as entry  # other processes cannot find it in __main__
+    from camlab.train import main as entry  # under a name that other processes can import, not as __main__
 
     entry()

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from camlab.command_line.conf import options_of
 from camlab.command_line.refusals import settings_of, unknown_setting
 from camlab.command_line.sections import SECTIONS
-from camlab.errors import UserError, did_you_mean, nearest
+from camlab.errors import UserError, did_you_mean
 
 _EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "optuna": "sweep", "ray": "ray"}
 
@@ -106,10 +106,11 @@ def _unknown_setting(full_key: str, section: Any) -> str:
     known = list(settings_of(schema)) or [k for k in map(str, section) if k != "hydra"]
     if key in known:
         return f"{full_key}: not set by default. Add it with a plus: +{full_key}=VALUE."
-    if not nearest(key, known):  # perhaps it stands in another section, as lr, batch_size and max_epochs do
+    if not did_you_mean(key, known):  # perhaps it stands in another section, as lr, batch_size and max_epochs do
         places = {name.rpartition(".")[2]: name for name in _settings(section._get_root())}
-        if near := nearest(key, places):
-            return f"{full_key}: unknown setting. Did you mean {places[near]}?"
+        if hint := did_you_mean(key, places):
+            place = next(name for last, name in places.items() if did_you_mean(key, [last]) == hint)
+            return f"{full_key}: unknown setting. Did you mean {place}?"
     return unknown_setting(path + dot, key, known)
 
 
