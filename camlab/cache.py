@@ -1,4 +1,4 @@
-"""List or clear the features kept on disk: `python -m camlab.cache [action=clear]` (Hydra entry)."""
+"""Command that lists or removes the features kept on disk: `python -m camlab.cache [action=clear]`."""
 
 import logging
 from pathlib import Path
@@ -17,7 +17,7 @@ def main() -> None:
 
 
 def cache(config: DictConfig) -> None:
-    """Say what is kept and how large it is, or remove it."""
+    """List the features on disk and their size, or remove them."""
     store = ArrayStore(Path(config.paths.cache).expanduser())
     if config.action == "clear":
         log.info("%s: %.2f GB cleared.", store.folder, store.clear() / 1e9)
@@ -25,8 +25,9 @@ def cache(config: DictConfig) -> None:
     entries = store.entries()
     for entry in entries:
         log.info("%8.3f GB  %s  %s", entry.num_bytes / 1e9, entry.key[:8], entry.about)
+    arrays = "1 array" if len(entries) == 1 else f"{len(entries)} arrays"
     total = sum(entry.num_bytes for entry in entries) / 1e9
-    log.info("%s: %d arrays, %.2f GB. action=clear removes them.", store.folder, len(entries), total)
+    log.info("%s: %s, %.2f GB. action=clear removes them.", store.folder, arrays, total)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Entry of `camlab-explain`."""
-    # Hydra has no setting that is a name and a section at once.
-    arguments = [a.replace("network=", "network.name=", 1) if a.startswith("network=") else a for a in sys.argv[1:]]
-    launch(explain, "explain", arguments)
+    launch(explain, "explain")
 
 
 def explain(config: DictConfig) -> int:
@@ -106,4 +103,6 @@ def _target(given: str, class_names: tuple[str, ...]) -> int | None:
 
 
 if __name__ == "__main__":
-    main()
+    from camlab.explain import main as entry  # under a name that other processes can import, not as __main__
+
+    entry()

@@ -62,7 +62,7 @@ def _train(config: DictConfig, run_dir: Path, digest: str) -> float:
             run_folder.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), digest)
             return run.go(checkpoint)
     except Interrupted as stop:
-        where = "" if sweeps.under_way() else f" with hydra.run.dir={run_dir}"
+        where = "" if sweeps.under_way() else f" with out={run_dir}"
         raise Interrupted(stop.signal_number, f"Interrupted. To go on: the same command{where}") from None
 
 
@@ -230,6 +230,6 @@ def _report(metrics: dict[str, float], tested: str, run_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    from camlab.train import main as entry  # by a name under which other processes find it, not as __main__
+    from camlab.train import main as entry  # under a name that other processes can import, not as __main__
 
     entry()

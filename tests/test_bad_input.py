@@ -405,7 +405,7 @@ def test_data_with_other_classes(command, checkpoint, tmp_path):
 
 def test_a_damaged_checkpoint_ends_an_evaluation(command, tmp_path):
     (tmp_path / "x.ckpt").write_text("nothing")
-    assert "damaged" in command(evaluate.main, "checkpoint=x.ckpt", "hydra.run.dir=out")
+    assert "damaged" in command(evaluate.main, "checkpoint=x.ckpt", "data=shapes", "out=out")
 
 
 def test_weights_that_do_not_fit_end_a_training(command, tmp_path):
@@ -435,14 +435,14 @@ def test_another_runs_folder_is_left_as_it_is(command, tmp_path):
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()}
     said = command(train.main, *QUICK)
     assert said.startswith("run holds a run of another configuration")
-    assert "Give another hydra.run.dir" in said
+    assert "Give another out=FOLDER" in said
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_an_output_folder_below_a_file(command, tmp_path):
     (tmp_path / "run").write_text("kept")
     said = command(train.main, *QUICK, "hydra.run.dir=run/x")
-    assert said == "run/x: Not a directory. Give another place for the output: hydra.run.dir=FOLDER.\n"
+    assert said == "run/x: Not a directory. Give another folder for the output: out=FOLDER.\n"
     assert (tmp_path / "run").read_text() == "kept"
 
 

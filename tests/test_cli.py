@@ -1,7 +1,9 @@
 """The outermost layer: what a person types, what becomes of it, and what the process says and returns."""
 
+import itertools
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from camlab import evaluate
+from camlab.attribution.methods import METHODS
 from camlab.command_line.arguments import quote, quote_path
+from camlab.command_line.help import help_text
 from camlab.command_line.launch import launch as launch_command
+from camlab.command_line.settings import config_hash
 from camlab.errors import Interrupted, UserError
 
 Launch = Callable[..., tuple[int, str, list[DictConfig]]]
@@ -38,6 +42,7 @@ def launch(tmp_path, monkeypatch, capsys) -> Iterator[Launch]:
             return task and task(config)
 
         code = 0
+        capsys.readouterr()
         try:
             launch_command(job, entry, arguments)
         except SystemExit as end:
@@ -135,23 +140,26 @@ def test_a_path_reaches_the_jobs_of_a_sweep_and_their_folders(launch, tmp_path):
 # ---- mistakes: exit code 2, one line, nothing written
 
 MISTAKES = {
-    "arch=alexnt": "arch=alexnt: there is no such option. Did you mean arch=alexnet? Choose one of alexnet, vgg13.",
-    "arch=null": "arch=null: there is no such option. Choose one of alexnet, vgg13, or leave it out.",
-    "arch=": "arch=: there is no such option. Choose one of alexnet, vgg13, or leave it out.",
-    "optimizer.lrr=1": "optimizer.lrr: no such setting. Did you mean optimizer.lr?",
-    "lr=1": "lr: no such setting. Did you mean optimizer.lr?",
-    "sed=1": "sed: no such setting. Did you mean seed?",
-    "+sed=1": "sed: no such setting. Did you mean seed?",
+    "arch=alexnt": "arch=alexnt: unknown option. Did you mean arch=alexnet? Choose from alexnet, vgg13.",
+    "arch=null": "arch=null: unknown option. Choose from alexnet, vgg13, or leave it out.",
+    "arch=": "arch=: unknown option. Choose from alexnet, vgg13, or leave it out.",
+    "optimizer.lrr=1": "optimizer.lrr: unknown setting. Did you mean optimizer.lr?",
+    "lr=1": "lr: unknown setting. Did you mean optimizer.lr?",
+    "sed=1": "sed: unknown setting. Did you mean seed?",
+    "+sed=1": "sed: unknown setting. Did you mean seed?",
     "optimizer.lr=abc": "optimizer.lr=abc: must be a number.",
     "optimizer.lr": "optimizer.lr: not understood. Settings are given as key=value, without spaces around the =.",
-    "optimizer.lr = 1": "optimizer.lr = 1: not understood. Settings are given as key=value; quote a value with special characters",
+    "optimizer.lr = 1": "optimizer.lr = 1: not understood. Settings are given as key=value. Quote a value with special characters",
     "=1": "=1: not understood.",
-    "--lr=1": "--lr=1: no such flag. Settings are given without dashes: lr=VALUE (--help lists them).",
-    "arch=alexnet,vgg13": "arch=alexnet,vgg13: several values are a sweep, which needs -m; a list is written [a,b].",
+    "--lr=1": "--lr=1: unknown flag. Settings are given without dashes: lr=VALUE. --help lists them.",
+    "arch=alexnet,vgg13": "arch=alexnet,vgg13: several values make a sweep, which needs -m. A list is written [a,b].",
     "~nothing": "Could not delete",
     "--config-name=nothing": "Cannot find primary config 'nothing'.",
-    "hydra/launcher=nothing": "hydra/launcher=nothing: there is no such option.",
+    "hydra/launcher=nothing": "hydra/launcher=nothing: unknown option.",
     "resume=3": "resume=3: no such file or folder.",
+    "resume=nowhere": "resume=nowhere: no such file or folder.",
+    "out=": "out=: must be a folder. Leave it out for a new folder below paths.outputs.",
+    "~out=x": "~out=x: must be a folder.",
 }  # fmt: skip
 
 
@@ -208,25 +216,23 @@ def test_an_output_folder_that_cannot_be_written(launch, tmp_path, flags):
     (tmp_path / "file").write_text("kept")
     code, err, _ = launch("hydra.run.dir=file/x", "hydra.sweep.dir=file/x", *flags)
     assert code == 2
-    assert "Not a directory. Give another place for the output: hydra.run.dir=FOLDER." in err
+    assert "Not a directory. Give another folder for the output: out=FOLDER." in err
     assert (tmp_path / "file").read_text() == "kept"
 
 
 # ---- evaluate takes over a run's data settings
 
 
-def run_folder(folder: Path, data: str, choice: str) -> Path:
-    (folder / ".hydra").mkdir(parents=True)
+def run_folder(folder: Path, data: str) -> Path:
+    folder.mkdir()
     (folder / "config.yaml").write_text(f"# config_hash: 0\ndata:\n{data}")
-    (folder / ".hydra" / "hydra.yaml").write_text(f"hydra:\n  runtime:\n    choices:\n      data: {choice}\n")
     return folder
 
 
 def test_evaluate_uses_the_data_of_the_run(launch, tmp_path):
     data = "  _target_: camlab.data.folder.Folder\n  name: cats\n  root: 'a \\b, it''s = (1)'\n  val_size: 7\n  mean: [0.1, 0.2, 0.3]\n"
-    run = run_folder(tmp_path / "a run, é", data, "folder")
-    arguments = evaluate.with_data_of_run([f"checkpoint={run}", "data.val_size=3"])
-    code, err, [config] = launch(*arguments, entry="evaluate")
+    run = run_folder(tmp_path / "a run, é", data)
+    code, err, [config] = launch(f"checkpoint={run}", "data.val_size=3", entry="evaluate")
     assert (code, err) == (0, "")
     assert (config.data.name, config.data.root, config.data.mean) == (
         "cats",
@@ -237,28 +243,158 @@ def test_evaluate_uses_the_data_of_the_run(launch, tmp_path):
     assert config.data._target_ == "camlab.data.folder.Folder"
 
 
-def test_evaluate_leaves_a_chosen_data_set_alone(tmp_path):
-    run = run_folder(tmp_path / "run", "  _target_: camlab.data.shapes.Shapes\n  name: shapes\n", "shapes")
-    for arguments in ([f"checkpoint={run}", "data=cifar10"], ["checkpoint=nowhere"], ["seed=1"]):
-        assert evaluate.with_data_of_run(arguments) == arguments
+def test_each_job_of_an_evaluation_uses_its_own_runs_data(launch, tmp_path):
+    shapes = run_folder(
+        tmp_path / "shapes", "  _target_: camlab.data.shapes.Shapes\n  train_size: 40\n  image_size: 64\n"
+    )
+    cats = run_folder(tmp_path / "cats", "  _target_: camlab.data.folder.Folder\n  root: cats\n  image_size: 96\n")
+    (cats / "checkpoints").mkdir()
+    (cats / "checkpoints" / "best.ckpt").touch()
+    code, err, configs = launch(
+        "-m", f"checkpoint={shapes},{cats}/checkpoints/best.ckpt", "data.batch_size=7", "out=both", entry="evaluate"
+    )
+    assert (code, err) == (0, "")
+    assert [(c.data._target_.rpartition(".")[2], c.data.image_size, c.data.batch_size) for c in configs] == [
+        ("Shapes", 64, 7),
+        ("Folder", 96, 7),
+    ]
+    assert len([path for path in (tmp_path / "both").iterdir() if path.is_dir()]) == 2
 
 
-def test_evaluate_tells_a_damaged_run(tmp_path):
-    (tmp_path / "config.yaml").write_text("data: [")
-    with pytest.raises(UserError, match="say which data to evaluate on"):
-        evaluate.with_data_of_run([f"checkpoint={tmp_path}"])
+def test_a_setting_of_the_wrong_runs_data_fails_its_job_only(launch, tmp_path):
+    shapes = run_folder(tmp_path / "shapes", "  _target_: camlab.data.shapes.Shapes\n")
+    cats = run_folder(tmp_path / "cats", "  _target_: camlab.data.folder.Folder\n  root: cats\n")
+    code, err, configs = launch("-m", f"checkpoint={shapes},{cats}", "data.train_size=40", entry="evaluate")
+    assert code == 2
+    assert err.startswith("1 job failed.")
+    assert "data.train_size: unknown setting." in err
+    assert len(configs) == 1
+
+
+def test_evaluate_leaves_a_chosen_data_set_alone(launch, tmp_path):
+    run = run_folder(tmp_path / "run", "  _target_: camlab.data.shapes.Shapes\n  name: shapes\n")
+    code, err, [config] = launch(f"checkpoint={run}", "data=cifar10", "data.val_size=3", entry="evaluate")
+    assert (code, err) == (0, "")
+    assert (config.data.name, config.data.val_size) == ("cifar10", 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (None, "no config.yaml of a run lies beside it. Say which data to evaluate on: data=cifar10|folder|shapes."),
+        ("  [", "the run's settings are damaged. Say which data"),
+        ("  3\n", "the run's settings are damaged. Say which data"),
+        ("  _target_: os.mkdir\n  path: x\n", "data._target_=os.mkdir is no data set of camlab's. Say which data"),
+        ("  _target_: camlab.data.folder.Folder\n  root: ${oc.env:HOME}\n", "data.root is no plain value."),
+        (
+            "  _target_: camlab.data.folder.Folder\n  root: {_target_: os.mkdir, path: x}\n",
+            "data.root is no plain value.",
+        ),
+        ("  _target_: camlab.data.folder.Folder\n  rot: x\n", "data.rot: unknown setting. Did you mean data.root?"),
+    ],
+)
+def test_evaluate_refuses_a_run_whose_settings_it_cannot_take(launch, tmp_path, data, said):
+    if data:
+        run_folder(tmp_path / "run", data)
+    else:
+        (tmp_path / "run").mkdir()
+    code, err, seen = launch("checkpoint=run", "out=out", entry="evaluate")
+    assert (code, seen) == (2, [])
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+# ---- the output folder
+
+
+@pytest.mark.parametrize("entry", ["train", "explain"])
+@pytest.mark.parametrize("folder", ["a b=it's, (1) [é] ~", "2024"])
+def test_out_is_the_folder_of_a_run_and_of_a_sweep(launch, tmp_path, entry, folder):
+    given = ["images=x", "network=vgg16"] if entry == "explain" else []
+    folders: list[Path] = []
+    note = lambda config: folders.append(Path(HydraConfig.get().runtime.output_dir))  # noqa: E731
+    assert launch(*given, f"out=one/{folder}", task=note, entry=entry)[:2] == (0, "")
+    varied = "top_k=1,2" if entry == "explain" else "seed=1,2"
+    assert launch(*given, f"out=many/{folder}", "-m", varied, task=note, entry=entry)[:2] == (0, "")
+    assert folders[0] == tmp_path / "one" / folder
+    assert {path.parent for path in folders[1:]} == {tmp_path / "many" / folder}
+    assert sorted(path.name for path in folders[1:]) == [varied.replace("=1,2", f"-{k}") for k in (1, 2)]
+
+
+def test_out_is_no_part_of_a_runs_identity(launch):
+    here, there = (launch(f"out={name}")[2][0] for name in ("here", "there"))
+    assert "out" not in here
+    assert config_hash(here) == config_hash(there) == config_hash(launch()[2][0])
+
+
+@pytest.mark.parametrize("other", ["hydra.run.dir=y", "hydra.sweep.dir=y"])
+def test_the_output_folder_is_given_once(launch, tmp_path, other):
+    code, err, _ = launch("out=x", other)
+    assert (code, err) == (2, f"out=x: {other} gives the output folder, too. Leave one of the two out.\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_of_explanations_keeps_to_the_outputs_folder_and_reports_failures(launch, tmp_path):
+    def task(config: DictConfig) -> None:
+        if config.top_k == 2:
+            raise UserError("an unlucky number")
+
+    code, err, seen = launch(
+        "images=x", "network=vgg16", "-m", "top_k=1,2", "paths.outputs=mine", task=task, entry="explain"
+    )
+    assert (code, len(seen)) == (2, 2)
+    assert err == "1 job failed. The same command tries again:\n  top_k-2: an unlucky number\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine"}
+
+
+# ---- help
+
+
+@pytest.mark.parametrize("entry", ["train", "evaluate", "explain", "cache"])
+def test_help_explains_every_setting_within_100_columns(entry):
+    shown = help_text(entry, ["--help"]).split("\n")
+    assert [line for line in shown if len(line) > 100] == []
+    start = shown.index("Settings (key=value):") + 1
+    settings = shown[start : len(shown) - shown[::-1].index("")]
+    assert len([line for line in settings if re.match(r"  \S", line)]) >= 2
+    for line, following in itertools.pairwise(settings):
+        if match := re.match(r"  (\S+=(\S| (?! ))*)( {2,}|$)(.*)", line):
+            assert match[4] or following.startswith(" " * 30), f"{match[1]} is not explained"
+
+
+def test_help_shows_what_the_command_takes_and_follows_choices():
+    evaluate = help_text("evaluate", [])
+    for absent in ("arch", "mode=", "max_epochs", "seed", "test_each_epoch", "logger"):
+        assert absent not in evaluate
+    assert "Choose from train, val, test." in evaluate
+    assert "data=shapes" in evaluate
+    assert all(method in help_text("explain", []) for method in METHODS)
+    folder = help_text("train", ["data=folder", "optimizer.lr=0.25"])
+    assert re.search(r"data.root=… +Required: the folder with train/", folder)
+    assert re.search(r"optimizer.lr=0.25 +Learning rate", folder)
+    assert re.search(r"data=folder \* +Your own pictures", folder)
+
+
+def test_help_lists_options_of_the_users_own(tmp_path):
+    (tmp_path / "arch").mkdir()
+    (tmp_path / "arch" / "tiny.yaml").write_text("# A tiny network. It is mine.\nbackbone: tiny # Its name.\n")
+    shown = help_text("train", ["--config-dir", str(tmp_path), "arch=tiny"])
+    assert re.search(r"^  arch=tiny \* +A tiny network.$", shown, re.MULTILINE)
+    assert re.search(r"^  arch.backbone=tiny +Its name.$", shown, re.MULTILINE)
 
 
 # ---- the process itself
 
 
+HEAVY = ("torch", "torchvision", "lightning", "wandb", "cv2", "matplotlib")
+
+
 def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter; the heavy modules that it loaded are named at the end of its output."""
     code = (
-        "import atexit, resource, sys\n"
-        "heavy = ('torch', 'lightning', 'wandb', 'cv2', 'torchvision')\n"
-        "atexit.register(lambda: print('LOADED', *(m for m in heavy if m in sys.modules)))\n"
-        "atexit.register(lambda: print('SECONDS', resource.getrusage(resource.RUSAGE_SELF).ru_utime))\n"
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print('LOADED', *(m for m in {HEAVY} if m in sys.modules)))\n"
         "from camlab import {entry}\n{entry}.main()"
     )
     entry, *rest = arguments
@@ -270,18 +406,26 @@ def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "returned", "said"),
     [
-        (["train", "--help"], 0, "python -m camlab.train arch=alexnet mode=finetune"),
+        (["train", "--help"], 0, "camlab-train arch=alexnet mode=finetune"),
+        (["evaluate", "--help"], 0, "Choose from train, val, test."),
+        (["explain", "--help"], 0, "grad_cam_plus_plus"),
+        (["cache", "--help"], 0, "action=list"),
+        (["summary", "--help"], 0, "FOLDER"),
         (["evaluate", "checkpoint=nowhere"], 2, "checkpoint=nowhere: no such file or folder."),
+        (["train", "arch=alexnt"], 2, "arch=alexnt: unknown option. Did you mean arch=alexnet?"),
+        (["train", "optimizer.lrr=1"], 2, "optimizer.lrr: unknown setting. Did you mean optimizer.lr?"),
         (["train", "arch=alexnet", "optimizer.lr=abc"], 2, "optimizer.lr=abc: must be a number."),
+        (["train", "data.flip=2"], 2, "data.flip=2: must be at most 1."),
+        (["train", "arch.weights=nowhere.pth"], 2, "arch.weights=nowhere.pth: no such file."),
+        (["explain", "images=x", "network=vgg16", "methods=[cam,grad_cma]"], 2, "Did you mean grad_cam?"),
     ],
 )
-def test_help_and_mistakes_come_at_once(arguments, returned, said, tmp_path):
+def test_help_and_mistakes_import_nothing_heavy(arguments, returned, said, tmp_path):
     done = process(*arguments, cwd=tmp_path)
-    assert done.returncode == returned
+    assert done.returncode == returned, done.stderr
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert "LOADED\n" in done.stdout, "no heavy import"
-    assert float(done.stdout.split("SECONDS")[1].split()[0]) < 4  # 0.8 s on a quiet machine
+    assert "LOADED\n" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

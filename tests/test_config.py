@@ -1,7 +1,6 @@
 """Configurations: every option composes and builds, the schemas tell the truth, nonsense is refused with the fix."""
 
 import copy
-import dataclasses
 import functools
 import inspect
 import re
@@ -20,11 +19,11 @@ from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
-from camlab.command_line import schemas, settings
-from camlab.command_line.arguments import conf_dir
+from camlab.command_line import refusals, sections, settings
+from camlab.command_line.commands import COMMANDS
+from camlab.command_line.conf import conf_dir
 from camlab.command_line.mistakes import explain_mistake
 from camlab.data.module import ImageData
-from camlab.models import backbones
 
 OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in conf_dir().glob("*/*.yaml"))
 
@@ -41,8 +40,7 @@ def composed(*overrides: str, entry: str = "train") -> DictConfig:
 
 def checked(*overrides: str, entry: str = "train") -> DictConfig:
     found = composed(*overrides, entry=entry)
-    settings.check(found, entry)
-    return found
+    return settings.checked(found, entry)
 
 
 @functools.cache
@@ -62,7 +60,7 @@ def refusal(*overrides: str, entry: str = "train") -> str:
     alone = len(overrides) == 1 and re.match(r"[+~]?\w+\.[\w.]+=", overrides[0])
     make = (lambda: overridden(overrides[0], entry)) if alone else (lambda: composed(*overrides, entry=entry))
     with pytest.raises(Exception) as refused:  # noqa: PT011  Hydra raises several kinds
-        settings.check(make(), entry)
+        settings.checked(make(), entry)
     told = explain_mistake(refused.value)
     assert told is not None
     assert len(told.splitlines()) <= 2
@@ -122,7 +120,8 @@ def test_evaluation_composes(option, tmp_path):
     checked(
         option,
         f"checkpoint={tmp_path}/a.ckpt",
-        "data.root=." if "folder" in option else "seed=0",
+        "data.root=." if "folder" in option else "split=val",
+        *([] if "data=" in option else ["data=shapes"]),
         entry="evaluate",
     )
 
@@ -160,49 +159,61 @@ def parameters(function: Any) -> set[str]:
     return {p.name for p in found if p.kind not in kinds} - {"self", "params"}
 
 
-@pytest.mark.parametrize(("target", "schema"), schemas.SCHEMAS.items())
+@pytest.mark.parametrize(("target", "schema"), sections.SECTIONS.items())
 def test_schemas_name_the_arguments_of_what_they_describe(target, schema):
     described = parameters(get_class(target).__init__)
     if issubclass(get_class(target), ImageData):
         described |= parameters(ImageData.__init__)
-    if schema is schemas.Wandb:
+    if schema is sections.Wandb:
         described |= parameters(WandbLogger.__init__) | parameters(wandb.init)
         described -= {"save_dir"}  # the run's folder
-    if schema is schemas.TensorBoard:
+    if schema is sections.TensorBoard:
         described |= parameters(TensorBoardLogger.__init__) | parameters(SummaryWriter.__init__)
-        described -= {"save_dir", "log_dir"}
-    assert {field.name for field in dataclasses.fields(schema)} == described
+        described -= {"save_dir", "log_dir", "default_hp_metric"}  # camlab sets them
+    assert set(refusals.settings_of(schema)) == described
 
 
 def test_every_target_in_conf_has_a_schema():
     without = {
         "camlab.command_line.settings.CheckBeforeRun",
-        "camlab.command_line.sweeps.Sweep",
+        "camlab.command_line.sweeps.RememberSweep",
         "torch.optim.lr_scheduler.OneCycleLR",
     }
     text = "\n".join(file.read_text() for file in conf_dir().rglob("*.yaml"))
     targets = {
         line.split("_target_:")[1].split()[0] for line in text.splitlines() if line.strip().startswith("_target_:")
     }
-    assert targets - set(schemas.SCHEMAS) <= without
+    assert targets - set(sections.SECTIONS) <= without
 
 
-def test_defaults_agree_with_the_constructors():
-    for target, schema in schemas.SCHEMAS.items():
-        real = inspect.signature(get_class(target).__init__).parameters
-        for field in dataclasses.fields(schema):
-            if target == "lightning.Trainer" or field.name not in real or field.default in (None, dataclasses.MISSING):
-                continue
-            if field.default != "???" and target != "torch.optim.AdamW":
-                assert real[field.name].default in (field.default, None, inspect.Parameter.empty), (
-                    target,
-                    field.name,
-                )
+def test_schemas_hold_no_defaults_and_every_setting_in_conf_is_in_one():
+    for schema in (*sections.SECTIONS.values(), *COMMANDS.values()):
+        assert not [name for name in refusals.settings_of(schema) if hasattr(schema, name) and name not in dir(dict)]
+    for entry in COMMANDS:
+        node = composed(*(["checkpoint=."] if entry == "evaluate" else []), entry=entry)
+        assert set(node) - {"hydra"} <= set(refusals.settings_of(COMMANDS[entry]))
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith("data=")])
+def test_defaults_in_conf_are_those_of_the_constructors(option):
+    found = OmegaConf.to_container(composed(option).copy(), resolve=False)
+    chosen = {"num_classes", "weights", "val_size", "name"}  # by the option: what a constructor leaves open
+    for node in (found["arch"], found["data"], *found["callbacks"].values()):
+        kinds = {get_class(node["_target_"])} | ({ImageData} if "image_size" in node else set())
+        real = {k: p.default for kind in kinds for k, p in inspect.signature(kind.__init__).parameters.items()}
+        for key, value in node.items():
+            default = list(real[key]) if isinstance(real.get(key), tuple) else real.get(key)
+            if (
+                key[0] != "_"
+                and "${" not in str(value)
+                and key not in chosen
+                and default is not inspect.Parameter.empty
+            ):
+                assert value == default, key
 
 
 def test_stored_words_are_those_of_the_libraries():
-    assert schemas.BACKBONES == backbones.BACKBONES
-    assert set(schemas.STRATEGIES) - {"auto"} <= set(StrategyRegistry.available_strategies())
+    assert set(sections.STRATEGIES) - {"auto"} <= set(StrategyRegistry.available_strategies())
     from lightning.fabric.connector import (
         _PRECISION_INPUT_INT,
         _PRECISION_INPUT_STR,
@@ -212,12 +223,7 @@ def test_stored_words_are_those_of_the_libraries():
     words = [
         w for kind in (_PRECISION_INPUT_INT, _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS) for w in kind.__args__
     ]
-    assert set(schemas.PRECISIONS) == {str(word) for word in words}
-
-
-def test_known_settings_are_none_for_a_class_of_the_users_own():
-    assert "lr" in settings.known_settings("torch.optim.Adam")
-    assert settings.known_settings("my.Class") == settings.known_settings(None) == []
+    assert set(sections.PRECISIONS) == {str(word) for word in words}
 
 
 # ---- what is refused, and what is said
@@ -232,39 +238,39 @@ REFUSED = {
     "optimizer.lr=null": "optimizer.lr=null: must be a number.",
     "optimizer.lrr=1": "Did you mean optimizer.lr?",
     "+optimizer.lrr=1": "Did you mean optimizer.lr?",
-    "optimizer=null": "optimizer=null: nothing to build",
-    "optimizer=sgd": "optimizer=sgd: nothing to build",
-    "~optimizer": "optimizer is needed",
-    "~optimizer.lr": "optimizer.lr is needed",
+    "optimizer=null": "optimizer=null: must be a section that names its class: optimizer._target_=CLASS.",
+    "optimizer=sgd": "optimizer=sgd: must be a section",
+    "~optimizer": "optimizer is required. Give optimizer=VALUE.",
+    "~optimizer.lr": "optimizer.lr is required. Give optimizer.lr=VALUE.",
     "+optimizer.betas=[0.9]": "optimizer.betas=[0.9]: needs 2 numbers.",
     "+optimizer.betas=[0.9,1]": "must be less than 1.",
-    "scheduler=cosine": "scheduler=cosine: nothing to build; give it whole, with scheduler._target_=CLASS.",
+    "scheduler=cosine": "scheduler=cosine: must be a section that names its class: scheduler._target_=CLASS.",
     "trainer.max_epochs=0": "trainer.max_epochs=0: must be at least 1.",
     "trainer.max_epochs=1.5": "must be a whole number.",
     "+trainer.max_epocs=3": "Did you mean trainer.max_epochs?",
     "trainer.max_epocs=3": "Did you mean trainer.max_epochs?",
-    "trainer.precision=17": "Choose one of 32-true",
+    "trainer.precision=17": "Choose from 32-true",
     "trainer.precision=bf16-mixd": "Did you mean bf16-mixed?",
     "trainer.accelerator=gppu": "Did you mean gpu?",
     "trainer.gradient_clip_val=-1": "must be at least 0.",
-    "trainer.strategy=ddp": "add it with a plus: +trainer.strategy=VALUE",
+    "trainer.strategy=ddp": "Add it with a plus: +trainer.strategy=VALUE",
     "+trainer.strategy=dpp": "Did you mean ddp?",
     "+trainer.logger=false": "choose with logger=",
-    "+trainer.default_root_dir=x": "give hydra.run.dir=",
+    "+trainer.default_root_dir=x": "trainer.default_root_dir: camlab sets this itself; give out=FOLDER.",
     "+data.batchsize=3": "Did you mean data.batch_size?",
     "data.batch_size=0": "must be at least 1.",
     "data.batch_size=abc": "must be a whole number.",
     "data.flip=2": "data.flip=2: must be at most 1.",
-    "data.image_size=16": "must be at least 32.",
+    "data.image_size=0": "must be at least 1.",
     "data.val_size=0.1": "must be a whole number.",
     "data.mean=0.5": "must be a list of numbers such as [0.5,0.5,0.5]",
     "data.mean=[0.5]": "needs 3 numbers",
     "data.std=[0.5,0.5,0]": "must be greater than 0",
-    "data.placement=gpu": "Choose one of auto, device, host.",
-    "data=folder": "data.root is needed: give data.root=",
+    "data.placement=gpu": "Choose from auto, device, host.",
+    "data=folder": "data.root is required. Give data.root=VALUE.",
     "data=cifar": "Did you mean data=cifar10?",
-    "arch=alexnt": "Did you mean arch=alexnet? Choose one of alexnet, vgg13.",
-    "arch.backbone=resnet50": "Choose one of alexnet, vgg11",
+    "arch=alexnt": "Did you mean arch=alexnet? Choose from alexnet, vgg13.",
+    "arch.backbone=resnet50": "Choose from alexnet, vgg11",
     "arch.cam_relu=3": "must be true or false",
     "arch.cam_relu=off": "must be true or false",  # text, and text is true
     "arch.num_classes=1": "must be at least 2",
@@ -272,12 +278,12 @@ REFUSED = {
     "arch.weights=nowhere.pth": "no such file. Give imagenet, a weights file, or null for none.",
     "arch.weights=3": "must be text or null",
     "~arch.backbone": "arch.backbone",
-    "+foo=1": "foo: no such setting. Known are",
-    "foo=1": "foo: no such setting. Known are",
+    "+foo=1": "foo: unknown setting. Available: ",
+    "foo=1": "foo: unknown setting. Available: ",
     "lr=1": "Did you mean optimizer.lr?",
     "epochs=1": "Did you mean trainer.max_epochs?",
     "batch_size=1": "Did you mean data.batch_size?",
-    "scheduler.T_max=1": "scheduler.T_max: no such setting.",
+    "scheduler.T_max=1": "scheduler.T_max: unknown setting.",
     "seed=-1": "seed=-1: must be at least 0.",
     "seed=4294967296": "must be at most 4294967295.",
     "seed=abc": "seed=abc: must be a whole number.",
@@ -291,10 +297,13 @@ REFUSED = {
     "paths=3": "paths",
     "callbacks.heatmap=null": "Did you mean callbacks.heatmaps?",
     "callbacks.heatmaps.alpha=2": "must be at most 1.",
-    "callbacks.heatmaps.normalization=none": "Choose one of per_image, shared, raw.",
-    "+callbacks.mine=3": "callbacks.mine=3: nothing to build",
+    "callbacks.heatmaps.normalize=none": "Choose from per_image, shared, raw.",
+    "callbacks.heatmaps.colormap=gray": "Choose from jet, viridis",
+    "logger.wandb.log_checkpoint=1": "must be true or false.",
+    "checkpoint_every=0": "must be a number of steps such as 500, minutes such as 10min, or null.",
+    "+callbacks.mine=3": "callbacks.mine=3: must be a section",
     "+logger.wandb.proj=x": "Did you mean logger.wandb.project?",
-    "logger.wandb.mode=off": "Choose one of online, offline, disabled",
+    "logger.wandb.mode=off": "Choose from online, offline, disabled",
     "logger=wandbb": "Did you mean logger=wandb?",
     "logger=[wandbb,csv]": "Did you mean logger=wandb?",
     "arch=alexnet,vgg13": "which needs -m",
@@ -310,11 +319,11 @@ def test_nonsense_is_refused_with_key_and_fix(override, said):
 
 
 def test_evaluation_refuses_too():
-    assert refusal(entry="evaluate") == "checkpoint is needed: give checkpoint=…"
+    assert refusal(entry="evaluate") == "checkpoint is required. Give checkpoint=VALUE."
     assert "no such file or folder" in refusal("checkpoint=nowhere", entry="evaluate")
-    assert "Choose one of train, val, test." in refusal("checkpoint=.", "split=tst", entry="evaluate")
-    assert refusal("checkpoint=.", "spilt=val", entry="evaluate").endswith("Did you mean split?")
-    assert "no such choice here" in refusal("checkpoint=.", "arch=alexnet", entry="evaluate")
+    assert "Choose from train, val, test." in refusal("checkpoint=.", "data=shapes", "split=tst", entry="evaluate")
+    assert refusal("checkpoint=.", "data=shapes", "spilt=val", entry="evaluate").endswith("Did you mean split?")
+    assert "this command has no such choice" in refusal("checkpoint=.", "arch=alexnet", entry="evaluate")
 
 
 @pytest.mark.parametrize(
@@ -324,7 +333,7 @@ def test_evaluation_refuses_too():
      "trainer.limit_train_batches=0.5", "+callbacks.mine._target_=lightning.pytorch.callbacks.LearningRateMonitor"],
 )  # fmt: skip
 def test_sense_is_accepted(override):
-    settings.check(overridden(override), "train")
+    settings.checked(overridden(override), "train")
 
 
 def test_a_section_of_the_users_own_is_left_to_it():

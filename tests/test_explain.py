@@ -515,7 +515,7 @@ def test_none_but_broken_pictures(redness, tmp_path):
 # ---- mistakes: exit code 2 and a line
 
 MISTAKES: list[tuple[list[str], str]] = [
-    (["checkpoint=RUN"], "images is needed: give images="),
+    (["checkpoint=RUN"], "images is required. Give images=VALUE."),
     (["checkpoint=RUN", "images=nowhere.jpg"], "images=nowhere.jpg: no such file, and no pattern that matches any"),
     (["checkpoint=RUN", "images=empty"], "images=empty: no pictures in that folder."),
     (["checkpoint=RUN", "images=text.jpg"], "None of the 1 pictures could be read. text.jpg is no readable picture"),
@@ -546,14 +546,17 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([*NAMED, "layer=[stage3,fc]"], "layer=fc: its output is"),
     ([*NAMED, "layer=stage9"], "layer=stage9: no such layer. Near: stage"),
     ([*NAMED, "layer=3"], "layer=3: no such layer."),
-    ([*NAMED, "methods=[cam,gradcam]"], "methods=gradcam: unknown method. Did you mean grad_cam? Choose from cam,"),
-    ([*NAMED, "methods=3"], "methods=3: unknown method."),
+    (
+        [*NAMED, "methods=[cam,gradcam]"],
+        "methods=gradcam: unknown value. Did you mean grad_cam? Choose from auto, cam,",
+    ),
+    ([*NAMED, "methods=3"], "methods=3: unknown value."),
     ([*NAMED, "methods=[cam]", "layer=stage3"], "cam: the network does not end in global average pooling of stage3"),
     (["images=photos", "network=alexnet", "network.weights=null", "methods=[cam]"], "These methods apply: grad_cam, "),
-    ([*NAMED, "normalize=share"], "normalize=share: no such choice. Did you mean shared?"),
+    ([*NAMED, "normalize=share"], "normalize=share: unknown value. Did you mean shared?"),
     ([*NAMED, "top_k=0"], "top_k=0: must be at least 1."),
-    ([*NAMED, "method=cam"], "method: no such setting. Did you mean methods?"),
-    ([*NAMED, "out=text.jpg/x"], "text.jpg/x: Not a directory. Give another place for the output"),
+    ([*NAMED, "method=cam"], "method: unknown setting. Did you mean methods?"),
+    ([*NAMED, "out=text.jpg/x"], "text.jpg/x: Not a directory. Give another folder for the output: out=FOLDER."),
 ]
 
 
@@ -592,4 +595,4 @@ def test_a_folder_that_cannot_be_written(run, tmp_path):
 def test_help(run):
     code, said, err = run("--help")
     assert (code, err) == (0, "")
-    assert "python -m camlab.explain images=photos/ network=resnet50" in said
+    assert "camlab-explain images=photos/ network=resnet50" in said

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from camlab import train
-from camlab.command_line.arguments import conf_dir, read_arguments
+from camlab.command_line.arguments import read_arguments
+from camlab.command_line.conf import conf_dir
 from camlab.command_line.mistakes import explain_mistake
-from camlab.command_line.settings import check
+from camlab.command_line.settings import checked
 
 VALUES = [
     "0", "1", "-1", "3", "0.5", "-0.5", "1e-3", "1e30", "1e400", "nan", "inf", "-inf", "10000000000000000000000", "0x10", "1_000",
@@ -93,7 +94,7 @@ def answer(override: str) -> str | None:
         arguments = read_arguments([*BASE, override])
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             run = compose("train", arguments)
-        check(run, "train")
+        run = checked(run, "train")
         build(run)
     except Exception as error:
         told = explain_mistake(error)

@@ -57,6 +57,8 @@ def test_a_study_names_its_sweep_and_so_may_the_user():
     [
         ("arch-alexnet_optimizer.lr-1e-3", "arch-alexnet_optimizer.lr-1e-3"),
         ("", "alexnet-frozen-cifar10"),
+        ("checkpoint-'A'_split-val", "checkpoint-A_split-val"),
+        ("checkpoint-'A b'", r"checkpoint--A-b_[0-9a-f]{8}"),
         ("arch.weights-/a/b c.pth", r"arch.weights--a-b-c.pth_[0-9a-f]{8}"),
         ("data.mean-[0.5,0.5,0.5]", r"data.mean--0.5-0.5-0.5_[0-9a-f]{8}"),
         ("data.mean-[0.4,0.4,0.4]", r"data.mean--0.4-0.4-0.4_[0-9a-f]{8}"),
@@ -105,13 +107,14 @@ def test_failing_jobs_do_not_stop_the_others_and_are_told_at_the_end(launch, tmp
     code, told, seen = launch("-m", "seed=0,1,2,3,4", task=task)
     assert [config.seed for config in seen] == [0, 1, 2, 3, 4]
     assert code == 1
-    end = told[told.index("3 of the jobs failed") :].splitlines()
+    end = told[told.index("3 jobs failed. The same command tries again:") :].splitlines()
     assert end[1:] == [
         "  seed-1: seed=1: an unlucky number.",
         "  seed-2: ValueError: broken",
         "  seed-3: SystemExit: 7",
     ]
     assert told.count("Traceback") == 2, "of those that are not the user's"
+    assert "Error executing job" not in told
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
     failure = run_folder.read_failure(folder / "seed-2")
     assert "ValueError: broken" in failure.traceback
@@ -140,7 +143,7 @@ def test_a_missing_plugin_names_its_extra(launch, monkeypatch):  # noqa: F811
     monkeypatch.delitem(group, "joblib.yaml", raising=False)
     code, told, _ = launch("-m", "launcher=joblib", "seed=0,1")
     assert code == 2
-    assert told.strip() == "joblib: not installed; pip install 'camlab[sweep]'."
+    assert told.strip() == "joblib: not installed. pip install 'camlab[sweep]' adds it."
 
 
 # ---- resuming
@@ -217,7 +220,22 @@ def test_optuna_returns_the_best_validation_accuracy_and_refuses_to_choose_by_th
     assert all(1e-5 <= rate <= 1e-2 for rate in rates)
 
     assert command(monkeypatch, train.main, *sweep, "data.val_size=0") == 2
-    assert "nothing is held out to choose by" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.endswith("nothing is held out to choose by, and the test images must not be used.\n")
+    assert "2 jobs failed." in told
+    assert not re.search("Error executing job|Traceback|No trials", told)
+
+
+def test_optuna_goes_on_after_a_job_that_fails(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    monkeypatch.chdir(tmp_path)
+    sweep = [*QUICK, "mode=frozen", "-m", "sweeper=optuna", "hydra.sweeper.n_trials=3", "sweep=tuned"]
+    rates = "optimizer.lr=choice(-1,0.01)"  # the first is refused
+    assert command(monkeypatch, train.main, *sweep, "hydra.sweeper.params=null", rates) == 2
+    folder = tmp_path / "outputs" / "sweeps" / "tuned"
+    assert sorted(path.parent.name for path in folder.glob("*/*.json")) == ["optimizer.lr--1", "optimizer.lr-0.01"]
+    assert (folder / "optimization_results.yaml").is_file()
+    assert "Error executing job" not in capsys.readouterr().err
 
 
 # ---- launchers, as processes
@@ -246,6 +264,11 @@ def test_a_sweep_of_two_jobs_and_one_that_fails(tmp_path, launcher):
     assert process.returncode == 2, said
     assert sorted(finished(tmp_path)) == ["optimizer.lr-0.001", "optimizer.lr-0.01"]
     assert "optimizer.lr--1: optimizer.lr=-1: must be greater than 0." in said
+    assert "Error executing job" not in said
+    if launcher in ("basic", "joblib"):
+        for name in ("optimizer.lr-0.001", "optimizer.lr-0.01"):
+            assert re.search(rf"^\[{name}\] epoch 2/2 done", said, re.MULTILINE), said
+        assert "[optimizer.lr--1] This job failed: " in said
     assert re.search(r"0\.01 .*1 finished", said), said
     assert len(list(tmp_path.glob("cache/*.npy"))) == 2, "both share the features of train and val"
 

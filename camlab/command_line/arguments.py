@@ -1,4 +1,4 @@
-"""Arguments as the user types them → arguments as Hydra parses them: paths quoted, flags last."""
+"""The user's arguments turned into arguments for Hydra: short forms written out, paths quoted, flags last."""
 
 import os
 import re
@@ -9,6 +9,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from camlab.command_line import sweeps
+from camlab.command_line.conf import options_of
 from camlab.errors import UserError
 
 PATH_KEYS = frozenset(
@@ -16,7 +17,6 @@ PATH_KEYS = frozenset(
         "checkpoint",
         "images",
         "network.weights",
-        "out",
         "target",
         "resume",
         "arch.weights",
@@ -29,52 +29,89 @@ PATH_KEYS = frozenset(
         "hydra.sweep.dir",
     ]
 )
+_WITH_OUT = ("train", "evaluate", "explain")  # the commands that write an output folder
 
 
-def conf_dir() -> Path:
-    """The Hydra configs: beside the package in a checkout, inside it when installed from a wheel."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent / "conf"
-
-
-def read_arguments(arguments: Sequence[str], named: bool = False) -> list[str]:
-    """The command line for Hydra: paths quoted, flags last.
+def read_arguments(arguments: Sequence[str], command: str = "train") -> list[str]:
+    """Turn the user's command line into Hydra's.
 
     Args:
-        arguments: as the user typed them.
-        named: a sweep is given a name, and its jobs are.
+        arguments: As the user typed them.
+        command: `train`, `evaluate`, `explain` or `cache`.
 
     Raises:
-        UserError: something that no configuration is needed to refuse, told better than Hydra's parsers would.
+        UserError: A mistake that shows without a configuration, reported better than Hydra's parsers would.
     """
     flags, unknown = get_args_parser().parse_known_intermixed_args(list(arguments))
     if unknown:
         name = unknown[0].lstrip("-").partition("=")[0]
         raise UserError(
-            f"{unknown[0]}: no such flag. Settings are given without dashes: {name}=VALUE (--help lists them)."
+            f"{unknown[0]}: unknown flag. Settings are given without dashes: {name}=VALUE. --help lists them."
         )
-    sweep = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
     for override in flags.overrides:
-        key, equals, value = override.partition("=")
-        if not key.lstrip("+~") or not (equals or key.startswith("~")):
-            raise UserError(
-                f"{override}: not understood. Settings are given as key=value, without spaces around the =."
-            )
-        if equals and _is_no_word(value) and (options := options_of(key.lstrip("+~"))):
-            raise UserError(
-                f"{override}: there is no such option. Choose one of {', '.join(options)}, or leave it out."
-            )
+        _check_form(override)
+    sweep = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
+    overrides = [_written_out(override, command) for override in flags.overrides]
+    if command in _WITH_OUT:
+        overrides = _with_output_folder(overrides, sweep)
+    overrides = [quote_path(override, sweep) for override in overrides]
+    names = sweeps.naming_arguments(overrides, with_sweep=command == "train") if sweep else []
     others = list(arguments)
     for override in flags.overrides:
         others.remove(override)
-    overrides = [quote_path(override, sweep) for override in flags.overrides]
-    names = sweeps.naming_arguments(overrides) if sweep and named else []
     return [*overrides, *names, *others]  # Hydra takes no -m in between
 
 
+def _check_form(override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not key.lstrip("+~") or not (equals or key.startswith("~")):
+        raise UserError(f"{override}: not understood. Settings are given as key=value, without spaces around the =.")
+    if equals and _is_no_word(value) and (options := options_of(key.lstrip("+~"))):
+        raise UserError(f"{override}: unknown option. Choose from {', '.join(options)}, or leave it out.")
+
+
+def _written_out(override: str, command: str) -> str:
+    """A command's short forms in full.
+
+    Examples:
+        >>> _written_out("network=vgg16", "explain")  # Hydra has no setting that is a name and a section at once
+        'network.name=vgg16'
+        >>> _written_out("data.root=cats", "evaluate")  # the section is the run's, which Hydra does not know
+        '++data.root=cats'
+    """
+    if command == "explain" and override.startswith("network="):
+        return override.replace("network=", "network.name=", 1)
+    if command == "evaluate" and override.startswith("data."):
+        return f"++{override}"
+    return override
+
+
+def _with_output_folder(overrides: Sequence[str], sweep: bool) -> list[str]:
+    """`out=FOLDER` as Hydra's setting for the folder of a run or, in a sweep, of all its jobs.
+
+    Examples:
+        >>> _with_output_folder(["seed=1", "out=here"], sweep=False)
+        ['seed=1', 'hydra.run.dir=here']
+
+    Raises:
+        UserError: The folder is given twice, or is none.
+    """
+    found = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.lstrip("+~") != "out":
+            found.append(override)
+            continue
+        if twice := [o for o in overrides if o.lstrip("+").startswith(("hydra.run.dir=", "hydra.sweep.dir="))]:
+            raise UserError(f"{override}: {twice[0]} gives the output folder, too. Leave one of the two out.")
+        if key.startswith("~") or value.strip("'\"") in ("", "null"):
+            raise UserError(f"{override}: must be a folder. Leave it out for a new folder below paths.outputs.")
+        found.append(f"{'hydra.sweep.dir' if sweep else 'hydra.run.dir'}={value}")
+    return found
+
+
 def _is_no_word(value: str) -> bool:
-    """What Hydra reads as a number, a truth value or null."""
+    """Whether Hydra reads a value as a number, a truth value or null."""
     if value.lower() in ("", "null", "true", "false"):
         return True
     try:
@@ -85,11 +122,11 @@ def _is_no_word(value: str) -> bool:
 
 
 def quote_path(argument: str, sweep: bool = False) -> str:
-    """Quote the value of `key=path` arguments, so that Hydra's grammar takes any character in a path.
+    """Quote the value of a `key=path` argument, so that Hydra's grammar takes any character in a path.
 
     Args:
-        argument: of the command line.
-        sweep: commas separate paths, unless the whole is one.
+        argument: From the command line.
+        sweep: Whether commas separate several paths. They do not if the whole value is an existing path.
     """
     key, _, value = argument.partition("=")
     if key.lstrip("+") not in PATH_KEYS or value in ("", "null", "???") or value[0] in "'\"" or "${" in value:
@@ -103,10 +140,5 @@ def quote_path(argument: str, sweep: bool = False) -> str:
 
 
 def quote(text: str) -> str:
-    """Text that Hydra's grammar reads as itself."""
+    """Quote a text, so that Hydra's grammar reads it as itself."""
     return QuotedString(text, Quote.single).with_quotes()
-
-
-def options_of(group: str) -> list[str]:
-    """The options of a group of camlab's own; none for anything else."""
-    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")) if re.fullmatch(r"\w+", group) else []

@@ -1,76 +1,87 @@
-"""The outermost layer of every command: quoting of paths, Hydra, and what becomes of errors.
+"""The outermost layer of every command: arguments, help, Hydra, and the exit code.
 
-Exit codes: 0 done; 2 the user's mistake, in one or two lines with the way out; 130 and 143 interrupted,
-resumable; 141 nobody reads the output; 1 anything else, with the traceback.
+Exit codes: 0 done; 2 the user's mistake, reported in one or two lines with the way out; 130 and 143 interrupted,
+resumable; 141 nobody reads the output; 1 any other error, with its traceback.
 """
 
 import logging
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from camlab.command_line import sweeps
-from camlab.command_line.arguments import conf_dir, read_arguments
+from camlab.command_line.arguments import read_arguments
+from camlab.command_line.conf import conf_dir
+from camlab.command_line.help import help_text
 from camlab.command_line.mistakes import explain_mistake
-from camlab.command_line.settings import check
-from camlab.errors import Interrupted
+from camlab.command_line.settings import checked
+from camlab.errors import Interrupted, UserError
 from camlab.runs import run_folder
 
 log = logging.getLogger(__name__)
 
 
 class _Job:
-    """A task as Hydra and its launchers call it: in this process, or pickled into another."""
+    """A task as Hydra and its launchers call it: in this process, or pickled into another.
 
-    def __init__(self, task: Callable[[DictConfig], Any], config_name: str) -> None:
-        self.task, self.config_name = task, config_name
+    Attributes:
+        failure: The error that ended a single run. A job of a sweep notes its error in its folder instead and returns,
+            so that the other jobs go on.
+    """
+
+    def __init__(self, task: Callable[[DictConfig], Any], command: str) -> None:
+        self.task, self.command = task, command
         self.failure: Exception | None = None
 
     def __call__(self, config: DictConfig) -> Any:
-        try:
-            check(config, self.config_name)
-            _quiet_libraries()
-            return self.task(config)
-        except SystemExit as end:
-            if not sweeps.under_way() or "SUBMITIT_EXECUTOR" in os.environ:  # which exits to queue a job again
-                raise
-            raise sweeps.note_failure(end, None) from end
-        except Exception as error:
-            if not sweeps.under_way():
+        if not sweeps.under_way():
+            try:
+                return self._run(config)
+            except Exception as error:
                 self.failure = error
                 return None
-            if isinstance(error, run_folder.Busy):
-                log.info("%s", error)  # a sweep that was started twice: each process takes what the other has not
-                return None
-            raise sweeps.note_failure(error, explain_mistake(error)) from error
+        sweeps.label_lines()
+        try:
+            return self._run(config)
+        except SystemExit as end:
+            if "SUBMITIT_EXECUTOR" in os.environ:  # submitit exits to queue a job again
+                raise
+            sweeps.note_failure(end, None)
+        except run_folder.Busy as error:
+            log.info("%s", error)  # a sweep that was started twice: each process takes the jobs that are free
+        except Exception as error:
+            sweeps.note_failure(error, explain_mistake(error))
+        return None
+
+    def _run(self, config: DictConfig) -> Any:
+        config = checked(config, self.command)
+        _quiet_libraries()
+        return self.task(config)
 
 
-def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Sequence[str] | None = None) -> None:
+def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[str] | None = None) -> None:
     """Compose a configuration from the command line, run the task with it, end with the right exit code.
 
     Args:
-        task: importable by its name, since other processes may run the jobs of a sweep.
-        config_name: of the file in `conf/`.
-        arguments: the command line; None: this process's.
+        task: Importable by its name, since other processes may run the jobs of a sweep.
+        command: `train`, `evaluate`, `explain` or `cache`; `conf/` holds a file of this name.
+        arguments: The command line; None takes this process's.
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises what it would print and exit 1 for
-    sweeps.Sweep.current = None
-    job = _Job(task, config_name)
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
     try:
-        sys.argv[1:] = read_arguments(sys.argv[1:] if arguments is None else arguments, named=config_name == "train")
-        with suppress(sweeps.JobFailed):  # told below, with all others
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(job)()
-        if job.failure:
-            raise job.failure
-        if sweeps.Sweep.current:
-            _conclude(sweeps.Sweep.current)
+        sys.argv[1:] = read_arguments(sys.argv[1:] if arguments is None else arguments, command)
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(help_text(command, sys.argv[1:]))
+        else:
+            _compose_and_run(_Job(task, command), command)
         sys.stdout.flush()
     except Interrupted as stop:
         _end(stop.message, 128 + stop.signal_number)
@@ -86,17 +97,31 @@ def launch(task: Callable[[DictConfig], Any], config_name: str, arguments: Seque
         _end(told, 2)
 
 
-def _conclude(sweep: sweeps.Sweep) -> None:
-    """The table of a sweep's runs, then what failed, if anything did."""
+def _compose_and_run(job: _Job, command: str) -> None:
+    HydraConfig.instance().cfg = None  # of an earlier sweep in this process
+    began = time.time()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    except ValueError as error:  # Optuna raises one where no trial succeeded
+        if isinstance(error, UserError) or not (sweeps.under_way() and sweeps.failures(began)):
+            raise
+    if job.failure:
+        raise job.failure
+    if sweeps.under_way():
+        _conclude_sweep(began)
+
+
+def _conclude_sweep(began: float) -> None:
+    """Print the table of a sweep's runs, then the jobs that failed, if any did."""
     from camlab.runs.report import compare
 
-    compare([sweep.folder], sweep.folder)
-    if failures := sweep.failures():
+    compare([sweeps.folder()], sweeps.folder())
+    if failures := sweeps.failures(began):
         _end(sweeps.report(failures), 2 if all(failure.by_user for failure in failures.values()) else 1)
 
 
 def _quiet_libraries() -> None:
-    """Silence what says nothing to a user: hardware lists, advertisements, a deprecation within Lightning."""
+    """Silence messages that tell a user nothing: hardware lists, advertisements, a deprecation within Lightning."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -111,7 +136,7 @@ def _quiet_libraries() -> None:
 
 
 def _nobody_reads() -> bool:
-    """Standard output is a pipe without a reader; what is still to be written then goes nowhere."""
+    """Whether standard output is a pipe that nobody reads any more; further output is then thrown away."""
     try:
         print(flush=True)
     except BrokenPipeError:

@@ -1,6 +1,5 @@
-"""An error that the user can repair → one or two lines that say how."""
+"""Errors that the user can mend, as one or two lines that say how."""
 
-import difflib
 import errno
 import re
 import traceback
@@ -16,18 +15,19 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from camlab.command_line.arguments import options_of
-from camlab.command_line.settings import known_settings, no_such_setting
+from camlab.command_line.conf import options_of
+from camlab.command_line.refusals import settings_of, unknown_setting
+from camlab.command_line.sections import SECTIONS
 from camlab.errors import UserError, did_you_mean
 
 _EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "optuna": "sweep", "ray": "ray"}
 
 
 def explain_mistake(error: BaseException) -> str | None:
-    """One or two lines for an error that the user can mend; None for any other."""
+    """Message of one or two lines for an error that the user can mend; None for any other."""
     if (told := _explain(error)) is None:
         return None
-    told = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in told)  # of what was typed
+    told = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in told)  # what was typed
     lines = [line for line in told.split("\n") if line.strip()]
     return "\n".join(lines) if len(lines) <= 2 else " ".join(lines)
 
@@ -46,11 +46,11 @@ def _explain(error: BaseException) -> str | None:
         if isinstance(link, InstantiationException):
             return _instantiation(link)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return f"{error.filename or 'The output'}: {error.strerror}. Make room, and give the same command again."
+        return f"{error.filename or 'The output'}: {error.strerror}. Make room, then repeat the command."
     if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
         return f"deterministic=true: {_first_line(error).partition(',')[0]}. Leave it out, or train on a CPU."
     if isinstance(error, OSError) and _is_output_trouble(error):
-        return f"{error.filename}: {error.strerror}. Give another place for the output: hydra.run.dir=FOLDER."
+        return f"{error.filename}: {error.strerror}. Give another folder for the output: out=FOLDER."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(chain)
     return None
@@ -59,16 +59,16 @@ def _explain(error: BaseException) -> str | None:
 def _missing_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file or "").rpartition("/")
     if extra := _EXTRAS.get(option):
-        return f"{option}: not installed; pip install 'camlab[{extra}]'."
+        return f"{option}: not installed. pip install 'camlab[{extra}]' adds it."
     options = [o for o in error.options or options_of(group) if o != option]
     if not options:
         return _first_line(error)
     hint = did_you_mean(option, options, f"{group}=")
-    return f"{group}={option}: there is no such option. {hint}Choose one of {', '.join(options)}."
+    return f"{group}={option}: unknown option. {hint}Choose from {', '.join(options)}."
 
 
 def _instantiation(error: InstantiationException) -> str | None:
-    """A class that is not there, or an argument that Lightning's or torch's refuses; other calls that fail are bugs."""
+    """Message for a class that does not exist or an argument that Lightning or torch refuses; None for a bug."""
     place = re.search(r"full_key: (\S+)", str(error))
     prefix = f"{place[1]}: " if place else ""
     if "Error locating target" in str(error):
@@ -85,36 +85,37 @@ def _composition(chain: list[BaseException]) -> str:
     first, root = chain[0], chain[-1]
     if isinstance(first, OverrideParseException):
         return (
-            f"{first.override}: not understood. Settings are given as key=value;"
-            " quote a value with special characters: \"key='value'\"."
+            f"{first.override}: not understood. Settings are given as key=value."
+            " Quote a value with special characters: \"key='value'\"."
         )
     if isinstance(root, OmegaConfBaseException) and root.full_key and "not in struct" in str(root):
         return _unknown_setting(root.full_key, root.parent_node)
     message = " ".join(str(first).split())
     if several := re.match(r"Ambiguous value for argument '(.*?)'", message):
-        return f"{several[1]}: several values are a sweep, which needs -m; a list is written [a,b]."
+        return f"{several[1]}: several values make a sweep, which needs -m. A list is written [a,b]."
     if strange := re.match(r"Could not override '(\w+)'. No match", message):
-        return f"{strange[1]}: no such choice here (--help lists them)."
+        return f"{strange[1]}: this command has no such choice. --help lists its choices."
     return message
 
 
 def _unknown_setting(full_key: str, section: Any) -> str:
     path, dot, key = full_key.rpartition(".")
     if not isinstance(section, DictConfig) or not section:
-        return f"{full_key}: no such setting. --help lists them."
-    known = known_settings(section.get("_target_")) or [k for k in map(str, section) if k != "hydra"]
+        return f"{full_key}: unknown setting. --help lists all settings."
+    schema = SECTIONS.get(section.get("_target_"))
+    known = list(settings_of(schema)) or [k for k in map(str, section) if k != "hydra"]
     if key in known:
-        return f"{full_key}: not set by default; add it with a plus: +{full_key}=VALUE."
-    if not difflib.get_close_matches(key, known):  # perhaps it stands in another section: lr, batch_size, epochs
-        root: Any = section._get_root()
-        places = {name.rpartition(".")[2]: name for name in _settings(root)}
-        if near := difflib.get_close_matches(key, places, n=1):
-            return f"{full_key}: no such setting. Did you mean {places[near[0]]}?"
-    return no_such_setting(path + dot, key, known)
+        return f"{full_key}: not set by default. Add it with a plus: +{full_key}=VALUE."
+    if not did_you_mean(key, known):  # perhaps it stands in another section, as lr, batch_size and max_epochs do
+        places = {name.rpartition(".")[2]: name for name in _settings(section._get_root())}
+        if hint := did_you_mean(key, places):
+            place = next(name for last, name in places.items() if did_you_mean(key, [last]) == hint)
+            return f"{full_key}: unknown setting. Did you mean {place}?"
+    return unknown_setting(path + dot, key, known)
 
 
-def _settings(node: DictConfig, path: str = "") -> Iterator[str]:
-    """Dotted names of all settings but Hydra's."""
+def _settings(node: Any, path: str = "") -> Iterator[str]:
+    """Dotted names of all settings except Hydra's."""
     for key in map(str, node):
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and key != "hydra":
@@ -124,7 +125,7 @@ def _settings(node: DictConfig, path: str = "") -> Iterator[str]:
 
 
 def _is_output_trouble(error: OSError) -> bool:
-    """Hydra could not make or write the run's folder: it happened before any job began."""
+    """Whether Hydra could not make or write the run's folder, before any job began."""
     return error.filename is not None and not any(f.name == "job" for f in traceback.extract_tb(error.__traceback__))
 
 

@@ -1,16 +1,14 @@
-"""A sweep: what it and its jobs are called, and what became of them. Imports no torch, no Lightning."""
+"""Sweeps: the names of sweeps and jobs, and the report of jobs that failed. Imports no torch, no Lightning."""
 
 import hashlib
 import json
 import logging
 import re
-import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,55 +25,59 @@ log = logging.getLogger(__name__)
 _LONGEST_NAME = 100  # characters; file systems take 255 bytes
 
 
-class JobFailed(Exception):
-    """A job of a sweep ended with an error, which stands in its folder; the others go on."""
-
-
-@dataclass(frozen=True)
-class Sweep(Callback):
-    """What this process runs with `-m`; Hydra tells when it begins.
-
-    Attributes:
-        folder: of its jobs' folders.
-        began: seconds since 1970.
-    """
-
-    folder: Path = Path()
-    began: float = 0.0
-    current: ClassVar["Sweep | None"] = None
+class RememberSweep(Callback):
+    """Keep the configuration of a sweep where Hydra keeps that of a job, for this process to report on the sweep."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        Sweep.current = Sweep(Path(config.hydra.sweep.dir), time.time())
-
-    def failures(self) -> dict[str, run_folder.Failure]:
-        """By job: why those failed that were run this time."""
-        found = {
-            file.parent.name: run_folder.read_failure(file.parent)
-            for file in sorted(self.folder.glob(f"*/{run_folder.FAILURE}"))
-            if file.stat().st_mtime > self.began - 1
-        }
-        return {name: failure for name, failure in found.items() if failure}
+        kept = config.copy()
+        _ = config.hydra.sweep.dir  # a time in it is read from the clock once,
+        OmegaConf.copy_cache(from_config=config, to_config=kept)  # here, so that both name the same folder
+        HydraConfig.instance().set_config(kept)
 
 
 def under_way() -> bool:
-    """Whether this job is one of a sweep."""
+    """Whether this process runs a sweep, or one of its jobs."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def chooses() -> bool:
-    """Whether the sweep goes by what its jobs return, as Optuna does."""
+    """Whether the sweeper picks settings by what its jobs return, as Optuna does."""
     return under_way() and not str(HydraConfig.get().sweeper._target_).endswith(".BasicSweeper")
 
 
-def note_failure(error: BaseException, mistake: str | None) -> JobFailed:
+def folder() -> Path:
+    """Folder of the sweep, which holds the folders of its jobs."""
+    return Path(HydraConfig.get().sweep.dir)
+
+
+def failures(since: float) -> dict[str, run_folder.Failure]:
+    """The jobs that failed, by name.
+
+    Args:
+        since: Start of the sweep in seconds since 1970; older failures are of an earlier start.
+    """
+    found = {
+        file.parent.name: run_folder.read_failure(file.parent)
+        for file in sorted(folder().glob(f"*/{run_folder.FAILURE}"))
+        if file.stat().st_mtime > since - 1
+    }
+    return {name: failure for name, failure in found.items() if failure}
+
+
+def label_lines() -> None:
+    """Begin each line that this job logs to the terminal with the job's name, since jobs may run at the same time."""
+    name = Path(HydraConfig.get().runtime.output_dir).name.replace("%", "%%")
+    for handler in logging.root.handlers:
+        if type(handler) is logging.StreamHandler:  # not its subclass, which writes the job's own log
+            handler.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+
+
+def note_failure(error: BaseException, mistake: str | None) -> None:
     """Write into the job's folder why it failed.
 
     Args:
-        error: whatever ended it.
-        mistake: what the user can do about it; None where that is nothing.
-
-    Returns:
-        What to raise: it passes between processes, which the error itself may not.
+        error: The error that ended the job.
+        mistake: Message if the user can mend it, else None.
     """
     message = mistake or f"{type(error).__name__}: {error}".rstrip(": ")
     log.error("This job failed: %s", message)
@@ -83,44 +85,51 @@ def note_failure(error: BaseException, mistake: str | None) -> JobFailed:
     run_folder.write_failure(
         Path(HydraConfig.get().runtime.output_dir), run_folder.Failure(message, mistake is not None, told)
     )
-    return JobFailed(message)
 
 
 def report(failures: dict[str, run_folder.Failure]) -> str:
-    """Which jobs failed and why, behind the tracebacks of those that are no mistake; what many share is said once."""
-    lines = [f"{len(failures)} of the jobs failed; the same command tries them again:"]
-    for failure, count in Counter(failures.values()).items():
+    """Failed jobs grouped by message, after the tracebacks of errors that are not the user's to mend."""
+    count = f"{len(failures)} jobs" if len(failures) > 1 else "1 job"
+    lines = [f"{count} failed. The same command tries again:"]
+    for failure, number in Counter(failures.values()).items():
         names = [name for name, other in failures.items() if other == failure]
-        others = f" and {count - 1} more" if count > 1 else ""
+        others = f" and {number - 1} more" if number > 1 else ""
         lines += [f"  {names[0]}{others}: {failure.message}"]
     tracebacks = dict.fromkeys(failure.traceback for failure in failures.values() if failure.traceback)
     return "\n".join([*tracebacks, *lines])
 
 
-def naming_arguments(overrides: Sequence[str]) -> list[str]:
-    """What a sweep's command line lacks: its name, and which settings its jobs are not to be named by.
+def naming_arguments(overrides: Sequence[str], with_sweep: bool = True) -> list[str]:
+    """Arguments that name a sweep and its jobs.
 
-    The name says what is varied and ends in a hash of the command: the same command finds the same folder again.
+    A job is named by the settings that the sweep varies. The sweep is named by these settings and a hash of the
+    command, so that the same command finds the same folder again.
 
     Args:
         overrides: `key=value` each, as Hydra reads them.
+        with_sweep: Whether to name the sweep, too, unless the user does.
     """
     parsed = [o for o in OverridesParser.create().parse_overrides(list(overrides)) if not _is_hydras(o)]
     varied = sorted(o.key_or_group for o in parsed if o.is_sweep_override())
     same = sorted({"sweep", *(o.key_or_group for o in parsed)} - set(varied))
     arguments = [f"hydra.job.config.override_dirname.exclude_keys={json.dumps(same)}"]
-    if not any(o.key_or_group == "sweep" for o in parsed):
+    if with_sweep and not any(o.key_or_group == "sweep" for o in parsed):
         arguments.append(f"sweep={_sweep_name(parsed, varied)}")
     return arguments
 
 
 def job_name(varied: str, otherwise: str) -> str:
-    """A folder's name of what a job varies, in characters that any shell and Hydra take as they are.
+    """Name of a job's folder, in characters that need no quotes in a shell or for Hydra.
 
     Args:
-        varied: `key-value_key-value`, as Hydra has it.
-        otherwise: what a job is called that varies nothing.
+        varied: The settings that the job varies, as Hydra joins them: `key-value_key-value`.
+        otherwise: Name of a job that varies nothing.
+
+    Examples:
+        >>> job_name("arch-vgg13_seed-1", "alexnet")
+        'arch-vgg13_seed-1'
     """
+    varied = re.sub(r"-'([A-Za-z0-9._+-]+)'(?=_|$)", r"-\1", varied)  # a path that needs no quotes
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", varied or otherwise).strip("-.")
     if plain == (varied or otherwise) and len(plain) <= _LONGEST_NAME:
         return plain

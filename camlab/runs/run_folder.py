@@ -108,7 +108,7 @@ def locked(run_dir: Path, wait: bool) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         if not wait:
-            raise Busy(f"{run_dir}: another process trains there. Give another hydra.run.dir.") from None
+            raise Busy(f"{run_dir}: another process trains there. Give another out=FOLDER.") from None
         log.info("%s: another process trains there; waiting for it.", run_dir)
         lock.acquire()
     try:
@@ -128,7 +128,7 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
     if found not in (None, config_hash) and begun:
         raise UserError(
             f"{run_dir} holds a run of another configuration (see {CONFIG} there); nothing was changed.\n"
-            f"Give another hydra.run.dir; to go on from that run with new settings, add resume={run_dir}."
+            f"Give another out=FOLDER; to go on from that run with new settings, add resume={run_dir}."
         )
 
 

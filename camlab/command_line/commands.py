@@ -1,0 +1,106 @@
+"""The settings of each command: names, types and ranges. Imports nothing heavy.
+
+Sections that name a class (`data`, `trainer`, …) are `Any` here; `camlab.command_line.sections` describes them.
+"""
+
+from typing import Annotated, Any, Required
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from camlab.attribution.methods import METHODS
+from camlab.command_line.fields import Colormap, Count, Scaling, Seed, Share, Words, as_list, steps_or_minutes
+from camlab.command_line.sections import section
+
+
+@section
+class AllPaths(TypedDict, total=False):
+    data: Required[str]
+    outputs: Required[str]
+    cache: Required[str]
+
+
+@section
+class Train(TypedDict, total=False):
+    arch: Required[Any]
+    data: Required[Any]
+    trainer: Required[Any]
+    optimizer: Required[Any]
+    scheduler: Any
+    logger: Any
+    callbacks: Any
+    paths: Required[AllPaths]
+    mode: Required[str]
+    seed: Required[Seed]
+    test_each_epoch: Required[bool]
+    sweep: str | None
+    resume: str | None
+    force: Required[bool]
+    checkpoint_every: Annotated[Any, BeforeValidator(steps_or_minutes)]
+    cache: Required[bool]
+    compile: Required[bool]
+    deterministic: Required[bool]
+    run_name: Required[str]
+
+
+@section
+class DataAndOutputs(TypedDict, total=False):
+    data: Required[str]
+    outputs: Required[str]
+
+
+@section
+class Evaluate(TypedDict, total=False):
+    checkpoint: Required[str]
+    split: Required[Annotated[str, Words("train", "val", "test")]]
+    data: Required[Any]
+    trainer: Required[Any]
+    paths: Required[DataAndOutputs]
+
+
+@section
+class NamedNetwork(TypedDict, total=False):
+    name: Required[str | None]
+    weights: Required[str | None]
+
+
+@section
+class Outputs(TypedDict, total=False):
+    outputs: Required[str]
+
+
+Methods = Annotated[list[Annotated[str, Words("auto", *METHODS)]], BeforeValidator(as_list)]
+Layers = Annotated[list[str | int], BeforeValidator(as_list)]
+
+
+@section
+class Explain(TypedDict, total=False):
+    images: Required[str | int]
+    network: Required[NamedNetwork]
+    paths: Required[Outputs]
+    checkpoint: str | None
+    methods: Methods | None
+    layer: Layers | None
+    target: Required[str | int]
+    top_k: Required[Annotated[int, Field(ge=1, le=100)]]
+    normalize: Required[Scaling]
+    colormap: Required[Colormap]
+    counterfactual: Required[bool]
+    boxes: Required[bool]
+    alpha: Required[Share]
+    batch_size: Required[Count]
+    device: Required[Annotated[str, Words("auto", "cpu", "gpu", "cuda", "mps")]]
+
+
+@section
+class CacheFolder(TypedDict, total=False):
+    cache: Required[str]
+
+
+@section
+class Cache(TypedDict, total=False):
+    paths: Required[CacheFolder]
+    action: Required[Annotated[str, Words("list", "clear")]]
+
+
+COMMANDS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "explain": Explain, "cache": Cache}

@@ -1,0 +1,74 @@
+"""The types of single settings: ranges, words to choose from, arguments that camlab sets. Imports nothing heavy."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from camlab.drawing.colormaps import COLORMAPS
+
+
+class Words:
+    """Mark a setting that is one of a few words or numbers."""
+
+    def __init__(self, *words: str | int) -> None:
+        self.words = words
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.literal_schema(list(self.words))
+
+
+@dataclass(frozen=True)
+class Instead:
+    """Mark an argument that camlab sets itself.
+
+    Attributes:
+        hint: What the user does instead of giving it.
+    """
+
+    hint: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def refuse(value: Any) -> None:
+            raise PydanticCustomError("instead", "{hint}", {"hint": self.hint})
+
+        return core_schema.no_info_plain_validator_function(refuse)
+
+
+def words_of(annotation: Any) -> list[str]:
+    """The words that a setting can be chosen from, in order; none if it takes any value.
+
+    Examples:
+        >>> words_of(Annotated[str, Words("train", "test")] | None)
+        ['train', 'test']
+    """
+    if isinstance(annotation, Words):
+        return [*dict.fromkeys(map(str, annotation.words))]
+    parts = getattr(annotation, "__metadata__", ()) + (
+        (annotation.__origin__,) if get_origin(annotation) is Annotated else get_args(annotation)
+    )
+    return [word for part in parts for word in words_of(part)]
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, any other value as a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+def steps_or_minutes(value: Any) -> Any:
+    """Refuse an interval that is neither a number of steps nor one of minutes."""
+    if value is None or (not isinstance(value, bool) and re.fullmatch(r"[1-9]\d*|\d+(\.\d+)? ?min", str(value))):
+        return value
+    raise PydanticCustomError("form", "must be a number of steps such as 500, minutes such as 10min, or null")
+
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Scaling = Annotated[str, Words("per_image", "shared", "raw")]
+Colormap = Annotated[str, Words(*COLORMAPS)]

@@ -1,0 +1,67 @@
+"""The data settings of a run, for a command that evaluates its checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from camlab.command_line.conf import conf_dir, options_of
+from camlab.errors import UserError
+from camlab.runs import run_folder
+
+
+def with_data_of_run(config: DictConfig) -> DictConfig:
+    """Complete `data` from the run that made the checkpoint; what the user gives wins over the run's settings.
+
+    Args:
+        config: Composed. `data` holds only what was given on the command line, unless that chooses a data set. Then the
+            configuration comes back as it is.
+
+    Raises:
+        UserError: The run's settings are damaged, or the checkpoint lies in no run's folder.
+    """
+    given = OmegaConf.select(config, "data", default=None)
+    chosen = given is not None and not (isinstance(given, DictConfig) and "_target_" not in given)
+    checkpoint = Path(str(OmegaConf.select(config, "checkpoint", default=""))).expanduser()
+    if chosen or OmegaConf.is_missing(config, "checkpoint") or not checkpoint.exists():
+        return config  # the check that follows reports what is missing
+    settings = _data_settings(_config_file(checkpoint))
+    completed = config.copy()
+    OmegaConf.set_struct(completed, False)
+    completed.data = OmegaConf.merge(OmegaConf.create(settings), given or {})
+    return completed
+
+
+def _config_file(checkpoint: Path) -> Path:
+    for folder in (checkpoint, *checkpoint.absolute().parents[:2]):
+        if (folder / run_folder.CONFIG).is_file():
+            return folder / run_folder.CONFIG
+    raise UserError(f"checkpoint={checkpoint}: no {run_folder.CONFIG} of a run lies beside it. {_which_data()}")
+
+
+def _data_settings(file: Path) -> dict[str, Any]:
+    """Plain values for one of camlab's own data sets; anything else in the file is refused."""
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]
+        settings = {str(key): value for key, value in data.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: the run's settings are damaged. {_which_data()}") from error
+    own = {
+        yaml.safe_load((conf_dir() / "data" / f"{name}.yaml").read_text())["_target_"] for name in options_of("data")
+    }
+    if settings.get("_target_") not in own:
+        raise UserError(f"{file}: data._target_={settings.get('_target_')} is no data set of camlab's. {_which_data()}")
+    if strange := [key for key, value in settings.items() if not _is_plain(value)]:
+        raise UserError(f"{file}: data.{strange[0]} is no plain value. {_which_data()}")
+    return settings
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float)) or (isinstance(value, str) and "${" not in value)
+
+
+def _which_data() -> str:
+    return f"Say which data to evaluate on: data={'|'.join(options_of('data'))}."

@@ -1,0 +1,221 @@
+"""The settings of each section that names a class: names, types and ranges. Imports nothing heavy.
+
+The classes hold no defaults, which stand in `conf/`. A key is optional unless it is `Required`. A section is known by
+its `_target_`; a section of the user's own class is left to that class. Tests compare the keys with the constructors.
+"""
+
+from typing import Annotated, Any, Required
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from camlab.command_line.fields import (
+    Colormap,
+    Count,
+    Instead,
+    Natural,
+    NotNegative,
+    Positive,
+    Scaling,
+    Seed,
+    Share,
+    Words,
+)
+from camlab.models.backbones import BACKBONES
+
+WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt")
+
+section = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))  # no TypedDict inherits it
+
+
+@section
+class Network(TypedDict, total=False):
+    backbone: Required[Annotated[str, Words(*BACKBONES)]]
+    num_classes: Annotated[int, Field(ge=2)] | None
+    cam_channels: Count
+    cam_relu: bool
+    keep_last_pool: bool
+    weights: str | None
+    frozen: bool
+
+
+@section
+class ImageData(TypedDict, total=False):
+    name: str
+    image_size: Annotated[int, Field(ge=1, le=4096)]
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    flip: Share
+    max_shift: Annotated[int, Field(ge=0, le=32)]
+    batch_size: Count
+    val_size: Natural
+    split_seed: Seed
+    seed: Seed
+    placement: Annotated[str, Words("auto", "device", "host")]
+    num_workers: Natural
+    test_each_epoch: bool
+
+
+@section
+class Cifar10(ImageData, total=False):
+    root: Required[str]
+    verify: bool
+
+
+@section
+class Folder(ImageData, total=False):
+    root: Required[str]
+
+
+@section
+class Shapes(ImageData, total=False):
+    train_size: Annotated[int, Field(ge=20, le=1_000_000)]
+    test_size: Annotated[int, Field(ge=10, le=1_000_000)]
+    draw_seed: Seed
+
+
+@section
+class AdamW(TypedDict, total=False):
+    lr: Required[Positive]
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    eps: NotNegative
+    weight_decay: NotNegative
+    amsgrad: bool
+    foreach: bool | None
+    maximize: bool
+    capturable: bool
+    differentiable: bool
+    fused: bool | None
+
+
+@section
+class Adam(AdamW, total=False):
+    decoupled_weight_decay: bool
+
+
+@section
+class Sgd(TypedDict, total=False):
+    lr: Required[Positive]
+    momentum: NotNegative
+    dampening: float
+    weight_decay: NotNegative
+    nesterov: bool
+    maximize: bool
+    foreach: bool | None
+    differentiable: bool
+    fused: bool | None
+
+
+@section
+class HeatmapLogger(TypedDict, total=False):
+    every_n_epochs: Count
+    per_class: Count
+    images: str | None
+    normalize: Scaling
+    colormap: Colormap
+    alpha: Share
+
+
+@section
+class PointingGame(TypedDict, total=False):
+    tolerance: Natural
+
+
+_WANDB = "anonymous checkpoint_name add_file_policy config config_exclude_keys config_include_keys allow_val_change dir"
+_WANDB += " entity experiment force fork_from group id job_type log_model monitor_gym name notes offline prefix project"
+_WANDB += " reinit resume resume_from save_code settings sync_tensorboard tags tensorboard version"
+_TENSORBOARD = "name version log_graph prefix sub_dir comment purge_step max_queue flush_secs"
+_TENSORBOARD += " filename_suffix"
+
+
+# mypy cannot read names that are computed.
+_WandbArguments = TypedDict("_WandbArguments", dict.fromkeys(_WANDB.split(), Any), total=False)  # type: ignore[misc]
+_TensorBoardArguments = TypedDict("_TensorBoardArguments", dict.fromkeys(_TENSORBOARD.split(), Any), total=False)  # type: ignore[misc]
+
+
+@section
+class TensorBoard(_TensorBoardArguments, total=False):
+    """The arguments of Lightning's TensorBoardLogger and of torch's SummaryWriter."""
+
+
+@section
+class Wandb(_WandbArguments, total=False):
+    """The arguments of Lightning's WandbLogger and of wandb.init, and camlab's own."""
+
+    mode: Annotated[str, Words("online", "offline", "disabled", "shared")] | None
+    log_checkpoint: bool
+
+
+PRECISIONS = (
+    "32-true", "32", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "64",
+    "transformer-engine", "transformer-engine-float16", "16", "bf16",
+)  # fmt: skip
+
+STRATEGIES = (
+    "auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "ddp_spawn", "ddp_fork",
+    "ddp_notebook", "fsdp", "fsdp_cpu_offload", "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2",
+    "deepspeed_stage_3", "single_device",
+)  # fmt: skip
+
+
+@section
+class Trainer(TypedDict, total=False):
+    """The arguments of lightning.Trainer (2.6). Lightning checks those that are `Any`."""
+
+    accelerator: Annotated[str, Words("auto", "cpu", "gpu", "cuda", "mps", "tpu")]
+    strategy: Annotated[str, Words(*STRATEGIES)] | dict[str, Any]
+    devices: Any
+    num_nodes: Count
+    precision: Annotated[str, Words(*PRECISIONS, 16, 32, 64)] | None
+    logger: Annotated[Any, Instead("choose with logger=")]
+    callbacks: Annotated[Any, Instead("give +callbacks.NAME._target_=CLASS")]
+    fast_dev_run: Any
+    max_epochs: Count
+    min_epochs: Natural | None
+    max_steps: Annotated[int, Field(ge=-1)]
+    min_steps: Natural | None
+    max_time: Any
+    limit_train_batches: Positive | None
+    limit_val_batches: NotNegative | None
+    limit_test_batches: NotNegative | None
+    limit_predict_batches: NotNegative | None
+    overfit_batches: NotNegative
+    val_check_interval: Positive | None
+    check_val_every_n_epoch: Count | None
+    num_sanity_val_steps: Annotated[int, Field(ge=-1)] | None
+    log_every_n_steps: Natural | None
+    enable_checkpointing: bool | None
+    enable_progress_bar: Annotated[Any, Instead("it is shown on a terminal only")]
+    enable_model_summary: bool | None
+    accumulate_grad_batches: Count
+    gradient_clip_val: NotNegative | None
+    gradient_clip_algorithm: Annotated[str, Words("norm", "value")] | None
+    deterministic: Any
+    benchmark: bool | None
+    inference_mode: bool
+    use_distributed_sampler: bool
+    profiler: Annotated[str, Words("simple", "advanced", "pytorch")] | None
+    detect_anomaly: bool
+    barebones: bool
+    plugins: Any
+    sync_batchnorm: bool
+    reload_dataloaders_every_n_epochs: Natural
+    default_root_dir: Annotated[Any, Instead("give out=FOLDER")]
+    enable_autolog_hparams: bool
+    model_registry: Any
+
+
+SECTIONS: dict[str, Any] = {
+    "camlab.models.cam_net.CamNet": Network,
+    "camlab.data.cifar10.Cifar10": Cifar10,
+    "camlab.data.folder.Folder": Folder,
+    "camlab.data.shapes.Shapes": Shapes,
+    "camlab.training.callbacks.heatmap_logger.HeatmapLogger": HeatmapLogger,
+    "camlab.training.callbacks.pointing_game.PointingGame": PointingGame,
+    "camlab.tracking.wandb_logger.WandbLogger": Wandb,
+    "camlab.tracking.tensorboard_logger.TensorBoardLogger": TensorBoard,
+    "torch.optim.Adam": Adam,
+    "torch.optim.AdamW": AdamW,
+    "torch.optim.SGD": Sgd,
+    "lightning.Trainer": Trainer,
+}
