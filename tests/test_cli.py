@@ -143,6 +143,8 @@ MISTAKES = {
     "arch=alexnt": "arch=alexnt: unknown option. Did you mean arch=alexnet? Choose from alexnet, vgg13.",
     "arch=null": "arch=null: unknown option. Choose from alexnet, vgg13, or leave it out.",
     "arch=": "arch=: unknown option. Choose from alexnet, vgg13, or leave it out.",
+    "arch=[[1],[2]]": "arch=[[1],[2]]: unknown option. Choose from alexnet, vgg13, or leave it out.",
+    "~data=[[1],[2]]": "~data=[[1],[2]]: unknown option. Choose from cifar10, folder, shapes, or leave it out.",
     "optimizer.lrr=1": "optimizer.lrr: unknown setting. Did you mean optimizer.lr?",
     "lr=1": "lr: unknown setting. Did you mean optimizer.lr?",
     "sed=1": "sed: unknown setting. Did you mean seed?",

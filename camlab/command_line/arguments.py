@@ -66,7 +66,8 @@ def _check_form(override: str) -> None:
     key, equals, value = override.partition("=")
     if not key.lstrip("+~") or not (equals or key.startswith("~")):
         raise UserError(f"{override}: not understood. Settings are given as key=value, without spaces around the =.")
-    if equals and _is_no_word(value) and (options := options_of(key.lstrip("+~"))):
+    options = options_of(key.lstrip("+~"))
+    if equals and options and (_is_no_word(value) or (key[0] == "~" and value not in options)):
         raise UserError(f"{override}: unknown option. Choose from {', '.join(options)}, or leave it out.")
 
 
@@ -111,7 +112,9 @@ def _with_output_folder(overrides: Sequence[str], sweep: bool) -> list[str]:
 
 
 def _is_no_word(value: str) -> bool:
-    """Whether Hydra reads a value as a number, a truth value or null."""
+    """Whether Hydra reads a value as a number, a truth value, null, or a list with anything but words."""
+    if value[:1] == "[" and value != "[]":
+        return any(item.strip()[:1] in ("[", "{") or _is_no_word(item.strip()) for item in value[1:-1].split(","))
     if value.lower() in ("", "null", "true", "false"):
         return True
     try:
