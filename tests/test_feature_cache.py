@@ -46,12 +46,12 @@ def test_window_means_carry_the_mean_of_a_convolution(size):
 
 @pytest.mark.parametrize("cam_relu", [False, True])
 @pytest.mark.parametrize("keep_last_pool", [False, True])
-def test_logits_from_a_summary_are_the_logits(cam_relu, keep_last_pool):
+def test_logits_from_a_head_statistic_are_the_logits(cam_relu, keep_last_pool):
     network = classifier(cam_relu=cam_relu, keep_last_pool=keep_last_pool).network.eval().double()
     images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
-    summary = network.summarize(network.forward_backbone(images))
-    assert summary.shape == ((4, 256, 1, 1) if keep_last_pool else (4, 256, 3, 3)) if cam_relu else (4, 256 * 9)
-    torch.testing.assert_close(network.forward_summary(summary), network(images), atol=1e-12, rtol=0)
+    statistic = network.head_statistic(network.forward_backbone(images))
+    assert statistic.shape == ((4, 256, 1, 1) if keep_last_pool else (4, 256, 3, 3)) if cam_relu else (4, 256 * 9)
+    torch.testing.assert_close(network.forward_head_statistic(statistic), network(images), atol=1e-12, rtol=0)
 
 
 # ---- a run with it and one without
@@ -82,7 +82,7 @@ def assert_same_training(folder: Path, backbone: str, steps: int, **options) -> 
         logits = module.network.eval()(data.preprocess(data.splits["test"].images))
         ended.append((weights(module.network), logits, recorded.steps, metrics, data))
     (plain, plain_logits, plain_steps, plain_metrics, _), (cached, logits, seen, metrics, data) = ended
-    assert data.summaries, "the cache was used"
+    assert data.head_statistics, "the cache was used"
     assert seen == plain_steps
     assert metrics == pytest.approx(plain_metrics, abs=1e-4)
     torch.testing.assert_close(logits, plain_logits, atol=1e-4, rtol=0)
@@ -116,7 +116,7 @@ def test_checkpoints_and_heatmaps_are_ordinary(tmp_path):
     module, data = classifier("alexnet", "frozen"), Coloured()
     callbacks = [FeatureCache(str(tmp_path / "cache")), HeatmapLogger(per_class=1), *checkpoints(tmp_path, True)]
     trainer(tmp_path, max_epochs=2, callbacks=callbacks).fit(module, datamodule=data)
-    assert data.summaries
+    assert data.head_statistics
     loaded = load_network(tmp_path).network.eval()
     images = data.preprocess(data.splits["test"].images)
     torch.testing.assert_close(loaded(images), module.network.eval()(images))
@@ -128,7 +128,7 @@ def test_masks_are_scored_on_the_images_themselves(tmp_path):
     run = trainer(tmp_path, max_epochs=2, callbacks=[FeatureCache(str(tmp_path / "cache")), PointingGame()])
     run.fit(module, datamodule=data)
     run.test(module, datamodule=data, verbose=False)
-    assert set(data.summaries) == {"train", "val"}
+    assert set(data.head_statistics) == {"train", "val"}
     assert "test/pointing_game" in run.callback_metrics
 
 
@@ -148,25 +148,25 @@ def said(caplog) -> str:
 
 
 def test_finetuning_has_nothing_to_keep(tmp_path, caplog):
-    assert not fitted(tmp_path, "finetune").summaries
+    assert not fitted(tmp_path, "finetune").head_statistics
     assert "Features" not in said(caplog)
 
 
 def test_shifts_turn_it_off_with_one_line(tmp_path, caplog):
-    assert not fitted(tmp_path, max_shift=2).summaries
+    assert not fitted(tmp_path, max_shift=2).head_statistics
     assert said(caplog).count("Features are not cached: data.max_shift=2 makes every picture new") == 1
 
 
 def test_one_epoch_is_not_worth_it_unless_it_is_there(tmp_path, caplog):
-    assert not fitted(tmp_path, max_epochs=1).summaries
+    assert not fitted(tmp_path, max_epochs=1).head_statistics
     assert "costs more than trainer.max_epochs=1" in said(caplog)
     fitted(tmp_path)
-    assert fitted(tmp_path, max_epochs=1).summaries
+    assert fitted(tmp_path, max_epochs=1).head_statistics
 
 
 def test_too_little_disk_is_said(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    assert not fitted(tmp_path).summaries
+    assert not fitted(tmp_path).head_statistics
     assert "more than half of the free disk" in said(caplog)
 
 
@@ -273,15 +273,17 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
-    assert not list(tmp_path.glob("key.[njp]*"))
+    assert not list(tmp_path.glob("*key.[njp]*"))
 
 
 def test_list_and_clear(tmp_path):
     store = ArrayStore(tmp_path)
     get(tmp_path, tmp_path / "n")
     assert [(entry.key, entry.about) for entry in store.entries()] == [("key", "rows")]
-    (tmp_path / "torn.part").write_bytes(b"x" * 100)
+    (tmp_path / ".torn.npy.0123456789abcdef.partial").write_bytes(b"x" * 100)
     assert store.clear() >= ROWS.nbytes + 100
+    assert not list(tmp_path.glob("*.[njl]*")), "of the store's own files nothing is left"
+    assert not list(tmp_path.glob(".*"))
     assert not store.entries()
     assert "key" not in store
 

@@ -139,10 +139,10 @@ with Interruption() as interruption:
 
 
 def put(folder: Path, content: bytes, name: str = run_folder.LAST) -> Path:
-    written, path = folder / "partial", folder / name
+    path = folder / name
     path.parent.mkdir(exist_ok=True)
-    written.write_bytes(content)
-    run_folder.put_checkpoint(written, path)
+    with run_folder.open_checkpoint(path) as file:
+        file.write(content)
     return path
 
 
@@ -227,7 +227,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
         raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(UserError, match=r"last\.ckpt cannot be written .*make room"):
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be written .*Make room"):
         files.save_checkpoint({"step": 2}, path)
     monkeypatch.setattr(torch, "save", real)
     assert torch.load(path, weights_only=True) == {"step": 1}

@@ -135,11 +135,10 @@ Wandb = dataclasses.make_dataclass(  # of Lightning's WandbLogger and of wandb.i
     [
         *((name, Any, None) for name in _WANDB.split()),
         ("mode", str | None, _field(None, among=("online", "offline", "disabled", "shared"))),
+        ("log_checkpoint", bool, False),
     ],
 )
-_TENSORBOARD = (
-    "name version log_graph default_hp_metric prefix sub_dir comment purge_step max_queue flush_secs filename_suffix"
-)
+_TENSORBOARD = "name version log_graph prefix sub_dir comment purge_step max_queue flush_secs filename_suffix"
 TensorBoard = dataclasses.make_dataclass("TensorBoard", [(name, Any, None) for name in _TENSORBOARD.split()])
 
 
@@ -211,7 +210,7 @@ SCHEMAS: dict[str, type] = {
     "camlab.training.callbacks.heatmap_logger.HeatmapLogger": HeatmapLogger,
     "camlab.training.callbacks.pointing_game.PointingGame": PointingGame,
     "camlab.tracking.wandb_logger.WandbLogger": Wandb,
-    "lightning.pytorch.loggers.TensorBoardLogger": TensorBoard,
+    "camlab.tracking.tensorboard_logger.TensorBoardLogger": TensorBoard,
     "torch.optim.Adam": Adam,
     "torch.optim.AdamW": AdamW,
     "torch.optim.SGD": Sgd,

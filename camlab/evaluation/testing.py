@@ -4,14 +4,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from torchmetrics.classification import MulticlassConfusionMatrix
 
-from camlab.data.loader import Batch
 from camlab.data.module import ImageData, Split
 from camlab.errors import UserError
 from camlab.evaluation.report import Report
 from camlab.models.cam_net import CamNet
 from camlab.models.trained_network import TrainedNetwork
+from camlab.training.callbacks.confusion import Confusion, output_names
 from camlab.training.callbacks.pointing_game import PointingGame
 from camlab.training.classifier import Classifier
 
@@ -39,31 +38,11 @@ def evaluate(
             " Choose data with the same classes."
         )
     assert isinstance(trained.network, CamNet)
-    confusion = _Confusion(len(trained.class_names))
+    confusion = Confusion(trained.network.spec["num_classes"])
     options = {key: value for key, value in trainer_options.items() if key != "_target_"}
     options.update(callbacks=[confusion, PointingGame()], logger=False, default_root_dir=out)
     trainer = L.Trainer(**options, enable_progress_bar=False)
     trainer.test(Classifier(trained.network, torch.optim.Adam), datamodule=data, verbose=False)
     metrics = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}
-    return Report(
-        confusion.matrix.compute().cpu().numpy(), trained.class_names, metrics, str(trained.path), str(data.name), split
-    )
-
-
-class _Confusion(L.Callback):
-    def __init__(self, num_classes: int) -> None:
-        self.matrix = MulticlassConfusionMatrix(num_classes, validate_args=False)
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.matrix.to(pl_module.device)
-
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.matrix.update(outputs["logits"], batch.labels)
+    names = output_names(trained.class_names, len(confusion.counts))
+    return Report(confusion.counts, names, metrics, str(trained.path), str(data.name), split)

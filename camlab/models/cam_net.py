@@ -109,8 +109,8 @@ class CamNet(nn.Module):
         """N×M logits from `forward_last_relu`'s output: all that follows Grad-CAM's default target."""
         return self.forward_head(self.forward_cam_conv(self.pool(activations)))
 
-    def summarize(self, backbone_features: Tensor) -> Tensor:
-        """All that the logits depend on, as little as it takes.
+    def head_statistic(self, backbone_features: Tensor) -> Tensor:
+        """Compress backbone features to a sufficient statistic of the head: all that the logits depend on.
 
         Without a ReLU behind cam_conv everything after the backbone is linear, and the mean of a 3×3 convolution is its
         kernel times the means of nine shifted windows: C·9 numbers carry what C·H·W do.
@@ -123,11 +123,30 @@ class CamNet(nn.Module):
         """
         return backbone_features if self.spec["cam_relu"] else window_means(backbone_features)
 
-    def forward_summary(self, summary: Tensor) -> Tensor:
-        """N×M logits from `summarize`'s output, equal to `forward`'s but for rounding."""
+    def forward_head_statistic(self, head_statistic: Tensor) -> Tensor:
+        """N×M logits from `head_statistic`'s output, equal to `forward`'s except for rounding."""
         if self.spec["cam_relu"]:
-            return self.forward_head(self.forward_cam_conv(summary))
-        return self.fc(F.linear(summary, self.cam_conv.weight.flatten(1), self.cam_conv.bias))
+            return self.forward_head(self.forward_cam_conv(head_statistic))
+        return self.fc(F.linear(head_statistic, self.cam_conv.weight.flatten(1), self.cam_conv.bias))
+
+    def map_size(self, image_size: int) -> tuple[int, int]:
+        """Rows and columns of the features, and so of CAM, for square images of so many pixels."""
+        side = image_size
+        for layer in (*self.backbone, self.pool):
+            if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+                sizes: Any = (layer.kernel_size, layer.stride, layer.padding)
+                kernel, stride, padding = (size if isinstance(size, int) else size[0] for size in sizes)
+                side = (side + 2 * padding - kernel) // stride + 1
+        return side, side
+
+    def check_image_size(self, image_size: int) -> None:
+        """Refuse images of which the backbone leaves nothing.
+
+        Raises:
+            UserError: The images are too small.
+        """
+        if min(self.map_size(image_size)) < 1:
+            raise UserError(f"data.image_size={image_size}: too small for {self.spec['backbone']}.")
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))
