@@ -22,6 +22,7 @@ from camlab.data.augmentation import shift
 from camlab.errors import UserError
 from camlab.models.cam_net import window_means
 from camlab.storage.array_store import ArrayStore
+from camlab.training.callbacks import feature_cache
 from camlab.training.callbacks.checkpoints import checkpoints
 from camlab.training.callbacks.feature_cache import FeatureCache
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
@@ -124,7 +125,7 @@ def test_checkpoints_and_heatmaps_are_ordinary(tmp_path):
 
 
 def test_masks_are_scored_on_the_images_themselves(tmp_path):
-    module, data = classifier("alexnet", "frozen"), Coloured(masks=True)
+    module, data = classifier("alexnet", "frozen", keep_last_pool=False), Coloured(masks=True)
     run = trainer(tmp_path, max_epochs=2, callbacks=[FeatureCache(str(tmp_path / "cache")), PointingGame()])
     run.fit(module, datamodule=data)
     run.test(module, datamodule=data, verbose=False)
@@ -193,6 +194,48 @@ def test_a_folder_that_is_none_is_the_users_mistake(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"paths\.cache=FOLDER, or cache=false"):
         fitted(tmp_path, cache=tmp_path / "file")
+
+
+# ---- what a run that goes on does
+
+
+def go_on(folder: Path, cache: str = "cache", **options) -> Coloured:
+    """Train for two epochs, the second as a run that goes on from the first one's checkpoint."""
+    data = Coloured(n_train=32)
+    path = folder / "checkpoints" / "last.ckpt"
+    callbacks = [FeatureCache(str(folder / cache)), *checkpoints(folder, True)]
+    run = trainer(folder, max_epochs=2 + path.is_file(), callbacks=callbacks, **options)
+    run.fit(classifier("alexnet", "frozen"), datamodule=data, ckpt_path=str(path) if path.is_file() else None)
+    return data
+
+
+def little_memory(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(feature_cache, "_free_memory", lambda device: free)
+
+
+def test_a_run_that_goes_on_uses_the_cache_with_less_memory(tmp_path, monkeypatch):
+    """The features take 664 kB: too much of 1 MB for a run that begins, but not for one that goes on."""
+    with monkeypatch.context() as patch:
+        little_memory(patch, 1_000_000)
+        assert not fitted(tmp_path).head_statistics
+    assert go_on(tmp_path).head_statistics
+    little_memory(monkeypatch, 1_000_000)
+    assert go_on(tmp_path).head_statistics
+
+
+def test_a_run_that_goes_on_is_refused_where_the_cache_does_not_fit(tmp_path, monkeypatch):
+    assert go_on(tmp_path).head_statistics
+    little_memory(monkeypatch, 1000)
+    with pytest.raises(UserError, match=r"began with cached features, and now .* more than the free memory"):
+        go_on(tmp_path)
+
+
+def test_a_run_that_began_without_the_cache_goes_on_without_it(tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        little_memory(patch, 1000)
+        assert not go_on(tmp_path).head_statistics
+    assert not go_on(tmp_path).head_statistics
+    assert "Features are not cached, as when this run began." in said(caplog)
 
 
 # ---- the store
