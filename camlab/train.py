@@ -51,7 +51,6 @@ def train(config: DictConfig) -> float:
         The objective of a sweep: the best validation accuracy, or the test accuracy where nothing is held out.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    _check_objective(config)
     if sweeps.under_way():
         config.run_name = run_dir.name
     with run_folder.locked(run_dir, wait=sweeps.chooses()):
@@ -81,6 +80,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = _load_data(config)
     _check_data(config, run_dir, data)
+    _check_objective(config, data)
     classifier = _build_classifier(config, data)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, classifier, data)
@@ -94,7 +94,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
         path = checkpoint and str(checkpoint)
         trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
         fitted = {key: value for row in csv.rows for key, value in row.items() if key not in ("epoch", "step")}
-        report = test_fitted(trainer, classifier, data, run_dir / run_folder.BEST)
+        report = test_fitted(trainer, classifier, data, run_dir)
         result = describe_result(trainer, data, fitted, report)
         if trainer.is_global_zero:
             about = {"wall_time_s": round(time.perf_counter() - began, 2), "seed": config.seed}
@@ -106,26 +106,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
             getattr(logger, "finish", lambda: None)()
 
 
-# ---- before: what the folder holds, and what is asked for
-
-
-def _check_objective(config: DictConfig) -> None:
-    """Refuse a run whose result nothing would measure, before it is trained.
-
-    Raises:
-        UserError: Nothing is held out to choose by, or neither validation nor test is left.
-    """
-    if sweeps.chooses() and config.data.val_size == 0:
-        raise UserError("data.val_size=0: nothing is held out to choose by, and the test images must not be used.")
-    if config.trainer.get("limit_test_batches") == 0 and not _validates(config):
-        raise UserError(
-            "trainer.limit_test_batches=0: without validation nothing measures the result."
-            " Leave it out, or hold images out with data.val_size=N."
-        )
-
-
-def _validates(config: DictConfig) -> bool:
-    return config.data.val_size > 0 and config.trainer.get("limit_val_batches") != 0
+# ---- what the folder holds
 
 
 def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
@@ -185,6 +166,25 @@ def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
         raise UserError(f"arch.num_classes={given}: the data has {there} classes; leave it out.")
 
 
+def _check_objective(config: DictConfig, data: ImageData) -> None:
+    """Refuse a run whose result nothing would measure, before it is trained.
+
+    Raises:
+        UserError: Nothing is held out to choose by, or neither validation nor test is left.
+    """
+    if sweeps.chooses() and "val" not in data.splits:
+        raise UserError("data.val_size=0: nothing is held out to choose by, and the test images must not be used.")
+    if config.trainer.get("limit_test_batches") == 0 and not _validates(config, data):
+        raise UserError(
+            "trainer.limit_test_batches=0: without validation nothing measures the result."
+            " Leave it out, or hold images out with data.val_size=N."
+        )
+
+
+def _validates(config: DictConfig, data: ImageData) -> bool:
+    return "val" in data.splits and config.trainer.get("limit_val_batches") != 0
+
+
 def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
     from camlab.training.callbacks.pointing_game import warning_of_small_maps
     from camlab.training.classifier import Classifier
@@ -232,7 +232,7 @@ def _build_trainer(
     trainer: L.Trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=_build_callbacks(config, run_dir, interruption),
+        callbacks=_build_callbacks(config, run_dir, data, interruption),
         logger=loggers,
         default_root_dir=str(run_dir),
         enable_progress_bar=sys.stdout.isatty(),
@@ -243,7 +243,9 @@ def _build_trainer(
     return trainer
 
 
-def _build_callbacks(config: DictConfig, run_dir: Path, interruption: Interruption) -> list[L.Callback]:
+def _build_callbacks(
+    config: DictConfig, run_dir: Path, data: ImageData, interruption: Interruption
+) -> list[L.Callback]:
     from lightning.pytorch.callbacks import RichProgressBar
 
     from camlab.training.callbacks.checkpoints import checkpoints
@@ -255,7 +257,7 @@ def _build_callbacks(config: DictConfig, run_dir: Path, interruption: Interrupti
     if config.cache:
         chosen.append(FeatureCache(config.paths.cache))
     if config.trainer.enable_checkpointing is not False:
-        chosen += checkpoints(run_dir, _validates(config), config.checkpoint_every, interruption)
+        chosen += checkpoints(run_dir, _validates(config, data), config.checkpoint_every, interruption)
     progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
     return [LossGuard(run_dir), *chosen, progress, TimeEstimate(advice=_ADVICE)]
 

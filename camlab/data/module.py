@@ -73,8 +73,8 @@ class ImageData(L.LightningDataModule, ABC):
         self._drawn: dict[Callable[..., Tensor], tuple[int, Tensor]] = {}
 
     @abstractmethod
-    def load(self) -> tuple[ImageSet, ImageSet]:
-        """Return the whole training set and the test set, on the host.
+    def load(self) -> tuple[ImageSet, ...]:
+        """Return the training images, the test images and, if the source has its own, validation images, on the host.
 
         Raises:
             UserError: The data are missing, or not what they should be.
@@ -87,17 +87,21 @@ class ImageData(L.LightningDataModule, ABC):
     @property
     def validation_splits(self) -> tuple[Split, ...]:
         """Splits that are evaluated after every epoch, one per validation loader."""
-        wanted: list[tuple[Split, bool]] = [("val", self.val_size > 0), ("test", self.test_each_epoch)]
+        wanted: list[tuple[Split, bool]] = [("val", "val" in self.splits), ("test", self.test_each_epoch)]
         return tuple(split for split, used in wanted if used)
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        train, test = self.load()
+        train, test, *val = self.load()
+        if val and self.val_size:
+            raise UserError(
+                f"data.val_size={self.val_size}: the data have validation images of their own; give data.val_size=0."
+            )
         rest, chosen = stratified_split(train.labels, self.val_size, self.split_seed)
         self.splits = {"train": train.subset(rest), "test": test} if self.val_size else {"train": train, "test": test}
-        if self.val_size:
-            self.splits["val"] = train.subset(chosen)
+        if self.val_size or val:
+            self.splits["val"] = val[0] if val else train.subset(chosen)
 
     def fingerprint(self) -> str:
         """Hash of the content of all splits."""

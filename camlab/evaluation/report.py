@@ -1,12 +1,16 @@
-"""How good a trained network is: accuracy, per class, and what it confuses."""
+"""The result of an evaluation: accuracy, accuracy per class, confusion matrix, as text and as files."""
 
 import csv
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
+from camlab.evaluation.confusion_plot import draw_confusion
 
 
 @dataclass(frozen=True)
@@ -14,36 +18,53 @@ class Report:
     """Result of an evaluation.
 
     Attributes:
-        confusion: counts, M×M; row = true class, column = predicted.
+        confusion: Counts of images, M×M; row = true class, column = predicted class.
         class_names: M names.
-        metrics: all that was measured, by name.
-        checkpoint, data, split: of what.
+        metrics: Whatever else was measured, by name, such as `loss`.
+        checkpoint: Path of the checkpoint file; empty if there is none.
+        data: Name of the data set.
+        split: Split of the data set.
+
+    Example:
+        >>> report = Report(np.array([[8, 2], [1, 9]]), ("cat", "dog"))
+        >>> report.accuracy, report.per_class
+        (0.85, {'cat': 0.8, 'dog': 0.9})
     """
 
     confusion: np.ndarray
     class_names: tuple[str, ...]
-    metrics: dict[str, float]
-    checkpoint: str
-    data: str
-    split: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: str = ""
+    data: str = ""
+    split: str = "test"
 
     @property
     def accuracy(self) -> float:
-        return float(np.trace(self.confusion) / self.confusion.sum())
+        """Share of the images whose class was recognised; NaN without images."""
+        with np.errstate(invalid="ignore"):
+            return float(np.trace(self.confusion) / self.confusion.sum())
 
     @property
     def per_class(self) -> dict[str, float]:
-        """Share of each class that was recognised; not a number for a class without images."""
+        """Share of each class that was recognised; NaN for a class without images."""
         with np.errstate(invalid="ignore"):
             recall = np.diag(self.confusion) / self.confusion.sum(axis=1)
         return dict(zip(self.class_names, recall.tolist(), strict=True))
 
+    @property
+    def title(self) -> str:
+        """One line with the data and the accuracy."""
+        place = f"{self.data} ({self.split})" if self.data else self.split
+        return f"{place}: accuracy {100 * self.accuracy:.2f} %"
+
     def as_text(self) -> str:
+        """The accuracy, then one line for each class."""
         width = max(map(len, self.class_names))
         lines = [f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in self.per_class.items()]
-        return "\n".join([f"Accuracy on {self.data} ({self.split}): {100 * self.accuracy:.2f} %", *lines])
+        return "\n".join([self.title, *lines])
 
     def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `evaluation.json` holds them."""
         return {
             "checkpoint": self.checkpoint,
             "data": self.data,
@@ -55,6 +76,10 @@ class Report:
             "confusion_matrix": self.confusion.tolist(),
         }
 
+    def confusion_picture(self) -> np.ndarray:
+        """The confusion matrix as a picture, uint8 RGB H×W×3."""
+        return draw_confusion(self.confusion, self.class_names, self.title)
+
 
 def write_report(folder: Path, report: Report) -> None:
     """Write `evaluation.json`, `confusion_matrix.csv` and `confusion_matrix.png`."""
@@ -64,24 +89,4 @@ def write_report(folder: Path, report: Report) -> None:
         writer = csv.writer(file)
         writer.writerow(["true \\ predicted", *report.class_names])
         writer.writerows([name, *row] for name, row in zip(report.class_names, report.confusion.tolist(), strict=True))
-    _plot_confusion(folder / "confusion_matrix.png", report)
-
-
-def _plot_confusion(path: Path, report: Report) -> None:
-    from matplotlib.figure import Figure
-
-    m = len(report.class_names)
-    side = max(4.0, 0.55 * m + 1.5)
-    figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    share = report.confusion / np.maximum(report.confusion.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(m), report.class_names, rotation=45, ha="right")
-    axes.set_yticks(range(m), report.class_names)
-    axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(f"{report.data} ({report.split}): accuracy {100 * report.accuracy:.2f} %", fontsize=10)
-    if m <= 30:
-        for (row, column), count in np.ndenumerate(report.confusion):
-            colour = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
-    figure.savefig(path)
+    Image.fromarray(report.confusion_picture()).save(folder / "confusion_matrix.png")

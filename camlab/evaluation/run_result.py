@@ -10,39 +10,41 @@ import lightning as L
 from lightning.pytorch.loggers import Logger
 
 from camlab.data.module import ImageData
+from camlab.evaluation.confusion import ConfusionCounter
 from camlab.evaluation.report import Report
+from camlab.evaluation.testing import output_names
 from camlab.models.devices import device_name, peak_memory_gb
 from camlab.runs import run_folder
 from camlab.runs.provenance import provenance, utc_now
 from camlab.tracking.results import RunResult, log_result
-from camlab.training.callbacks.confusion import Confusion, output_names
 from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
 
-def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, best: Path) -> Report | None:
+def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, run_dir: Path) -> Report | None:
     """Count each test image once at the end of a run, with the best weights or, with nothing held out, the last.
 
     Args:
         trainer: Trainer that has fitted the classifier.
         classifier: Module of the run.
         data: Data of the run.
-        best: Path of the best checkpoint.
+        run_dir: Folder of the run.
 
     Returns:
-        The report, whose metrics keep their prefix `test/` and whose checkpoint is `best` or `last`; None where the
-        trainer leaves tests out.
+        The report, whose metrics keep their prefix `test/`; None where the trainer leaves tests out.
     """
     if trainer.limit_test_batches == 0:
         return None
-    confusion = Confusion(classifier.network.spec["num_classes"])
+    names = output_names(data.class_names, classifier.network.spec["num_classes"])
+    confusion = ConfusionCounter(len(names))
     trainer.callbacks.append(confusion)  # type: ignore[attr-defined]
-    chosen = str(best) if data.val_size and best.is_file() else None
-    trainer.test(classifier, datamodule=data, ckpt_path=chosen, weights_only=True, verbose=False)
+    best, last = run_dir / run_folder.BEST, run_dir / run_folder.LAST
+    chosen = best if "val" in data.splits and best.is_file() else None
+    path = chosen and str(chosen)
+    trainer.test(classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "epoch"}
-    names = output_names(data.class_names, len(confusion.counts))
-    return Report(confusion.counts, names, metrics, "best" if chosen else "last", str(data.name), "test")
+    return Report(confusion.counts, names, metrics, str(chosen or last), str(data.name), "test")
 
 
 def describe_result(
@@ -64,7 +66,7 @@ def describe_result(
     return {
         "metrics": metrics,
         "class_accuracy": report and {k: v for k, v in report.per_class.items() if not math.isnan(v)},
-        "tested_checkpoint": report and report.checkpoint,
+        "tested_checkpoint": report and Path(report.checkpoint).stem,
         "objective": metrics.get("val/best_acc", metrics.get("test/acc", math.nan)),
         "epochs": trainer.current_epoch,
         "finished": utc_now(),
@@ -81,8 +83,10 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
     if report is None:
         log.info("Not tested (trainer.limit_test_batches=0). Best val/acc %.4f.", result["objective"])
     else:
-        _track(result, report, loggers, run_dir)
-        log.info("Test accuracy %.2f %% (%s checkpoint).", 100 * metrics["test/acc"], report.checkpoint)
+        tested = Path(report.checkpoint)
+        kept = tested if tested.is_file() else None
+        log_result(loggers, RunResult(metrics, result["class_accuracy"], report.class_names, report.confusion, kept))
+        log.info("Test accuracy %.2f %% (%s checkpoint).", 100 * metrics["test/acc"], result["tested_checkpoint"])
     if "test/pointing_game" in metrics:
         log.info(
             "Pointing game %.1f %% (a random point scores %.1f %%, the image's centre %.1f %%).",
@@ -91,10 +95,3 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
     log.info("Results: %s", run_dir / run_folder.RESULT)
     if sheets := sorted(run_dir.glob("heatmaps/*/sheet.png")):
         log.info("Heatmaps: open %s", sheets[-1])
-
-
-def _track(result: dict[str, Any], report: Report, loggers: Sequence[Logger], run_dir: Path) -> None:
-    tested = run_dir / (run_folder.BEST if report.checkpoint == "best" else run_folder.LAST)
-    checkpoint = tested if tested.is_file() else None
-    shown = RunResult(result["metrics"], result["class_accuracy"], report.class_names, report.confusion, checkpoint)
-    log_result(loggers, shown)

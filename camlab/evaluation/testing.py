@@ -1,4 +1,4 @@
-"""A trained network over a split of a data set: each image counted once."""
+"""Test a trained network on a split of a data set; each image is counted once."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import torch
 
 from camlab.data.module import ImageData, Split
 from camlab.errors import UserError
+from camlab.evaluation.confusion import ConfusionCounter
 from camlab.evaluation.report import Report
 from camlab.models.cam_net import CamNet
 from camlab.models.trained_network import TrainedNetwork
-from camlab.training.callbacks.confusion import Confusion, output_names
 from camlab.training.callbacks.pointing_game import PointingGame
 from camlab.training.classifier import Classifier
 
@@ -18,17 +18,17 @@ from camlab.training.classifier import Classifier
 def evaluate(
     trained: TrainedNetwork, data: ImageData, split: Split, trainer_options: dict[str, Any], out: str
 ) -> Report:
-    """Count each image of a split once.
+    """Test a trained network.
 
     Args:
-        trained: the network.
-        data: any set with the network's classes.
+        trained: A network that camlab trained.
+        data: Any data set with the network's classes.
         split: `train` (without flips), `val` or `test`.
-        trainer_options: of lightning.Trainer.
-        out: folder for what Lightning writes.
+        trainer_options: Arguments of `lightning.Trainer`.
+        out: Folder for the files that Lightning writes.
 
     Raises:
-        UserError: the data has other classes than the network.
+        UserError: The data set has other classes than the network, or no such split.
     """
     data.setup()
     data.test_split = split
@@ -38,11 +38,21 @@ def evaluate(
             " Choose data with the same classes."
         )
     assert isinstance(trained.network, CamNet)
-    confusion = Confusion(trained.network.spec["num_classes"])
+    names = output_names(trained.class_names, trained.network.spec["num_classes"])
+    confusion = ConfusionCounter(len(names))
     options = {key: value for key, value in trainer_options.items() if key != "_target_"}
     options.update(callbacks=[confusion, PointingGame()], logger=False, default_root_dir=out)
     trainer = L.Trainer(**options, enable_progress_bar=False)
     trainer.test(Classifier(trained.network, torch.optim.Adam), datamodule=data, verbose=False)
     metrics = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}
-    names = output_names(trained.class_names, len(confusion.counts))
     return Report(confusion.counts, names, metrics, str(trained.path), str(data.name), split)
+
+
+def output_names(class_names: tuple[str, ...], num_outputs: int) -> tuple[str, ...]:
+    """Names of all outputs of a network, which may have more of them than the data have classes.
+
+    Example:
+        >>> output_names(("cat", "dog"), 3)
+        ('cat', 'dog', 'output 2')
+    """
+    return (*class_names, *(f"output {k}" for k in range(len(class_names), num_outputs)))

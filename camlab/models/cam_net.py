@@ -4,6 +4,7 @@ Report section 2, after Zhou et al. 2016 (arXiv:1512.04150): the layers behind t
 convolution, global average pooling and one linear layer, so that a class score is a weighted sum of feature maps.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -130,23 +131,42 @@ class CamNet(nn.Module):
         return self.fc(F.linear(head_statistic, self.cam_conv.weight.flatten(1), self.cam_conv.bias))
 
     def map_size(self, image_size: int) -> tuple[int, int]:
-        """Rows and columns of the features, and so of CAM, for square images of so many pixels."""
-        side = image_size
-        for layer in (*self.backbone, self.pool):
-            if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-                sizes: Any = (layer.kernel_size, layer.stride, layer.padding)
-                kernel, stride, padding = (size if isinstance(size, int) else size[0] for size in sizes)
-                side = (side + 2 * padding - kernel) // stride + 1
+        """(height, width) of the features, and so of CAM, in cells, for square images of `image_size` pixels a side.
+
+        Raises:
+            UserError: The images are too small for the network.
+
+        Example:
+            >>> CamNet("alexnet").map_size(224), CamNet("alexnet", keep_last_pool=False).map_size(224)
+            ((6, 6), (13, 13))
+        """
+        self.check_image_size(image_size)
+        side = self._features_side(image_size)
         return side, side
 
     def check_image_size(self, image_size: int) -> None:
-        """Refuse images of which the backbone leaves nothing.
+        """Refuse images that are so small that no feature is left of them.
 
         Raises:
-            UserError: The images are too small.
+            UserError: The images are too small; the message names the least size that works.
         """
-        if min(self.map_size(image_size)) < 1:
-            raise UserError(f"data.image_size={image_size}: too small for {self.spec['backbone']}.")
+        if self._features_side(image_size) < 1:
+            least = next(side for side in itertools.count(image_size + 1) if self._features_side(side) >= 1)
+            raise UserError(
+                f"data.image_size={image_size}: too small for {self.spec['backbone']}, which needs {least} pixels at"
+                f" least. Give data.image_size={least} or more."
+            )
+
+    def _features_side(self, side: int) -> int:
+        """Side of the features in cells for square images; 0 where a layer has nothing left to read."""
+        for layer in (*self.backbone, self.pool):  # cam_conv keeps the size
+            if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):
+                sizes: Any = (layer.kernel_size, layer.stride, layer.padding)
+                kernel, stride, padding = (size if isinstance(size, int) else size[0] for size in sizes)
+                side = max(0, (side + 2 * padding - kernel) // stride + 1)
+                if side == 0:
+                    break
+        return side
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))

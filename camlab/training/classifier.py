@@ -58,7 +58,7 @@ class Classifier(L.LightningModule):
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         num_classes = network.spec["num_classes"]
-        self.metrics = nn.ModuleDict({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
+        self.metrics = _Metrics({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
         self._epoch_began, self._epoch_seconds, self._images_seen = 0.0, 0.0, 0
         self._best_acc = torch.tensor(0.0)
 
@@ -170,6 +170,14 @@ class Classifier(L.LightningModule):
     def _metrics_of(self, split: str) -> tuple[Metric, Metric]:
         metrics: Any = self.metrics[f"{split}_split"]
         return metrics[0], metrics[1]
+
+
+class _Metrics(nn.ModuleDict):
+    """Metrics that stay in float32 when the module is cast to 16 bits, which are too few to sum losses."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Metrics":
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+        return self
 
 
 def _losses(logits: Tensor, batch: Batch) -> Tensor:

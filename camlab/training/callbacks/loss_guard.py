@@ -12,6 +12,8 @@ from camlab.errors import UserError
 from camlab.runs import run_folder
 from camlab.storage.files import write_atomically
 
+_ADVICE = "Give a lower optimizer.lr, or trainer.gradient_clip_val=1."
+_HALF_ADVICE = "In 16 bits Adam's eps is 0: give optimizer.eps=1e-4, or trainer.precision=bf16-true or 16-mixed."
 CHECK_EVERY = 50  # steps: reading a loss waits for the device
 
 
@@ -69,7 +71,7 @@ class LossGuard(L.Callback):
         raise UserError(
             f"The loss is {bad['loss']} at step {bad['step']} (epoch {bad['epoch']}, learning rate {bad['lr']:g},"
             f" images {first}, …; all of it in {self.folder / 'not_finite.json'}).\n"
-            "Give a lower optimizer.lr, or trainer.gradient_clip_val=1."
+            + (_HALF_ADVICE if trainer.precision == "16-true" else _ADVICE)
         )
 
 
