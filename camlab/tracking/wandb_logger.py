@@ -124,7 +124,7 @@ class WandbLogger(LightningWandbLogger):
             run = self.experiment
             artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model")
             artifact.add_file(str(checkpoint), policy="immutable")  # it is uploaded from where it lies, not copied
-            run.log_artifact(artifact, aliases=[checkpoint.stem, "latest"])
+            run.log_artifact(artifact, aliases=[checkpoint.stem])
 
         if self._log_checkpoint:
             self._attempt(send)
