@@ -1,4 +1,4 @@
-"""How far a long loop is: a bar on a terminal, a line every so often where there is none."""
+"""Progress of a long loop: a bar on a terminal, lines at intervals elsewhere."""
 
 import logging
 import sys
@@ -14,7 +14,14 @@ T = TypeVar("T", bound=Sized)
 
 
 def progress(batches: Iterable[T], images: int, what: str, every_seconds: float = 30.0) -> Iterator[T]:
-    """Hand batches on and show how many of the images are done: a bar on a terminal, else a line every so often."""
+    """Yield batches and show how many images are done: a bar on a terminal, lines at intervals elsewhere.
+
+    Args:
+        batches: Batches of images.
+        images: Number of images in all of them.
+        what: Name of the work.
+        every_seconds: Interval of the lines.
+    """
     if sys.stdout.isatty():
         with Progress() as bar:
             task = bar.add_task(what, total=images)
@@ -33,7 +40,12 @@ def progress(batches: Iterable[T], images: int, what: str, every_seconds: float 
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as one says them."""
+    """A time in seconds, minutes or hours, whichever is the handiest.
+
+    Example:
+        >>> duration(42), duration(600), duration(9000)
+        ('42 s', '10 min', '2.5 h')
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = seconds / 60

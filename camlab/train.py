@@ -1,14 +1,21 @@
-"""Train a CamNet: `python -m camlab.train arch=alexnet mode=finetune` (Hydra entry)."""
+"""Train a CamNet: `python -m camlab.train arch=alexnet mode=finetune` (Hydra entry).
+
+Torch is imported only when the configuration is sound and there is something to do.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from camlab.command_line import sweeps
@@ -16,16 +23,20 @@ from camlab.command_line.launch import launch
 from camlab.command_line.settings import config_hash
 from camlab.errors import Interrupted, UserError
 from camlab.runs import run_folder
-from camlab.runs.provenance import provenance, utc_now
+from camlab.runs.data_identity import DataIdentity, check_same_data, data_root, read_data_identity, write_data_identity
+from camlab.runs.provenance import provenance
 from camlab.training.interruption import Interruption
 
 if TYPE_CHECKING:
     import lightning as L
+    from lightning.pytorch.loggers import Logger
 
     from camlab.data.module import ImageData
     from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
+
+_ADVICE = "mode=frozen trains the head only; data=shapes is small; trainer.max_epochs=10 is a first look."
 
 
 def main() -> None:
@@ -34,7 +45,7 @@ def main() -> None:
 
 
 def train(config: DictConfig) -> float:
-    """Run one job in Hydra's folder for it.
+    """Run one job in Hydra's folder for it, unless the folder holds its result already.
 
     Returns:
         The objective of a sweep: the best validation accuracy, or the test accuracy where nothing is held out.
@@ -43,190 +54,224 @@ def train(config: DictConfig) -> float:
     if sweeps.under_way():
         config.run_name = run_dir.name
     with run_folder.locked(run_dir, wait=sweeps.chooses()):
-        return _train(config, run_dir, config_hash(config))
-
-
-def _train(config: DictConfig, run_dir: Path, digest: str) -> float:
-    if config.force:
-        run_folder.forget(run_dir)
-    elif config.resume in (None, "auto"):
-        run_folder.check_same_run(run_dir, digest)
-        if (result := run_folder.read_result(run_dir)) is not None:
-            log.info("%s is finished: test/acc %.4f.", run_dir, result["metrics"]["test/acc"])
+        if config.force:
+            run_folder.forget(run_dir)
+        elif config.resume in (None, "auto") and (result := _finished(config, run_dir)) is not None:
             return float(result["objective"])
-    (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
-    checkpoint = run_folder.checkpoint_to_resume(config.resume, run_dir, Path(config.paths.outputs), digest)
+        (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
+        outputs, same_data = Path(config.paths.outputs), functools.partial(_has_these_data, config)
+        checkpoint = run_folder.checkpoint_to_resume(config.resume, run_dir, outputs, config_hash(config), same_data)
+        with _interruptible(run_dir) as interruption:
+            return _run(config, run_dir, checkpoint, interruption)
+
+
+def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruption: Interruption) -> float:
+    """Build, fit, test once, write `result.json`; a run that is cut short can be resumed."""
+    from camlab.models.devices import check_accelerator
+
+    check_accelerator(config.trainer.accelerator)  # before the rest of the stack is imported
+
+    import lightning as L
+
+    from camlab.evaluation.run_result import describe_result, show_result, test_fitted
+    from camlab.tracking.metrics_csv import MetricsCsv
+
+    began = time.perf_counter()
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    data = _load_data(config)
+    _check_data(config, run_dir, data)
+    _check_objective(config, data)
+    classifier = _build_classifier(config, data)
+    if checkpoint is not None:
+        _check_checkpoint(checkpoint, classifier, data)
+    csv = MetricsCsv(run_dir)
+    loggers = [*_build_loggers(config, run_dir), csv]
+    trainer = _build_trainer(config, run_dir, data, loggers, interruption)
+    run_folder.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), config_hash(config))
+    write_data_identity(run_dir, _identity(config, data))
+    try:
+        _describe(config, run_dir, checkpoint, loggers)
+        path = checkpoint and str(checkpoint)
+        trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
+        fitted = {key: value for row in csv.rows for key, value in row.items() if key not in ("epoch", "step")}
+        report = test_fitted(trainer, classifier, data, run_dir)
+        result = describe_result(trainer, data, fitted, report)
+        if trainer.is_global_zero:
+            about = {"wall_time_s": round(time.perf_counter() - began, 2), "seed": config.seed}
+            run_folder.write_result(run_dir, {**result, **about, "config_hash": config_hash(config)})
+            show_result(result, report, loggers, run_dir)
+        return float(result["objective"])
+    finally:
+        for logger in loggers:
+            getattr(logger, "finish", lambda: None)()
+
+
+# ---- what the folder holds
+
+
+def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
+    """Result of this run, if the folder holds it already, which one line then says; else None.
+
+    Raises:
+        UserError: The folder holds another run: one of other settings, or on other data.
+    """
+    run_folder.check_same_run(run_dir, config_hash(config))
+    if (result := run_folder.read_result(run_dir)) is None:
+        return None
+    if not _has_these_data(config, run_dir):
+        check_same_data(run_dir, _identity(config, _load_data(config)))
+    metrics = result["metrics"]
+    name = "test/acc" if "test/acc" in metrics else "val/best_acc"
+    log.info("%s is finished: %s %.4f.", run_dir, name, metrics[name])
+    return result
+
+
+def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
+    """Whether the run in a folder has this run's data: from the same place, or the same wherever they are now."""
+    found = read_data_identity(run_dir)
+    if found is None or found.root == data_root(config.data):
+        return True
+    return found.same_as(_identity(config, _load_data(config)))
+
+
+@contextmanager
+def _interruptible(run_dir: Path) -> Iterator[Interruption]:
+    """End at Ctrl-C and SIGTERM with a line that says how to go on."""
     try:
         with Interruption() as interruption:
-            run = _Run(config, run_dir, digest, interruption)
-            run_folder.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), digest)
-            return run.go(checkpoint)
+            yield interruption
     except Interrupted as stop:
         where = "" if sweeps.under_way() else f" with out={run_dir}"
         raise Interrupted(stop.signal_number, f"Interrupted. To go on: the same command{where}") from None
 
 
-class _Run:
-    """Everything a job is made of, built from its configuration. Torch is imported from here on."""
+# ---- building
 
-    def __init__(self, config: DictConfig, run_dir: Path, digest: str, interruption: Interruption) -> None:
-        from camlab.models.devices import check_accelerator
 
-        check_accelerator(config.trainer.accelerator)  # before the rest of the stack is imported
+def _load_data(config: DictConfig) -> ImageData:
+    data: ImageData = instantiate(config.data)
+    data.setup()
+    return data
 
-        import lightning as L
-        from hydra.utils import instantiate
 
-        from camlab.tracking.metrics_csv import MetricsCsv
-        from camlab.training.classifier import Classifier
+def _identity(config: DictConfig, data: ImageData) -> DataIdentity:
+    return DataIdentity(data.fingerprint(), data.class_names, data_root(config.data))
 
-        self.config, self.run_dir, self.digest, self.interruption = config, run_dir, digest, interruption
-        self.began = time.perf_counter()
-        L.seed_everything(config.seed, workers=True, verbose=False)
-        self.data: ImageData = instantiate(config.data)
-        self.data.setup()
-        if sweeps.chooses() and "val" not in self.data.splits:
-            raise UserError("data.val_size=0: nothing is held out to choose by, and the test images must not be used.")
-        self.classifier: Classifier = Classifier(
-            network=instantiate(config.arch, num_classes=self._num_classes()),
-            optimizer=instantiate(config.optimizer, _convert_="all"),
-            scheduler=instantiate(config.scheduler, _convert_="all"),
-        )
-        if config.compile:
-            self.classifier.network.compile()  # in place: checkpoints and heatmaps do not notice
-        self.csv = MetricsCsv(run_dir)
-        self.loggers = [*self._loggers(), self.csv]
-        self.trainer: L.Trainer = instantiate(
-            config.trainer,
-            _convert_="all",
-            callbacks=self._callbacks(),
-            logger=self.loggers,
-            default_root_dir=str(run_dir),
-            enable_progress_bar=sys.stdout.isatty(),
-            plugins=self._plugins(),
-            deterministic=config.deterministic or config.trainer.deterministic,
+
+def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
+    if config.resume in (None, "auto"):
+        check_same_data(run_dir, _identity(config, data))
+    there, given = len(data.class_names), config.arch.num_classes
+    if given is not None and given < there:
+        raise UserError(f"arch.num_classes={given}: the data has {there} classes; leave it out.")
+
+
+def _check_objective(config: DictConfig, data: ImageData) -> None:
+    """Refuse a run whose result nothing would measure, before it is trained.
+
+    Raises:
+        UserError: Nothing is held out to choose by, or neither validation nor test is left.
+    """
+    if sweeps.chooses() and "val" not in data.splits:
+        raise UserError("data.val_size=0: nothing is held out to choose by, and the test images must not be used.")
+    if config.trainer.get("limit_test_batches") == 0 and not _validates(config, data):
+        raise UserError(
+            "trainer.limit_test_batches=0: without validation nothing measures the result."
+            " Leave it out, or hold images out with data.val_size=N."
         )
 
-    def go(self, checkpoint: Path | None) -> float:
-        """Fit, test once, write `result.json`; a run cut short is left resumable."""
-        from camlab.training.checkpoint import check_resumable
 
-        try:
-            self._describe(checkpoint)
-            if checkpoint is not None:
-                check_resumable(checkpoint, self.classifier.network)
-            path = checkpoint and str(checkpoint)
-            self.trainer.fit(self.classifier, datamodule=self.data, ckpt_path=path, weights_only=True)
-            metrics, tested = self._test()
-            return self._finish(metrics, tested)
-        finally:
-            for logger in self.loggers:
-                getattr(logger, "finish", lambda: None)()
-
-    def _test(self) -> tuple[dict[str, float], str]:
-        """Metrics of the chosen weights, the best or (with nothing held out) the last, and which they were."""
-        fitted = {key: value for row in self.csv.rows for key, value in row.items() if key not in ("epoch", "step")}
-        best = self.run_dir / run_folder.BEST
-        chosen = str(best) if "val" in self.data.splits and best.is_file() else None
-        self.trainer.test(self.classifier, datamodule=self.data, ckpt_path=chosen, weights_only=True, verbose=False)
-        tested = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
-        return {**fitted, **tested}, "best" if chosen else "last"
-
-    def _finish(self, metrics: dict[str, float], tested: str) -> float:
-        from camlab.models.devices import device_name, peak_memory_gb
-
-        held_out = [row["val/acc"] for row in self.csv.rows if "val/acc" in row]
-        if held_out:
-            metrics["val/best_acc"] = max(held_out)
-        metrics.pop("epoch", None)
-        objective = metrics.get("val/best_acc", metrics["test/acc"])
-        if self.trainer.is_global_zero:
-            run_folder.write_result(
-                self.run_dir,
-                {
-                    "metrics": metrics,
-                    "tested_checkpoint": tested,
-                    "objective": objective,
-                    "epochs": self.trainer.current_epoch,
-                    "wall_time_s": round(time.perf_counter() - self.began, 2),
-                    "finished": utc_now(),
-                    "device": device_name(self.trainer.strategy.root_device),
-                    "peak_memory_gb": peak_memory_gb(self.trainer.strategy.root_device),
-                    "seed": self.config.seed,
-                    "config_hash": self.digest,
-                    "data_fingerprint": self.data.fingerprint(),
-                    **provenance(),
-                },
-            )
-            _report(metrics, tested, self.run_dir)
-        return objective
-
-    def _num_classes(self) -> int:
-        there, given = len(self.data.class_names), self.config.arch.num_classes
-        if given is not None and given < there:
-            raise UserError(f"arch.num_classes={given}: the data has {there} classes; leave it out.")
-        return given or there
-
-    def _callbacks(self) -> list[Any]:
-        from hydra.utils import instantiate
-        from lightning.pytorch.callbacks import RichProgressBar
-
-        from camlab.training.callbacks.checkpoints import checkpoints
-        from camlab.training.callbacks.feature_cache import FeatureCache
-        from camlab.training.callbacks.loss_guard import LossGuard
-        from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
-
-        chosen = [instantiate(node, _convert_="all") for node in (self.config.callbacks or {}).values() if node]
-        if self.config.cache:
-            chosen.append(FeatureCache(self.config.paths.cache))
-        progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
-        advice = "mode=frozen trains the head only; data=shapes is small; trainer.max_epochs=10 is a first look."
-        if self.config.trainer.enable_checkpointing is not False:
-            every, held_out = self.config.checkpoint_every, "val" in self.data.splits
-            chosen += checkpoints(self.run_dir, held_out, every, self.interruption)
-        return [LossGuard(self.run_dir), *chosen, progress, TimeEstimate(advice=advice)]
-
-    def _plugins(self) -> list[Any]:
-        from hydra.utils import instantiate
-
-        from camlab.training.callbacks.checkpoints import CheckpointFiles
-
-        plugins = instantiate(self.config.trainer.get("plugins"), _convert_="all") or []
-        return [*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFiles()]
-
-    def _loggers(self) -> list[Any]:
-        from hydra.utils import instantiate
-
-        nodes = [node for node in (self.config.logger or {}).values() if node]
-        try:
-            return [instantiate(node, _convert_="all", save_dir=str(self.run_dir)) for node in nodes]
-        except Exception as error:
-            if "tensorboard" in str(error):
-                raise UserError("logger=tensorboard: not installed; pip install tensorboard.") from error
-            raise
-
-    def _describe(self, checkpoint: Path | None) -> None:
-        """Tell the trackers what this run is, and the user where it goes."""
-        plain = OmegaConf.to_container(self.config, resolve=True)
-        assert isinstance(plain, dict)
-        about = {**plain, "config_hash": self.digest, "run_dir": str(self.run_dir), **provenance()}
-        for logger in self.loggers:
-            logger.log_hyperparams({str(key): value for key, value in about.items()})
-        log.info("Run folder: %s", self.run_dir)
-        if checkpoint is not None:
-            log.info("Going on from %s", checkpoint)
+def _validates(config: DictConfig, data: ImageData) -> bool:
+    return "val" in data.splits and config.trainer.get("limit_val_batches") != 0
 
 
-def _report(metrics: dict[str, float], tested: str, run_dir: Path) -> None:
-    log.info("Test accuracy %.2f %% (%s checkpoint).", 100 * metrics["test/acc"], tested)
-    if "test/pointing_game" in metrics:
-        log.info(
-            "Pointing game %.1f %% (a random point scores %.1f %%, the image's centre %.1f %%).",
-            *(100 * metrics[f"test/pointing_game{kind}"] for kind in ("", "_random", "_center")),
-        )
-    log.info("Results: %s", run_dir / run_folder.RESULT)
-    if sheets := sorted(run_dir.glob("heatmaps/*/sheet.png")):
-        log.info("Heatmaps: open %s", sheets[-1])
+def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
+    from camlab.training.callbacks.pointing_game import warning_of_small_maps
+    from camlab.training.classifier import Classifier
+
+    network = instantiate(config.arch, num_classes=config.arch.num_classes or len(data.class_names))
+    image_size = data.preprocess.image_size
+    network.check_image_size(image_size)
+    if warning := warning_of_small_maps(network.map_size, image_size, network.spec["keep_last_pool"]):
+        log.warning("%s", warning)
+    classifier = Classifier(
+        network=network,
+        optimizer=instantiate(config.optimizer, _convert_="all"),
+        scheduler=instantiate(config.scheduler, _convert_="all"),
+    )
+    if config.compile:
+        network.compile()  # in place: neither checkpoints nor heatmaps change
+    return classifier
+
+
+def _check_checkpoint(checkpoint: Path, classifier: Classifier, data: ImageData) -> None:
+    from camlab.training.checkpoint import check_resumable
+
+    fingerprint = check_resumable(checkpoint, classifier.network, data.class_names)
+    if fingerprint != data.fingerprint():
+        log.warning("%s was trained on other data of the same classes.", checkpoint)
+
+
+def _build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
+    nodes = [node for node in (config.logger or {}).values() if node]
+    try:
+        return [instantiate(node, _convert_="all", save_dir=str(run_dir)) for node in nodes]
+    except Exception as error:
+        if "tensorboard" in str(error):
+            raise UserError("logger=tensorboard: not installed; pip install tensorboard.") from error
+        raise
+
+
+def _build_trainer(
+    config: DictConfig, run_dir: Path, data: ImageData, loggers: list[Logger], interruption: Interruption
+) -> L.Trainer:
+    from camlab.training.callbacks.checkpoints import CheckpointFiles
+
+    plugins = instantiate(config.trainer.get("plugins"), _convert_="all") or []
+    limits = {} if data.validation_splits else {"limit_val_batches": 0}  # Lightning warns of an empty list of loaders
+    trainer: L.Trainer = instantiate(
+        config.trainer,
+        _convert_="all",
+        callbacks=_build_callbacks(config, run_dir, data, interruption),
+        logger=loggers,
+        default_root_dir=str(run_dir),
+        enable_progress_bar=sys.stdout.isatty(),
+        plugins=[*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFiles()],
+        deterministic=config.deterministic or config.trainer.deterministic,
+        **limits,
+    )
+    return trainer
+
+
+def _build_callbacks(
+    config: DictConfig, run_dir: Path, data: ImageData, interruption: Interruption
+) -> list[L.Callback]:
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    from camlab.training.callbacks.checkpoints import checkpoints
+    from camlab.training.callbacks.feature_cache import FeatureCache
+    from camlab.training.callbacks.loss_guard import LossGuard
+    from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
+
+    chosen = [instantiate(node, _convert_="all") for node in (config.callbacks or {}).values() if node]
+    if config.cache:
+        chosen.append(FeatureCache(config.paths.cache))
+    if config.trainer.enable_checkpointing is not False:
+        chosen += checkpoints(run_dir, _validates(config, data), config.checkpoint_every, interruption)
+    progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
+    return [LossGuard(run_dir), *chosen, progress, TimeEstimate(advice=_ADVICE)]
+
+
+def _describe(config: DictConfig, run_dir: Path, checkpoint: Path | None, loggers: list[Logger]) -> None:
+    """Tell the trackers what this run is, and the user where it goes."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    about = {**plain, "config_hash": config_hash(config), "run_dir": str(run_dir), **provenance()}
+    for logger in loggers:
+        logger.log_hyperparams({str(key): value for key, value in about.items()})
+    log.info("Run folder: %s", run_dir)
+    if checkpoint is not None:
+        log.info("Going on from %s", checkpoint)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ SITES: dict[str, tuple[Any, str, int]] = {  # object, attribute, and about how o
     "checkpoint": (torch, "save", 6),
     "rename": (os, "replace", 30),
     "heatmaps": (render, "write_image", 40),
-    "cache": (feature_cache.BackbonePass, "_summarize", 6),
+    "cache": (feature_cache.BackbonePass, "_head_statistic", 6),
     "metrics.csv": (MetricsCsv, "log_metrics", 7),
     "wandb": (WandbLogger, "log_metrics", 7),
     "wandb pictures": (WandbLogger, "log_pictures", 4),

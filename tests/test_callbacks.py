@@ -14,7 +14,7 @@ from camlab.drawing.panels import draw_panels, explain
 from camlab.errors import UserError
 from camlab.scores.pointing_game import dilate, hits
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
-from camlab.training.callbacks.pointing_game import PointingGame
+from camlab.training.callbacks.pointing_game import PointingGame, warning_of_small_maps
 from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
 
 
@@ -125,13 +125,30 @@ def test_pointing_game_by_hand():
 
 def test_pointing_game_is_logged_with_its_baselines(tmp_path):
     run = trainer(tmp_path, callbacks=[PointingGame(tolerance=2)])
-    run.test(classifier(), datamodule=Coloured(masks=True), verbose=False)
+    run.test(classifier(keep_last_pool=False), datamodule=Coloured(masks=True), verbose=False)
     assert float(run.callback_metrics["test/pointing_game_random"]) == pytest.approx(144 / 1024)
     assert float(run.callback_metrics["test/pointing_game_center"]) == 1.0, "pixel (16, 16) is 1 px beside the mask"
     assert 0 <= run.callback_metrics["test/pointing_game"] <= 1
     bare = trainer(tmp_path, callbacks=[PointingGame()])
-    bare.test(classifier(), datamodule=Coloured(), verbose=False)
+    bare.test(classifier(keep_last_pool=False), datamodule=Coloured(), verbose=False)
     assert "test/pointing_game" not in bare.callback_metrics
+
+
+def test_maps_too_coarse_to_show_a_place_are_not_scored(tmp_path):
+    run = trainer(tmp_path, callbacks=[PointingGame()])
+    run.test(classifier(), datamodule=Coloured(masks=True), verbose=False)  # 64 pixels, 1×1 maps
+    assert not [key for key in run.callback_metrics if "pointing_game" in key]
+
+
+def test_the_way_out_of_small_maps_is_a_way_out():
+    network = classifier().network
+    line = warning_of_small_maps(network.map_size, 64, has_pool=True)
+    assert line.startswith("Maps are 1×1, ")
+    assert line.endswith("Give data.image_size=128 or arch.keep_last_pool=false.")
+    assert network.forward_features(torch.zeros(1, 3, 128, 128)).shape[-2:] == (3, 3)
+    finer = classifier(keep_last_pool=False).network
+    assert warning_of_small_maps(finer.map_size, 64, has_pool=False) is None
+    assert finer.forward_features(torch.zeros(1, 3, 64, 64)).shape[-2:] == (3, 3)
 
 
 def test_time_is_told_and_a_cheaper_way(tmp_path, caplog):

@@ -1,6 +1,8 @@
 """Two processes (gloo, on a CPU) end where one does, to float tolerance: the same global batches, uneven tails too."""
 
 import csv
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +49,45 @@ def test_two_processes_end_where_one_does(tmp_path, mode):
         for key in a:
             if a[key] and key != "train/images_per_second":
                 assert float(b[key]) == pytest.approx(float(a[key]), abs=1e-4), key
+
+
+BAD_LOSS_ON_ONE_RANK = """
+import sys
+from pathlib import Path
+
+import lightning as L
+import torch
+from conftest import Coloured
+from test_training import classifier
+
+from camlab.training.callbacks import loss_guard
+from camlab.training.callbacks.checkpoints import CheckpointFiles
+
+
+class Poison(L.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == 1 and trainer.global_step == 3:
+            batch.images[:] = float("nan")
+
+
+folder = Path(sys.argv[1])
+loss_guard.CHECK_EVERY = 4  # the bad loss is the last of a window: the other rank sees its effect only later
+run = L.Trainer(
+    accelerator="cpu", devices=2, strategy="ddp", max_epochs=4, logger=False, enable_progress_bar=False,
+    enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, default_root_dir=str(folder),
+    callbacks=[loss_guard.LossGuard(folder), Poison()], plugins=[CheckpointFiles()], enable_checkpointing=False,
+)
+run.fit(classifier(), datamodule=Coloured(n_train=128))
+"""
+
+
+def test_a_bad_loss_on_one_rank_stops_all_of_them(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(BAD_LOSS_ON_ONE_RANK)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode != 0
+    assert done.stderr.count("UserError: The loss is nan at step 4 (epoch 1, ") == 2, done.stderr
+    about = json.loads((tmp_path / "checkpoints" / "not_finite.json").read_text())
+    assert (about["loss"], about["step"], len(about["image_idx"])) == ("nan", 4, 8)

@@ -19,6 +19,7 @@ TINY = [
     "data.image_size=64",
     "data.batch_size=20",
     "arch.weights=null",
+    "arch.keep_last_pool=false",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
     "callbacks.heatmaps.per_class=1",

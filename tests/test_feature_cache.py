@@ -22,6 +22,7 @@ from camlab.data.augmentation import shift
 from camlab.errors import UserError
 from camlab.models.cam_net import window_means
 from camlab.storage.array_store import ArrayStore
+from camlab.training.callbacks import feature_cache
 from camlab.training.callbacks.checkpoints import checkpoints
 from camlab.training.callbacks.feature_cache import FeatureCache
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
@@ -46,12 +47,12 @@ def test_window_means_carry_the_mean_of_a_convolution(size):
 
 @pytest.mark.parametrize("cam_relu", [False, True])
 @pytest.mark.parametrize("keep_last_pool", [False, True])
-def test_logits_from_a_summary_are_the_logits(cam_relu, keep_last_pool):
+def test_logits_from_a_head_statistic_are_the_logits(cam_relu, keep_last_pool):
     network = classifier(cam_relu=cam_relu, keep_last_pool=keep_last_pool).network.eval().double()
     images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
-    summary = network.summarize(network.forward_backbone(images))
-    assert summary.shape == ((4, 256, 1, 1) if keep_last_pool else (4, 256, 3, 3)) if cam_relu else (4, 256 * 9)
-    torch.testing.assert_close(network.forward_summary(summary), network(images), atol=1e-12, rtol=0)
+    statistic = network.head_statistic(network.forward_backbone(images))
+    assert statistic.shape == ((4, 256, 1, 1) if keep_last_pool else (4, 256, 3, 3)) if cam_relu else (4, 256 * 9)
+    torch.testing.assert_close(network.forward_head_statistic(statistic), network(images), atol=1e-12, rtol=0)
 
 
 # ---- a run with it and one without
@@ -82,7 +83,7 @@ def assert_same_training(folder: Path, backbone: str, steps: int, **options) -> 
         logits = module.network.eval()(data.preprocess(data.splits["test"].images))
         ended.append((weights(module.network), logits, recorded.steps, metrics, data))
     (plain, plain_logits, plain_steps, plain_metrics, _), (cached, logits, seen, metrics, data) = ended
-    assert data.summaries, "the cache was used"
+    assert data.head_statistics, "the cache was used"
     assert seen == plain_steps
     assert metrics == pytest.approx(plain_metrics, abs=1e-4)
     torch.testing.assert_close(logits, plain_logits, atol=1e-4, rtol=0)
@@ -116,7 +117,7 @@ def test_checkpoints_and_heatmaps_are_ordinary(tmp_path):
     module, data = classifier("alexnet", "frozen"), Coloured()
     callbacks = [FeatureCache(str(tmp_path / "cache")), HeatmapLogger(per_class=1), *checkpoints(tmp_path, True)]
     trainer(tmp_path, max_epochs=2, callbacks=callbacks).fit(module, datamodule=data)
-    assert data.summaries
+    assert data.head_statistics
     loaded = load_network(tmp_path).network.eval()
     images = data.preprocess(data.splits["test"].images)
     torch.testing.assert_close(loaded(images), module.network.eval()(images))
@@ -124,11 +125,11 @@ def test_checkpoints_and_heatmaps_are_ordinary(tmp_path):
 
 
 def test_masks_are_scored_on_the_images_themselves(tmp_path):
-    module, data = classifier("alexnet", "frozen"), Coloured(masks=True)
+    module, data = classifier("alexnet", "frozen", keep_last_pool=False), Coloured(masks=True)
     run = trainer(tmp_path, max_epochs=2, callbacks=[FeatureCache(str(tmp_path / "cache")), PointingGame()])
     run.fit(module, datamodule=data)
     run.test(module, datamodule=data, verbose=False)
-    assert set(data.summaries) == {"train", "val"}
+    assert set(data.head_statistics) == {"train", "val"}
     assert "test/pointing_game" in run.callback_metrics
 
 
@@ -148,25 +149,25 @@ def said(caplog) -> str:
 
 
 def test_finetuning_has_nothing_to_keep(tmp_path, caplog):
-    assert not fitted(tmp_path, "finetune").summaries
+    assert not fitted(tmp_path, "finetune").head_statistics
     assert "Features" not in said(caplog)
 
 
 def test_shifts_turn_it_off_with_one_line(tmp_path, caplog):
-    assert not fitted(tmp_path, max_shift=2).summaries
+    assert not fitted(tmp_path, max_shift=2).head_statistics
     assert said(caplog).count("Features are not cached: data.max_shift=2 makes every picture new") == 1
 
 
 def test_one_epoch_is_not_worth_it_unless_it_is_there(tmp_path, caplog):
-    assert not fitted(tmp_path, max_epochs=1).summaries
+    assert not fitted(tmp_path, max_epochs=1).head_statistics
     assert "costs more than trainer.max_epochs=1" in said(caplog)
     fitted(tmp_path)
-    assert fitted(tmp_path, max_epochs=1).summaries
+    assert fitted(tmp_path, max_epochs=1).head_statistics
 
 
 def test_too_little_disk_is_said(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    assert not fitted(tmp_path).summaries
+    assert not fitted(tmp_path).head_statistics
     assert "more than half of the free disk" in said(caplog)
 
 
@@ -193,6 +194,48 @@ def test_a_folder_that_is_none_is_the_users_mistake(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"paths\.cache=FOLDER, or cache=false"):
         fitted(tmp_path, cache=tmp_path / "file")
+
+
+# ---- what a run that goes on does
+
+
+def go_on(folder: Path, cache: str = "cache", **options) -> Coloured:
+    """Train for two epochs, the second as a run that goes on from the first one's checkpoint."""
+    data = Coloured(n_train=32)
+    path = folder / "checkpoints" / "last.ckpt"
+    callbacks = [FeatureCache(str(folder / cache)), *checkpoints(folder, True)]
+    run = trainer(folder, max_epochs=2 + path.is_file(), callbacks=callbacks, **options)
+    run.fit(classifier("alexnet", "frozen"), datamodule=data, ckpt_path=str(path) if path.is_file() else None)
+    return data
+
+
+def little_memory(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(feature_cache, "_free_memory", lambda device: free)
+
+
+def test_a_run_that_goes_on_uses_the_cache_with_less_memory(tmp_path, monkeypatch):
+    """The features take 664 kB: too much of 1 MB for a run that begins, but not for one that goes on."""
+    with monkeypatch.context() as patch:
+        little_memory(patch, 1_000_000)
+        assert not fitted(tmp_path).head_statistics
+    assert go_on(tmp_path).head_statistics
+    little_memory(monkeypatch, 1_000_000)
+    assert go_on(tmp_path).head_statistics
+
+
+def test_a_run_that_goes_on_is_refused_where_the_cache_does_not_fit(tmp_path, monkeypatch):
+    assert go_on(tmp_path).head_statistics
+    little_memory(monkeypatch, 1000)
+    with pytest.raises(UserError, match=r"began with cached features, and now .* more than the free memory"):
+        go_on(tmp_path)
+
+
+def test_a_run_that_began_without_the_cache_goes_on_without_it(tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        little_memory(patch, 1000)
+        assert not go_on(tmp_path).head_statistics
+    assert not go_on(tmp_path).head_statistics
+    assert "Features are not cached, as when this run began." in said(caplog)
 
 
 # ---- the store
@@ -273,15 +316,17 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
-    assert not list(tmp_path.glob("key.[njp]*"))
+    assert not list(tmp_path.glob("*key.[njp]*"))
 
 
 def test_list_and_clear(tmp_path):
     store = ArrayStore(tmp_path)
     get(tmp_path, tmp_path / "n")
     assert [(entry.key, entry.about) for entry in store.entries()] == [("key", "rows")]
-    (tmp_path / "torn.part").write_bytes(b"x" * 100)
+    (tmp_path / ".torn.npy.0123456789abcdef.partial").write_bytes(b"x" * 100)
     assert store.clear() >= ROWS.nbytes + 100
+    assert not list(tmp_path.glob("*.[njl]*")), "of the store's own files nothing is left"
+    assert not list(tmp_path.glob(".*"))
     assert not store.entries()
     assert "key" not in store
 

@@ -49,7 +49,7 @@ def test_a_disk_that_fills_up_with_checkpoints(small_disk, tmp_path):
     code, told = run(small_disk, *arguments)
     assert code == 2, told
     assert ".ckpt cannot be written" in told
-    assert "make room" in told
+    assert "Make room" in told
     assert len(told.splitlines()) <= 2
     folder = small_disk / "run"
     last = run_folder.checkpoint_to_resume("auto", folder, folder, "")

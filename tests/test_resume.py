@@ -139,10 +139,10 @@ with Interruption() as interruption:
 
 
 def put(folder: Path, content: bytes, name: str = run_folder.LAST) -> Path:
-    written, path = folder / "partial", folder / name
+    path = folder / name
     path.parent.mkdir(exist_ok=True)
-    written.write_bytes(content)
-    run_folder.put_checkpoint(written, path)
+    with run_folder.open_checkpoint(path) as file:
+        file.write(content)
     return path
 
 
@@ -183,6 +183,64 @@ def test_at_no_moment_is_there_no_whole_checkpoint(tmp_path, monkeypatch, crash_
         put(tmp_path, b"second")
     found = run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
     assert found.read_bytes() in (b"first", b"second")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 130, b"\xff not a checksum", b"0123456789abcdef"])
+def test_a_checksum_file_that_is_damaged_condemns_nothing(tmp_path, caplog, content):
+    """A power cut can leave it empty or full of zeros."""
+    put(tmp_path, b"first")
+    last = put(tmp_path, b"second")
+    (tmp_path / f"{run_folder.LAST}.sha256").write_bytes(content)
+    assert run_folder.is_whole(last)
+    assert run_folder.is_whole(tmp_path / run_folder.BEFORE_LAST)
+    assert run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == last
+    put(tmp_path, b"third")
+    last.write_bytes(b"thir")
+    assert run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "").read_bytes() == b"second"
+    assert [record.getMessage() for record in caplog.records] == [f"{last} is damaged."]
+
+
+def test_processes_that_die_between_checksum_and_checkpoint_condemn_nothing(tmp_path, monkeypatch):
+    put(tmp_path, b"zeroth")
+    last = put(tmp_path, b"first")
+    real = os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        if str(target).endswith(".ckpt"):
+            raise OSError("power cut")
+        real(source, target)
+
+    for attempt in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            with pytest.raises(OSError, match="power cut"):
+                put(tmp_path, f"attempt {attempt}".encode())
+        assert run_folder.is_whole(last)
+        assert run_folder.is_whole(tmp_path / run_folder.BEFORE_LAST)
+
+
+def test_checksums_are_on_the_disk_before_the_checkpoint(tmp_path, monkeypatch):
+    """Each file is synced before it is renamed, each folder after it."""
+    events: list[str] = []
+    real_sync, real_replace = os.fsync, os.replace
+
+    def name(descriptor: int) -> str:
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+
+    monkeypatch.setattr(os, "fsync", lambda d: (events.append(f"sync {name(d).split('.')[-1]}"), real_sync(d))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append(f"rename {Path(b).name}"), real_replace(a, b))[1])
+    put(tmp_path, b"content")
+    assert events == [
+        "sync partial", "sync partial", "rename last.ckpt.sha256", "sync checkpoints", "rename last.ckpt", "sync checkpoints"
+    ]  # fmt: skip
+
+
+def test_a_checkpoint_named_by_hand_is_checked_as_well(tmp_path):
+    last = put(tmp_path, b"first")
+    assert run_folder.checkpoint_to_resume(str(last), tmp_path, tmp_path, "") == last
+    last.write_bytes(b"firs")
+    with pytest.raises(UserError, match=r"resume=.*last\.ckpt: the checkpoint is damaged"):
+        run_folder.checkpoint_to_resume(str(last), tmp_path, tmp_path, "")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +285,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
         raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(UserError, match=r"last\.ckpt cannot be written .*make room"):
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be written .*Make room"):
         files.save_checkpoint({"step": 2}, path)
     monkeypatch.setattr(torch, "save", real)
     assert torch.load(path, weights_only=True) == {"step": 1}
@@ -263,6 +321,36 @@ def test_a_rate_far_too_high_ends_with_code_2(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert len(told.splitlines()) == 2
     assert "Give a lower optimizer.lr" in told
+
+
+# ---- a run without a test
+
+
+def test_without_a_test_validation_is_the_result(tmp_path, monkeypatch, capsys):
+    plan = [*QUICK, "trainer.limit_test_batches=0", f"hydra.run.dir={tmp_path / 'run'}", f"paths.cache={tmp_path}"]
+    assert command(monkeypatch, train.main, *plan) == 0
+    result = json.loads((tmp_path / "run" / run_folder.RESULT).read_text())
+    assert result["objective"] == result["metrics"]["val/best_acc"]
+    assert not [key for key in result["metrics"] if key.startswith("test/")]
+    assert "Not tested (trainer.limit_test_batches=0)." in capsys.readouterr().out
+    assert command(monkeypatch, train.main, *plan) == 0
+    assert "is finished: val/best_acc" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("without", ["data.val_size=0", "trainer.limit_val_batches=0"])
+def test_a_run_that_nothing_would_measure_is_refused_before_it_begins(tmp_path, monkeypatch, capsys, without):
+    plan = [*QUICK, "trainer.limit_test_batches=0", without, f"hydra.run.dir={tmp_path / 'run'}"]
+    assert command(monkeypatch, train.main, *plan) == 2
+    assert "without validation nothing measures the result" in capsys.readouterr().err
+    assert not (tmp_path / "run" / run_folder.CONFIG).exists()
+
+
+def test_without_validation_batches_the_test_is_the_result(tmp_path, monkeypatch):
+    plan = [*QUICK, "trainer.limit_val_batches=0", f"hydra.run.dir={tmp_path / 'run'}", f"paths.cache={tmp_path}"]
+    assert command(monkeypatch, train.main, *plan) == 0
+    result = json.loads((tmp_path / "run" / run_folder.RESULT).read_text())
+    assert result["objective"] == result["metrics"]["test/acc"]
+    assert result["tested_checkpoint"] == "last"
 
 
 # ---- many points

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Coloured
-from lightning.pytorch.loggers import TensorBoardLogger
+from test_entries import TINY, command
 from test_training import classifier, trainer
 
+from camlab import train
+from camlab.runs import run_folder
 from camlab.tracking.pictures import log_pictures
+from camlab.tracking.tensorboard_logger import TensorBoardLogger
 from camlab.tracking.wandb_logger import WandbLogger
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 
@@ -60,6 +63,8 @@ def test_offline_run_read_back(tmp_path):
     assert len(list(folder.glob("files/media/images/heatmaps/*.jpg"))) >= 8
     curves = [item for item in history if "val/acc" in item]
     assert [item["epoch"] for item in curves] == [1, 2]
+    best = [max(item["val/acc"] for item in curves[: k + 1]) for k in range(2)]
+    assert [item["val/best_acc"] for item in curves] == best
 
 
 def test_without_a_key_it_is_offline_and_says_so(tmp_path, caplog):
@@ -96,3 +101,60 @@ def test_tensorboard_gets_the_pictures(tmp_path):
     events.Reload()
     assert events.Tags()["images"] == ["heatmaps/probe/00", "heatmaps/probe/01"]
     assert [image.step for image in events.Images("heatmaps/probe/01")] == [0, 1]
+
+
+QUICK = [*TINY, "callbacks.heatmaps=null", "data.train_size=40", "mode=frozen"]
+
+
+@pytest.mark.parametrize("log_checkpoint", [False, True])
+def test_a_finished_run_in_wandb(tmp_path, monkeypatch, log_checkpoint):
+    folder = tmp_path / "run"
+    plan = [*QUICK, f"logger.wandb.log_checkpoint={str(log_checkpoint).lower()}", f"hydra.run.dir={folder}"]
+    assert command(monkeypatch, train.main, *plan, f"paths.cache={tmp_path}") == 0
+    result = json.loads((folder / run_folder.RESULT).read_text())
+    (offline,) = offline_runs(folder)
+    found = records(offline)
+    summary: dict[str, Any] = {}
+    for record in found:
+        if record["type"] == "summary":
+            summary.update(record["summary"].get("update", {}))
+    per_class = {k.removeprefix("test/acc/"): v for k, v in summary.items() if k.startswith("test/acc/")}
+    assert per_class == result["class_accuracy"]
+    assert len(per_class) == 10
+    history = [r["history"]["item"] for r in found if r["type"] == "history"]
+    assert [item["val/best_acc"] for item in history if "val/acc" in item][-1] == result["metrics"]["val/best_acc"]
+    (table,) = offline.glob("files/media/table/test/confusion_matrix*.json")
+    rows = json.loads(table.read_text())["data"]
+    assert sum(count for _, _, count in rows) == 20
+    right = sum(count for true, predicted, count in rows if true == predicted)
+    assert right / 20 == pytest.approx(result["metrics"]["test/acc"])
+    models = [r["artifact"] for r in found if r["type"] == "artifact" and r["artifact"]["type"] == "model"]
+    assert len(models) == log_checkpoint
+    if log_checkpoint:
+        (entry,) = models[0]["manifest"]["contents"]
+        assert Path(entry["local_path"]).samefile(folder / run_folder.BEST)
+        assert set(models[0]["aliases"]) == {"best", "latest"}  # W&B adds the latter
+
+
+def test_a_checkpoint_that_cannot_be_uploaded_does_not_stop_a_run(tmp_path, caplog):
+    logger = WandbLogger(save_dir=str(tmp_path), log_checkpoint=True)
+    logger.log_checkpoint(tmp_path / "nowhere.ckpt")
+    assert "Going on without it" in caplog.text
+    logger.finish()
+
+
+def test_tensorboard_by_epochs_and_the_result_beside_the_settings(tmp_path, monkeypatch):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = tmp_path / "run"
+    plan = [*QUICK, "logger=tensorboard", f"hydra.run.dir={folder}", f"paths.cache={tmp_path}"]
+    assert command(monkeypatch, train.main, *plan) == 0
+    events = event_accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert "hp_metric" not in tags
+    for key in ("train/loss", "val/acc", "val/best_acc"):
+        assert [scalar.step for scalar in events.Scalars(key)][:2] == [1, 2], key
+    assert "epoch" not in tags
+    assert any("hparams" in name for name in events.summary_metadata), "the HPARAMS tab has something to show"
+    result = json.loads((folder / run_folder.RESULT).read_text())["metrics"]
+    assert events.Scalars("test/acc")[-1].value == pytest.approx(result["test/acc"])

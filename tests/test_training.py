@@ -15,6 +15,7 @@ from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 from camlab.training.callbacks.checkpoints import checkpoints
 from camlab.training.callbacks.feature_cache import FeatureCache
+from camlab.training.callbacks.loss_guard import LossGuard
 from camlab.training.checkpoint import load_network
 from camlab.training.classifier import Classifier
 
@@ -173,3 +174,45 @@ def test_batches_kept_on_the_host_train_the_same(tmp_path):
         trainer(tmp_path).fit(module, datamodule=Coloured(placement=placement))
         results.append(weights(module.network))
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+TOLERANCE = {"bf16-true": 3e-2, "16-true": 3e-3, "64-true": 1e-5}
+
+
+@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_a_whole_network_in_another_precision(tmp_path, caplog, precision, mode):
+    """It starts with the loss of 32 bits, to the precision's rounding, and learns; frozen from cached features."""
+    caplog.set_level("INFO")
+    module, data = classifier("alexnet", mode, keep_last_pool=False), Coloured()
+    module._make_optimizer = functools.partial(torch.optim.Adam, lr=1e-3, eps=1e-4, fused=True)
+    trainer(tmp_path).test(module, datamodule=data, verbose=False)
+    expected = float(module.trainer.callback_metrics["test/loss"])
+    run = trainer(tmp_path, precision=precision, max_epochs=2, callbacks=[FeatureCache(str(tmp_path / "cache"))])
+    run.test(module, datamodule=data, verbose=False)
+    assert float(run.callback_metrics["test/loss"]) == pytest.approx(expected, abs=TOLERANCE[precision])
+
+    run.fit(module, datamodule=data)
+    first, last = (run.callback_metrics[f"{split}/loss"] for split in ("train", "val"))
+    assert last < first < 2
+    dtype = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}[precision]
+    assert module.network.fc.weight.dtype == dtype
+    kept = {value.dtype for value in data.head_statistics.values()}
+    assert kept == ({dtype} if mode == "frozen" and precision != "64-true" else set())
+    asked = "they are kept in 32 bits, and trainer.precision=64-true asks for more"
+    assert (asked in caplog.text) == (precision == "64-true" and mode == "frozen")
+
+
+def test_losses_are_summed_in_32_bits_whatever_the_networks_precision(tmp_path):
+    """bf16 counts 256, 257 → 256: a sum of many losses would stand still."""
+    module = classifier("alexnet", "frozen")
+    trainer(tmp_path, precision="bf16-true").fit(module, datamodule=Coloured())
+    assert {state.dtype for state in module.metrics.state_dict().values()} <= {torch.float32, torch.int64}
+    assert module.network.fc.weight.dtype == torch.bfloat16
+
+
+def test_a_loss_that_16_bits_cannot_hold_says_what_to_give(tmp_path):
+    module = classifier("alexnet", "finetune", keep_last_pool=False)
+    run = trainer(tmp_path, precision="16-true", max_epochs=2, callbacks=[LossGuard(tmp_path)])
+    with pytest.raises(UserError, match=r"optimizer\.eps=1e-4"):
+        run.fit(module, datamodule=Coloured())

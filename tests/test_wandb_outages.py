@@ -300,7 +300,7 @@ def test_a_disk_that_is_full_from_the_start(small_disk, server, said, capfd):
     assert fit(small_disk) < 1
     assert epochs_in_csv(small_disk) == [1, 2]
     (line,) = said()
-    assert re.search(r"the disk under .* is full\. Going on without it; the numbers are in metrics\.csv", line)
+    assert re.search(r"the disk under .* is full\. Going on without it; the metrics are in metrics\.csv", line)
     assert len(capfd.readouterr().err.splitlines()) < 20
 
 

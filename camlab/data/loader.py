@@ -1,7 +1,7 @@
-"""Batches by index: no PIL, no workers, no host copy where the set lives on the device.
+"""Loader of whole batches by index: a set that lives on the device is never copied or decoded again.
 
-The order of an epoch is a pure function of (seed, epoch) and a flip one of (seed, epoch, image), so a resumed run, or
-the same run on two ranks, sees exactly the images that an uninterrupted single process would have seen.
+The order of an epoch is a pure function of (seed, epoch), and a flip is one of (seed, epoch, image). A resumed run, or
+the same run on two ranks, therefore sees exactly the images that an uninterrupted single process would have seen.
 """
 
 import hashlib
@@ -19,13 +19,14 @@ class Batch(NamedTuple):
     """One rank's share of a step.
 
     Attributes:
-        images: uint8 N×3×H×W from the loader; the network's float input after the data module's transfer hook, but for
-            batches with a summary.
-        labels: int64, N.
-        image_idx: the images' places in their set, int64, N.
-        global_size: images in this step over all ranks; what a loss summed over N must be divided by.
-        masks: the objects' masks where known, bool, N×H×W.
-        summary: what `CamNet.forward_summary` reads in place of the images, where a frozen backbone's are kept.
+        images: uint8 N×3×H×W from the loader. The data module's transfer hook makes the network's float input of them,
+            except in batches with a head statistic.
+        labels: Class indices, int64, N.
+        image_idx: Positions of the images in their set, int64, N.
+        global_size: Number of images in this step over all ranks; a loss summed over N must be divided by it.
+        masks: Masks of the objects, bool, N×H×W; None where they are unknown.
+        head_statistic: Input of `CamNet.forward_head_statistic`, which replaces the images where a frozen backbone's
+            features are cached; else None.
     """
 
     images: Tensor
@@ -33,17 +34,17 @@ class Batch(NamedTuple):
     image_idx: Tensor
     global_size: int
     masks: Tensor | None = None
-    summary: Tensor | None = None
+    head_statistic: Tensor | None = None
 
 
 def random_stream(seed: int, epoch: int, purpose: str) -> torch.Generator:
-    """A generator of its own for (seed, epoch, purpose), whatever else has drawn random numbers."""
+    """A generator for (seed, epoch, purpose) alone, whatever else has drawn random numbers."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{purpose}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """The permutation of n images that all ranks share in an epoch."""
+    """Permutation of n images that all ranks share in an epoch, int64, N."""
     return torch.randperm(n, generator=random_stream(seed, epoch, "order"))
 
 
@@ -53,21 +54,22 @@ def epoch_flips(n: int, probability: float, seed: int, epoch: int) -> Tensor:
 
 
 def epoch_shifts(n: int, pixels: int, seed: int, epoch: int) -> Tensor:
-    """How far each of n images is moved down and right in an epoch, -pixels to pixels, int64, N×2."""
+    """Pixels that each of n images is moved down and right in an epoch, -pixels to pixels, int64, N×2."""
     return torch.randint(-pixels, pixels + 1, (n, 2), generator=random_stream(seed, epoch, "shift"))
 
 
 class Loader:
-    """Iterates one rank's share of each global batch; Lightning saves and restores its place.
+    """Iterates over one rank's share of each global batch; Lightning saves and restores its position.
 
     Args:
-        images: the set, on the training device, or on the host for `on_host=True`.
-        batch_size: global: the ranks divide it. The last batch of an epoch may be smaller, and shares uneven.
-        shuffle: a new order each epoch, else the set's own.
-        seed: of the order.
-        rank, world_size: this process, and how many share the work.
-        on_host: fetch through a torch DataLoader with pinned memory, for sets too large for the device.
-        num_workers: processes of that DataLoader.
+        images: Set on the training device, or on the host for `on_host=True`.
+        batch_size: Global size, which the ranks divide. An epoch's last batch may be smaller, and shares uneven.
+        shuffle: Draw a new order for each epoch; otherwise the set's own order.
+        seed: Seed of the order.
+        rank: Index of this process.
+        world_size: Number of processes that share the work.
+        on_host: Fetch through a torch DataLoader with pinned memory, for sets too large for the device.
+        num_workers: Number of processes of that DataLoader.
     """
 
     def __init__(
@@ -89,8 +91,8 @@ class Loader:
         self.world_size = world_size
         self.on_host = on_host
         self.num_workers = num_workers
-        self.sampler = self  # Lightning calls `loader.sampler.set_epoch(epoch)` before each epoch …
-        self.batch_sampler = None  # … and asks for this one, too
+        self.sampler = self  # Lightning calls `loader.sampler.set_epoch(epoch)` before each epoch
+        self.batch_sampler = None  # Lightning reads this attribute as well
         self._epoch = 0
         self._start = 0
         self._position = 0
@@ -137,14 +139,14 @@ class Loader:
         )
 
     def fetch_share(self, global_batch: Tensor) -> Batch:
-        """This rank's part of a global batch, given by its indices."""
+        """This rank's part of a global batch, which is given by its indices, int64, N."""
         index = global_batch.tensor_split(self.world_size)[self.rank]
         share = self.images.subset(index)
         return Batch(share.images, share.labels, index, len(global_batch), share.masks)
 
 
 class _Shares:
-    """The loader as torch's DataLoader wants a dataset: whole batches at once."""
+    """A loader in the form of a torch dataset that returns whole batches."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader

@@ -22,19 +22,19 @@ class ImageData(L.LightningDataModule, ABC):
     """Train, validation and test images of one source; a source is a subclass with a `load` method.
 
     Args:
-        name: what the set is called in runs' names.
-        image_size: side of the network's input, in pixels.
-        mean, std: normalisation per channel, of values in [0, 1].
-        flip: probability of a horizontal flip in training.
-        max_shift: in training, move pictures by up to so many of their pixels either way.
-        batch_size: global, over all ranks.
-        val_size: images taken out of the training set for validation, stratified; 0 trains on all of them.
-        split_seed: of that split, apart from `seed`.
-        seed: of the order and the flips.
-        placement: keep the set on the `device`, on the `host`, or decide by its size (`auto`: at most half the free
-            memory of a GPU).
-        num_workers: processes that fetch batches from the host; only for a set kept there.
-        test_each_epoch: validate on the test set, too, to draw its curve. It selects nothing.
+        name: Name of the set in runs' names.
+        image_size: Side of the network's input, in pixels.
+        mean, std: Normalisation per channel, of values in [0, 1].
+        flip: Probability of a horizontal flip in training.
+        max_shift: Largest distance, in pictures' pixels, by which a picture is moved either way in training.
+        batch_size: Global size, over all ranks.
+        val_size: Number of images taken out of the training set for validation, stratified; 0 trains on all of them.
+        split_seed: Seed of that split, apart from `seed`.
+        seed: Seed of the order and the flips.
+        placement: `device` keeps the set on the training device, `host` on the host, `auto` decides by its size (on a
+            GPU at most half of the free memory).
+        num_workers: Number of processes that fetch batches from the host; only for a set kept there.
+        test_each_epoch: Validate on the test set as well, to draw its curve. It selects nothing.
     """
 
     def __init__(
@@ -65,18 +65,19 @@ class ImageData(L.LightningDataModule, ABC):
         self.placement = placement
         self.num_workers = num_workers
         self.test_each_epoch = test_each_epoch
-        self.test_split: Split = "test"  # what a test counts; an evaluation may choose another
+        self.test_split: Split = "test"  # the split that a test counts; an evaluation may choose another
         self.splits: dict[Split, ImageSet] = {}
-        self.summaries: dict[Split, Tensor] = {}  # N×V×…, of each image, and of its mirror image if V = 2
+        self.head_statistics: dict[Split, Tensor] = {}  # set by `use_cached_features`
+        self._fingerprints: dict[Split, str] = {}
         self._on_device: dict[Split, ImageSet] = {}
         self._drawn: dict[Callable[..., Tensor], tuple[int, Tensor]] = {}
 
     @abstractmethod
     def load(self) -> tuple[ImageSet, ...]:
-        """The training images, the test images and, if the source has a split of its own for it, validation images.
+        """Return the training images, the test images and, if the source has its own, validation images, on the host.
 
         Raises:
-            UserError: nothing there, or not what it should be.
+            UserError: The data are missing, or not what they should be.
         """
 
     @property
@@ -85,7 +86,7 @@ class ImageData(L.LightningDataModule, ABC):
 
     @property
     def validation_splits(self) -> tuple[Split, ...]:
-        """What is looked at after every epoch, one name per validation loader."""
+        """Splits that are evaluated after every epoch, one per validation loader."""
         wanted: list[tuple[Split, bool]] = [("val", "val" in self.splits), ("test", self.test_each_epoch)]
         return tuple(split for split, used in wanted if used)
 
@@ -103,8 +104,24 @@ class ImageData(L.LightningDataModule, ABC):
             self.splits["val"] = val[0] if val else train.subset(chosen)
 
     def fingerprint(self) -> str:
-        """Hash of all splits' content."""
-        return "-".join(self.splits[split].fingerprint() for split in sorted(self.splits))
+        """Hash of the content of all splits."""
+        return "-".join(self.split_fingerprint(split) for split in sorted(self.splits))
+
+    def split_fingerprint(self, split: Split) -> str:
+        """Hash of the content of one split, computed once: a large set takes seconds."""
+        if split not in self._fingerprints:
+            self._fingerprints[split] = self.splits[split].fingerprint()
+        return self._fingerprints[split]
+
+    def use_cached_features(self, split: Split, head_statistics: Tensor) -> None:
+        """Make batches of a split hold what a frozen backbone has made of its images, in place of the images.
+
+        Args:
+            split: Split that the features belong to.
+            head_statistics: N×V×…, on the training device: `CamNet.head_statistic` of each image in the split's order,
+                and of its mirror image if V is 2.
+        """
+        self.head_statistics[split] = head_statistics
 
     def train_dataloader(self) -> Loader:
         return self.loader("train", shuffle=True)
@@ -116,10 +133,10 @@ class ImageData(L.LightningDataModule, ABC):
         return self.loader(self.test_split)
 
     def loader(self, split: Split, shuffle: bool = False) -> Loader:
-        """Batches of a split for this process, from the device unless the set is kept on the host.
+        """Return batches of a split for this process, from the device unless the set is kept on the host.
 
         Raises:
-            UserError: no such split.
+            UserError: The data have no such split.
         """
         if split not in self.splits:
             raise UserError(f"split={split}: with data.val_size=0 there is none; choose train or test.")
@@ -139,22 +156,23 @@ class ImageData(L.LightningDataModule, ABC):
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Flip and shift (in training), resize and normalise on the device, the whole batch at once.
+        """Make the network's input of a batch on the device, the whole batch at once.
 
-        Where the split's summaries are kept, look those up instead (but for tests with masks, which need the maps).
+        In training, images are flipped and shifted; all are resized, normalised and cast to the run's precision. Where
+        a split's features are cached, they are looked up instead (except in tests with masks, which need the maps).
         """
         assert self.trainer is not None
         training = bool(self.trainer.training)
         flipped = self._of_epoch(epoch_flips, self.flip, batch.image_idx) if training and self.flip > 0 else None
-        summaries = self.summaries.get(self._split_of(dataloader_idx))
-        if summaries is not None and not (self.trainer.testing and batch.masks is not None):
-            rows = batch.image_idx * summaries.shape[1]
+        cached = self.head_statistics.get(self._split_of(dataloader_idx))
+        if cached is not None and not (self.trainer.testing and batch.masks is not None):
+            rows = batch.image_idx * cached.shape[1]
             rows = rows if flipped is None else rows + flipped
-            return batch._replace(summary=summaries.flatten(0, 1).index_select(0, rows))
+            return batch._replace(head_statistic=cached.flatten(0, 1).index_select(0, rows))
         images = batch.images if flipped is None else flip_where(batch.images, flipped)
         if training and self.max_shift > 0:
             images = shift(images, self._of_epoch(epoch_shifts, self.max_shift, batch.image_idx))
-        return batch._replace(images=self.preprocess(images))
+        return batch._replace(images=self.trainer.precision_plugin.convert_input(self.preprocess(images)))
 
     def _split_of(self, dataloader_idx: int) -> Split:
         assert self.trainer is not None
@@ -163,7 +181,7 @@ class ImageData(L.LightningDataModule, ABC):
         return self.test_split if self.trainer.testing else self.validation_splits[dataloader_idx]
 
     def _of_epoch(self, draw: Callable[..., Tensor], amount: float, image_idx: Tensor) -> Tensor:
-        """What chance decides for these images; drawn for the whole set when an epoch begins."""
+        """This epoch's random parameters of these images; they are drawn for the whole set when an epoch begins."""
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
         if self._drawn.get(draw, (-1,))[0] != epoch:

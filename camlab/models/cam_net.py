@@ -4,6 +4,7 @@ Report section 2, after Zhou et al. 2016 (arXiv:1512.04150): the layers behind t
 convolution, global average pooling and one linear layer, so that a class score is a weighted sum of feature maps.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -109,8 +110,8 @@ class CamNet(nn.Module):
         """N×M logits from `forward_last_relu`'s output: all that follows Grad-CAM's default target."""
         return self.forward_head(self.forward_cam_conv(self.pool(activations)))
 
-    def summarize(self, backbone_features: Tensor) -> Tensor:
-        """All that the logits depend on, as little as it takes.
+    def head_statistic(self, backbone_features: Tensor) -> Tensor:
+        """Compress backbone features to a sufficient statistic of the head: all that the logits depend on.
 
         Without a ReLU behind cam_conv everything after the backbone is linear, and the mean of a 3×3 convolution is its
         kernel times the means of nine shifted windows: C·9 numbers carry what C·H·W do.
@@ -123,11 +124,49 @@ class CamNet(nn.Module):
         """
         return backbone_features if self.spec["cam_relu"] else window_means(backbone_features)
 
-    def forward_summary(self, summary: Tensor) -> Tensor:
-        """N×M logits from `summarize`'s output, equal to `forward`'s but for rounding."""
+    def forward_head_statistic(self, head_statistic: Tensor) -> Tensor:
+        """N×M logits from `head_statistic`'s output, equal to `forward`'s except for rounding."""
         if self.spec["cam_relu"]:
-            return self.forward_head(self.forward_cam_conv(summary))
-        return self.fc(F.linear(summary, self.cam_conv.weight.flatten(1), self.cam_conv.bias))
+            return self.forward_head(self.forward_cam_conv(head_statistic))
+        return self.fc(F.linear(head_statistic, self.cam_conv.weight.flatten(1), self.cam_conv.bias))
+
+    def map_size(self, image_size: int) -> tuple[int, int]:
+        """(height, width) of the features, and so of CAM, in cells, for square images of `image_size` pixels a side.
+
+        Raises:
+            UserError: The images are too small for the network.
+
+        Example:
+            >>> CamNet("alexnet").map_size(224), CamNet("alexnet", keep_last_pool=False).map_size(224)
+            ((6, 6), (13, 13))
+        """
+        self.check_image_size(image_size)
+        side = self._features_side(image_size)
+        return side, side
+
+    def check_image_size(self, image_size: int) -> None:
+        """Refuse images that are so small that no feature is left of them.
+
+        Raises:
+            UserError: The images are too small; the message names the least size that works.
+        """
+        if self._features_side(image_size) < 1:
+            least = next(side for side in itertools.count(image_size + 1) if self._features_side(side) >= 1)
+            raise UserError(
+                f"data.image_size={image_size}: too small for {self.spec['backbone']}, which needs {least} pixels at"
+                f" least. Give data.image_size={least} or more."
+            )
+
+    def _features_side(self, side: int) -> int:
+        """Side of the features in cells for square images; 0 where a layer has nothing left to read."""
+        for layer in (*self.backbone, self.pool):  # cam_conv keeps the size
+            if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):
+                sizes: Any = (layer.kernel_size, layer.stride, layer.padding)
+                kernel, stride, padding = (size if isinstance(size, int) else size[0] for size in sizes)
+                side = max(0, (side + 2 * padding - kernel) // stride + 1)
+                if side == 0:
+                    break
+        return side
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))

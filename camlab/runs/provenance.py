@@ -1,4 +1,4 @@
-"""What it takes to run something again: versions, commit, time."""
+"""Provenance of a result: versions, commit and time."""
 
 import functools
 import platform
@@ -13,22 +13,22 @@ _PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "wa
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """Versions and the git commit: what it takes to run this again."""
+    """Versions of Python and packages, and the git commit: what it takes to run this again."""
     versions = {name: version(name) for name in _PACKAGES}
     return {"versions": {"python": platform.python_version(), **versions}, "git_commit": _git_commit()}
 
 
 def utc_now() -> str:
-    """The time, to the second, as ISO 8601."""
+    """The time now, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _git_commit() -> str | None:
-    """Commit of the checkout that camlab runs from, `-dirty` if it has changes; None if it is not one."""
-    here = Path(__file__).resolve().parent.parent
-    if not (here.parent / ".git").exists():
+    """Commit of the checkout that camlab runs from, with `-dirty` if it has changes; None outside a checkout."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
         return None
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

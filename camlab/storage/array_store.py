@@ -1,32 +1,31 @@
-"""Arrays on disk by the hash of what they come from: computed once, whole or not there, shared by processes."""
+"""Arrays on disk, found by the hash of what they were computed from."""
 
 import json
 import logging
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from camlab.errors import UserError
-from camlab.storage.files import sha256
+from camlab.storage.files import leftovers, open_atomically, remove_leftovers, sha256, write_atomically
+from camlab.storage.locks import Locked, locked
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands beside an array, as `KEY.json`, once it is whole.
+    """Description of a complete array, kept beside it as `KEY.json`.
 
     Attributes:
-        key: of the array, which is in `KEY.npy`.
-        about: what it is, for a person.
-        num_bytes: of the .npy file.
-        sha256: of the .npy file.
+        key: Key of the array, which is in `KEY.npy`.
+        about: One line that tells a person what the array is.
+        num_bytes: Size of the .npy file.
+        sha256: Checksum of the .npy file.
     """
 
     key: str
@@ -36,10 +35,10 @@ class Entry:
 
 
 class ArrayStore:
-    """A folder of float32 arrays that survive crashes, damage and company.
+    """A folder of float32 arrays, safe against crashes, corruption and concurrent processes.
 
     Args:
-        folder: made when the first array is written.
+        folder: Folder of the arrays; it is made when the first one is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,23 +50,25 @@ class ArrayStore:
     def get(
         self, key: str, shape: tuple[int, ...], compute: Callable[[], Iterable[np.ndarray]], about: str
     ) -> np.ndarray:
-        """The array of a key, computed if it is not there or damaged; of several processes one computes, others wait.
+        """Return the array of a key; compute it if it is missing or damaged.
+
+        Of several processes that ask for the same key at once, one computes it and the others wait.
 
         Args:
-            key: a hash of everything that the array depends on.
-            shape: of the whole array.
-            compute: yields its rows in order, float32, some at a time.
-            about: one line for `entries`.
+            key: Hash of everything that the array depends on.
+            shape: Shape of the whole array.
+            compute: Yields the array's rows in order, float32, any number at a time.
+            about: One line for `entries`.
 
         Returns:
             A copy-on-write memory map, float32: processes share its pages.
 
         Raises:
-            UserError: the folder cannot be written, or its disk is full.
+            UserError: The folder cannot be written, or its disk is full.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._locked(key):
+            with locked(self._lock(key), notice="Another process computes these features: waiting for it."):
                 if (array := self._whole(key, shape)) is None:
                     self._write(key, shape, compute(), about)
                     array = np.load(self._array(key), mmap_mode="c")
@@ -78,25 +79,33 @@ class ArrayStore:
             ) from error
 
     def entries(self) -> list[Entry]:
-        """All whole arrays, the largest first."""
+        """All complete arrays, the largest first."""
         found = (self._entry(file.stem) for file in self.folder.glob("*.json"))
         return sorted((entry for entry in found if entry), key=lambda entry: -entry.num_bytes)
 
     def clear(self) -> int:
-        """Remove all arrays, half-written ones too, but for those being written; whoever reads one keeps it.
+        """Remove all arrays, incomplete ones too, except those that are being written.
+
+        A process that reads an array can go on reading it.
 
         Returns:
-            Bytes that became free.
+            Number of bytes that became free.
         """
         freed = 0
-        for key in {
-            file.stem for ending in ("json", "npy", "part", "lock") for file in self.folder.glob(f"*.{ending}")
-        }:
-            with suppress(Timeout), FileLock(self.folder / f"{key}.lock", timeout=0):
-                for file in self.folder.glob(f"{key}.*"):
+        for key in {file.name.lstrip(".").partition(".")[0] for file in self._files("*")}:
+            with suppress(Locked), locked(self._lock(key), wait=False):
+                for file in self._files(key):
                     freed += file.stat().st_size
                     file.unlink()
         return freed
+
+    def _files(self, key: str) -> list[Path]:
+        """All that stands in the folder for a key."""
+        kept = [file for ending in ("npy", "json", "lock") for file in self.folder.glob(f"{key}.{ending}")]
+        return [*kept, *leftovers(self.folder, f"{key}.npy"), *leftovers(self.folder, f"{key}.json")]
+
+    def _lock(self, key: str) -> Path:
+        return self.folder / f"{key}.lock"
 
     def _array(self, key: str) -> Path:
         return self.folder / f"{key}.npy"
@@ -108,21 +117,8 @@ class ArrayStore:
         except (OSError, ValueError, TypeError):
             return None
 
-    @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
-        lock = FileLock(self.folder / f"{key}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("Another process computes these features: waiting for it.")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
     def _whole(self, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The array, if it is there and what was written; what is no array of numbers is not looked into further."""
+        """The array of a key if it is complete and undamaged, else None; nothing in the file is executed."""
         entry, path = self._entry(key), self._array(key)
         if entry is not None and sha256(path) == entry.sha256:
             with suppress(ValueError):
@@ -134,19 +130,13 @@ class ArrayStore:
         return None
 
     def _write(self, key: str, shape: tuple[int, ...], parts: Iterable[np.ndarray], about: str) -> None:
-        partial, marker = self.folder / f"{key}.part", self.folder / f"{key}.json"
+        array, marker = self._array(key), self.folder / f"{key}.json"
         marker.unlink(missing_ok=True)
-        try:
-            with open(partial, "wb") as file:
-                header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for part in parts:
-                    file.write(np.ascontiguousarray(part, dtype="<f4").data)
-                file.flush()
-                os.fsync(file.fileno())
-            entry = Entry(key, about, partial.stat().st_size, sha256(partial))
-            os.replace(partial, self._array(key))
-            partial.write_text(json.dumps(asdict(entry), indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, marker)  # only now is it there
-        finally:
-            partial.unlink(missing_ok=True)
+        remove_leftovers(self.folder, array.name)
+        with open_atomically(array) as file:
+            header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                file.write(np.ascontiguousarray(part, dtype="<f4").data)
+        entry = Entry(key, about, array.stat().st_size, sha256(array))
+        write_atomically(marker, json.dumps(asdict(entry), indent=2) + "\n")  # the array counts from now on

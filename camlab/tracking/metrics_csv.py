@@ -1,4 +1,4 @@
-"""`metrics.csv`: what a run logs, as a table in its folder."""
+"""Logger for `metrics.csv`, the table of a run's metrics in its folder."""
 
 import csv
 import io
@@ -17,20 +17,20 @@ log = logging.getLogger(__name__)
 
 
 class MetricsCsv(Logger):
-    """`metrics.csv` straight in a run's folder: a line for each time that something is logged.
+    """Writes `metrics.csv` in a run's folder: one line for each call of `log_metrics`.
 
     Args:
-        run_dir: of the run.
+        run_dir: Folder of the run.
 
     Attributes:
-        rows: what was logged, in order; checkpoints keep them, so that a resumed run has each once.
+        rows: Logged rows, in order; checkpoints keep them, so that a resumed run has each of them once.
     """
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__()
         self.path = run_dir / METRICS
         self.rows: list[dict[str, float]] = []
-        self._known: list[str] = []  # columns of the file
+        self._known: list[str] = []  # columns of the file as it stands
 
     @property
     def name(self) -> str:
@@ -52,16 +52,16 @@ class MetricsCsv(Logger):
                 with open(self.path, "a", newline="", encoding="utf-8") as file:
                     csv.DictWriter(file, known).writerow(_whole_numbers(row))
             self._known = self._columns()
-        except OSError as error:  # half a line may stand there: the next time all are written anew
+        except OSError as error:  # the last line may be incomplete: the next call writes the whole file again
             log.warning("%s cannot be written (%s).", self.path, error.strerror)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:
-        """Left out: the run's folder has its `config.yaml`."""
+        """Log nothing: the run's folder has its `config.yaml`."""
 
     @rank_zero_only
     def restore(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Start from these rows, whatever the file holds: what was logged behind a checkpoint comes again."""
+        """Replace all rows by a checkpoint's: what was logged after it will be logged again."""
         self.rows, self._known = [dict(row) for row in rows], []
         if self.rows:
             self._write_all()
@@ -80,5 +80,5 @@ class MetricsCsv(Logger):
 
 
 def _whole_numbers(row: Mapping[str, float]) -> dict[str, float]:
-    """Steps as one counts them: 3, not 3.0."""
+    """A row with its step as a whole number: 3, not 3.0."""
     return {**row, "step": int(row["step"])}

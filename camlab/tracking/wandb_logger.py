@@ -1,4 +1,4 @@
-"""Where numbers and pictures go: W&B, TensorBoard, files. The only room that knows wandb, and it imports it lazily."""
+"""Logger for Weights & Biases. Only this package imports wandb, and only when a run is logged."""
 
 import logging
 import netrc
@@ -20,33 +20,35 @@ from camlab.tracking.wandb_segments import complaint, how_to_sync, one_line, run
 log = logging.getLogger(__name__)
 
 IMAGES_PER_KEY = 108  # W&B drops the rest of a list
-_INIT_TIMEOUT, _FINISH_TIMEOUT = 30.0, 20.0  # seconds; a lost server must not hold a run up
-_FINISH_LIMIT = 27.0  # seconds, should W&B not keep to its own
+_INIT_TIMEOUT, _FINISH_TIMEOUT = 30.0, 20.0  # seconds; a lost server must not hold up a run
+_FINISH_LIMIT = 27.0  # seconds, in case W&B exceeds its own timeout
 _ROWS = 1_000_000  # W&B numbers rows; each process that goes on with a run starts this much higher than the one before
 
 
 class WandbLogger(LightningWandbLogger):
-    """Lightning's logger for Weights & Biases, which never asks, blocks or ends a run.
+    """Lightning's logger for Weights & Biases, made so that it never asks a question, blocks or ends a run.
 
-    Online where an API key is configured, offline otherwise. Whatever fails at W&B degrades to an offline run, and that
-    failing to none: the numbers are in `metrics.csv` as well. `finish` says in one line what is not uploaded, and how
-    to sync it.
+    It is online where an API key is configured, and offline otherwise. If W&B fails, it goes on offline; if that fails
+    as well, it logs nothing more: the metrics are in `metrics.csv` too. `finish` says in one line what is not uploaded,
+    and how to sync it.
 
-    A folder is one run: a process that goes on in it writes the next segment of the same run. Offline, a segment is a
-    folder of its own; synced together, they are one run again.
+    A folder holds one run: a process that goes on in it writes the next segment of the same run. Offline, each segment
+    has its own folder; synced together, they are one run again.
 
     Args:
-        save_dir: the run's folder; `wandb/` is made in it.
+        save_dir: Folder of the run; `wandb/` is made in it.
         mode: `online`, `offline`, `disabled`, or None to decide by `WANDB_MODE` and whether there is a key.
-        **options: of Lightning's WandbLogger and of `wandb.init`: project, entity, name, group, tags, notes, …
+        log_checkpoint: Upload the tested checkpoint as an artifact when the run is finished.
+        **options: Options of Lightning's WandbLogger and of `wandb.init`: project, entity, name, group, tags, notes, …
     """
 
-    def __init__(self, save_dir: str, mode: str | None = None, **options: Any) -> None:
+    def __init__(self, save_dir: str, mode: str | None = None, log_checkpoint: bool = False, **options: Any) -> None:
         asked = mode or os.environ.get("WANDB_MODE")
-        keyless = asked in (None, "online") and not _has_key()  # W&B would ask for one
+        keyless = asked in (None, "online") and not _has_key()  # online, W&B would ask for a key
         self._mode = "offline" if keyless else asked or "online"
-        self._why = "no API key" if keyless else "as asked"  # it is not online
+        self._why = "no API key" if keyless else "as asked"  # reason for being offline
         self._level = logging.INFO
+        self._log_checkpoint = log_checkpoint
         self._broken = False
         super().__init__(save_dir=save_dir, **options)
         self._wandb_init.pop("anonymous")  # deprecated; W&B warns even of None
@@ -68,7 +70,14 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def log_pictures(self, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epoch: int) -> None:
-        """One list of images under `key`; a slider in the dashboard runs over epochs."""
+        """Log one list of images under `key`; a slider in the dashboard runs over epochs.
+
+        Args:
+            key: Name of the list, e.g. `heatmaps/probe`.
+            pictures: uint8 RGB, H×W×3 each.
+            captions: One for each picture.
+            epoch: Epochs done.
+        """
 
         def send() -> None:
             import wandb
@@ -80,10 +89,51 @@ class WandbLogger(LightningWandbLogger):
         self._attempt(send)
 
     @rank_zero_only
+    def log_test(self, class_accuracy: Mapping[str, float], confusion: np.ndarray, class_names: Sequence[str]) -> None:
+        """Log a test: accuracies per class as `test/acc/CLASS` in the summary, and the confusion matrix as a chart.
+
+        Args:
+            class_accuracy: 0 to 1, by class.
+            confusion: Counts, M×M; row is the true class, column the predicted one.
+            class_names: M names.
+        """
+
+        def send() -> None:
+            import wandb
+
+            self.experiment.summary.update({f"test/acc/{name}": value for name, value in class_accuracy.items()})
+            cells = [
+                [true, predicted, int(confusion[i, j])]
+                for i, true in enumerate(class_names)
+                for j, predicted in enumerate(class_names)
+            ]
+            names: list[Any] = ["Actual", "Predicted", "nPredictions"]  # as W&B's own chart of this kind calls them
+            table, fields = wandb.Table(columns=names, data=cells), {name: name for name in names}
+            chart = wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": "Confusion matrix (test)"})
+            self.experiment.log({"test/confusion_matrix": chart})
+
+        self._attempt(send)
+
+    @rank_zero_only
+    def log_checkpoint(self, checkpoint: Path) -> None:
+        """Upload a checkpoint as an artifact of type `model`, if the logger was made with `log_checkpoint`."""
+
+        def send() -> None:
+            import wandb
+
+            run = self.experiment
+            artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model")
+            artifact.add_file(str(checkpoint), policy="immutable")  # it is uploaded from where it lies, not copied
+            run.log_artifact(artifact, aliases=[checkpoint.stem])
+
+        if self._log_checkpoint:
+            self._attempt(send)
+
+    @rank_zero_only
     def finish(self) -> None:
         """End the run at W&B, in 30 s at most, and say what is not uploaded and how to sync it."""
         run, self._experiment = self._experiment, None
-        gave_up, self._broken = self._broken, True  # nothing may start another run
+        gave_up, self._broken = self._broken, True  # logging after this must not start another run
         if run is None or self._mode == "disabled":
             return
         error = _finish(run) or (self._why if gave_up else None)
@@ -109,26 +159,26 @@ class WandbLogger(LightningWandbLogger):
                 return self._init("online", len(earlier))
             except Exception as error:
                 self._mode, self._why, self._level = "offline", f"online failed: {one_line(error)}", logging.WARNING
-                _teardown()  # W&B starts no run of an id whose first start failed
+                _teardown()  # after a failed start W&B refuses to start a run of the same id
         self._init(self._mode, len(earlier))
 
     def _init(self, mode: str, segment: int) -> None:
         import wandb
 
-        wandb.setup(wandb.Settings(silent=True))  # of an outage it would tell in lines of its own
+        wandb.setup(wandb.Settings(silent=True))  # it would report an outage in many lines
         settings = wandb.Settings(
             init_timeout=_INIT_TIMEOUT, finish_timeout=_FINISH_TIMEOUT, finish_timeout_raises=True, silent=True
         )
         self._wandb_init.update(mode=mode, settings=settings)
         run = self._experiment = wandb.init(**self._wandb_init)
         for handler in logging.getLogger("wandb").handlers:
-            handler.handleError = lambda record: None  # type: ignore[method-assign]  # pages of them on a full disk
+            handler.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk it prints pages
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         run.define_metric("epoch")
         run.define_metric("heatmaps/*", step_metric="epoch")
         if segment:
-            run.log({}, step=segment * _ROWS)  # offline, W&B would number the rows from 0 again
+            run.log({}, step=segment * _ROWS)  # offline, W&B numbers the rows of each segment from 0
         if mode == "online":
             log.info("W&B: online, %s", run.url)
         elif mode == "offline":
@@ -141,7 +191,7 @@ class WandbLogger(LightningWandbLogger):
             action()
         except Exception as error:
             self._broken, self._why = True, one_line(error)
-            log.warning("W&B: %s. Going on without it; the numbers are in metrics.csv.", self._why)
+            log.warning("W&B: %s. Going on without it; the metrics are in metrics.csv.", self._why)
 
 
 def _has_key() -> bool:
@@ -160,7 +210,7 @@ def _has_key() -> bool:
 
 
 def _finish(run: Any) -> str | None:
-    """End a run in bounded time; what went wrong, if anything."""
+    """End a run in bounded time; return what went wrong, or None."""
     outcome: list[str | None] = [f"not finished after {_FINISH_LIMIT:.0f} s"]
 
     def finish() -> None:
@@ -186,8 +236,8 @@ def _teardown() -> None:
 
 
 def _kill_service() -> None:
-    """End W&B's own process, which its exit hook would wait for."""
+    """End W&B's own process; its exit hook would wait for it without a limit."""
     import wandb
 
-    with suppress(Exception):  # there is no public way
+    with suppress(Exception):  # wandb has no public function for this
         wandb.setup()._connection._proc._process.kill()  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""What W&B leaves in a run's folder: a segment for each process that worked on the run, synced or not."""
+"""Segments of a W&B run in its folder: one for each process that worked on the run, synced or not."""
 
 import json
 import secrets
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-_EMPTY = 7  # bytes of a segment's log in which nothing stands
+_EMPTY = 7  # bytes: size of an empty segment's log
 _ROOM = 2**20  # bytes; a disk with less counts as full
 
 
 def segments(run_dir: Path) -> list[Path]:
-    """What earlier processes wrote in a run's folder, oldest first.
+    """Segments that earlier processes wrote in a run's folder, oldest first.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: The folder cannot be written, or its disk is full.
     """
     folder = run_dir / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
@@ -26,27 +26,37 @@ def segments(run_dir: Path) -> list[Path]:
 
 
 def run_id(segments: Sequence[Path]) -> str:
-    """The id of the run that a folder holds, as the names of its segments have it, or a new one."""
+    """Id of the run that a folder holds, read from the names of its segments; a new one if there are none.
+
+    Example:
+        >>> run_id([Path("offline-run-20260131_120000-abc123")])
+        'abc123'
+    """
     if segments:
         return segments[-1].name.removeprefix("offline-").split("-", 2)[2]  # run-<time>-<id>
     return secrets.token_hex(4)
 
 
 def unsynced_before(segment: Path) -> list[Path]:
-    """A run's earlier offline segments, oldest first, but for those that are synced or have nothing to read in them."""
+    """A run's earlier offline segments, oldest first, without those that are synced or empty."""
     written = [path for path in segment.parent.glob("offline-run-*/*.wandb") if path.stat().st_size > _EMPTY]
     unsynced = [path.parent for path in written if not path.with_suffix(".wandb.synced").exists()]
     return sorted(path for path in unsynced if path.name < segment.name)
 
 
 def how_to_sync(segments: Sequence[Path]) -> str:
-    """A command for the shell; W&B stops at a segment whose process was killed, so each has a command of its own."""
+    """Shell command that syncs segments: one `wandb sync` for each, since it stops at one whose process was killed.
+
+    Example:
+        >>> how_to_sync([Path("offline-run-1-a"), Path("run-2-a")])
+        'wandb sync "offline-run-1-a" && wandb sync --include-online "run-2-a"'
+    """
     flags = ["" if path.name.startswith("offline-") else "--include-online " for path in segments]
     return " && ".join(f'wandb sync {flag}"{path}"' for flag, path in zip(flags, segments, strict=True))
 
 
 def complaint(segment: Path) -> str | None:
-    """What W&B's own log has against a segment: requests that were refused or not understood end without an error."""
+    """First error in W&B's own log of a segment, or None: refused requests raise nothing in this process."""
     with suppress(OSError):
         if shutil.disk_usage(segment).free < _ROOM:
             return "the disk is full"
@@ -58,5 +68,10 @@ def complaint(segment: Path) -> str | None:
 
 
 def one_line(error: BaseException | str) -> str:
-    """The message of an error, shortened to one line."""
+    """Message of an error, shortened to one line.
+
+    Example:
+        >>> one_line(ValueError("broken   pipe"))
+        'broken pipe'
+    """
     return textwrap.shorten(str(error) or type(error).__name__, 240, placeholder=" …")

@@ -1,1 +1,1 @@
-"""What happens within a Trainer: the Lightning module, its callbacks, checkpoints."""
+"""Training with Lightning: the module, its callbacks, checkpoints, interruption."""

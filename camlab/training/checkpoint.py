@@ -67,17 +67,23 @@ def read_checkpoint(file: Path, setting: str = "checkpoint") -> dict[str, Any]:
     return content
 
 
-def check_resumable(file: Path, network: CamNet) -> None:
-    """Refuse to go on from what is no checkpoint of such a network.
+def check_resumable(file: Path, network: CamNet, class_names: tuple[str, ...]) -> str:
+    """Refuse to go on from a checkpoint of another network, or of one that knows other classes.
+
+    Returns:
+        The fingerprint of the data that it was trained on.
 
     Raises:
-        UserError: saying why.
+        UserError: The checkpoint is another network's, or damaged.
     """
     about = read_checkpoint(file, "resume")[CHECKPOINT_KEY]
     spec = about.get("network") if isinstance(about, dict) else None
     if spec != network.spec:
         other = ", ".join(f"{k}={v}" for k, v in (spec or {}).items() if network.spec.get(k) != v)
         raise UserError(f"resume={file}: it is of another network ({other or 'or of another version of camlab'}).")
+    if (known := tuple(about["class_names"])) != class_names:
+        raise UserError(f"resume={file}: it knows other classes ({', '.join(known)}) than the data have.")
+    return str(about.get("data_fingerprint"))
 
 
 def _is_zip(file: Path) -> bool:

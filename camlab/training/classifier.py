@@ -1,10 +1,11 @@
-"""The Lightning module: cross-entropy on a CamNet, metrics kept as tensors on the device until an epoch ends."""
+"""The Lightning module: cross-entropy on a CamNet; metrics stay on the device as tensors until an epoch ends."""
 
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict
 
 import lightning as L
+import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -22,22 +23,28 @@ CHECKPOINT_KEY = "camlab"
 
 
 class Outputs(TypedDict):
-    """What an evaluation step hands to callbacks: logits N×M, features N×K×H×W (None where summaries are used)."""
+    """Outputs of an evaluation step for callbacks.
+
+    Attributes:
+        features: N×K×H×W; None where cached features are used.
+        logits: N×M.
+    """
 
     features: Tensor | None
     logits: Tensor
 
 
 class Classifier(L.LightningModule):
-    """Trains a CamNet; logs `{train,val,test}/{loss,acc}`, the learning rate and images/s once an epoch.
+    """Trains a CamNet; logs losses, accuracies, the learning rate and images/s once an epoch.
 
-    Its checkpoints hold, beside the weights, what `camlab.training.checkpoint.load_network` needs to build it again.
+    The metrics are `{train,val,test}/{loss,acc}`, `val/best_acc`, `train/lr` and `train/images_per_second`. Checkpoints
+    hold, beside the weights, what `camlab.training.checkpoint.load_network` needs to build the network again.
 
     Args:
-        network: the CamNet; a frozen one trains cam_conv and fc only.
-        optimizer: makes an optimizer from parameters, e.g. `functools.partial(torch.optim.Adam, lr=1e-4)`.
-        scheduler: makes a schedule from an optimizer. One that takes `total_steps` (as OneCycleLR does) is told how
-            many there will be and stepped with each of them, any other after every epoch.
+        network: The CamNet; a frozen one trains cam_conv and fc only.
+        optimizer: Makes an optimizer from parameters, e.g. `functools.partial(torch.optim.Adam, lr=1e-4)`.
+        scheduler: Makes a schedule from an optimizer. One that takes `total_steps` (as OneCycleLR does) is told how
+            many there will be and makes a step with each of them, any other after every epoch.
     """
 
     def __init__(
@@ -51,17 +58,20 @@ class Classifier(L.LightningModule):
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         num_classes = network.spec["num_classes"]
-        self.metrics = nn.ModuleDict({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
+        self.metrics = _Metrics({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
         self._epoch_began, self._epoch_seconds, self._images_seen = 0.0, 0.0, 0
+        self._best_acc = torch.tensor(0.0)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._images_seen += batch.global_size
-        summary = batch.summary
-        logits = self.network(batch.images) if summary is None else self.network.forward_summary(summary)
-        losses = F.cross_entropy(logits, batch.labels, reduction="none")
+        if batch.head_statistic is None:
+            logits = self.network(batch.images)
+        else:
+            logits = self.network.forward_head_statistic(batch.head_statistic)
+        losses = _losses(logits, batch)
         self._update("train", losses, logits, batch)
         # Ranks may hold unequal shares and DDP averages their gradients: this makes it the mean over all images.
         return losses.sum() * (self.trainer.world_size / batch.global_size)
@@ -73,7 +83,7 @@ class Classifier(L.LightningModule):
         return self._evaluate("test", batch)
 
     def on_train_start(self) -> None:
-        self.on_train_epoch_start()  # which a run that goes on within an epoch is not told of
+        self.on_train_epoch_start()  # Lightning does not call it where a run goes on within an epoch
 
     def on_train_epoch_start(self) -> None:
         self._epoch_began, self._epoch_seconds, self._images_seen = settled_time(self.device), 0.0, 0
@@ -91,11 +101,14 @@ class Classifier(L.LightningModule):
             "epoch": self._epochs_done,
         }
         self.log_dict(figures, logger=False, rank_zero_only=True)
-        for logger in self.loggers:  # Lightning does it behind the epoch's checkpoint, which is to know of it
+        for logger in self.loggers:  # Lightning logs after the epoch's checkpoint, which has to hold these figures
             logger.log_metrics({key: float(value) for key, value in figures.items()}, self.trainer.global_step - 1)
 
     def on_validation_epoch_end(self) -> None:
         figures = {k: v for split in self._data.validation_splits for k, v in self._end_epoch(split).items()}
+        if "val/acc" in figures and not self.trainer.sanity_checking:
+            self._best_acc = torch.maximum(self._best_acc.to(figures["val/acc"]), figures["val/acc"])
+            figures["val/best_acc"] = self._best_acc
         self.log_dict({**figures, "epoch": self._epochs_done}, rank_zero_only=True)
 
     def on_test_epoch_end(self) -> None:
@@ -115,7 +128,12 @@ class Classifier(L.LightningModule):
             "network": self.network.spec,
             "preprocess": self._data.preprocess.as_dict(),
             "class_names": list(self._data.class_names),
+            "data_fingerprint": self._data.fingerprint(),
+            "best_acc": float(self._best_acc),
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._best_acc = torch.tensor(checkpoint[CHECKPOINT_KEY]["best_acc"])
 
     @property
     def _data(self) -> ImageData:
@@ -123,12 +141,12 @@ class Classifier(L.LightningModule):
 
     def _evaluate(self, split: str, batch: Batch) -> Outputs:
         features = None
-        if batch.summary is not None:
-            logits = self.network.forward_summary(batch.summary)
+        if batch.head_statistic is not None:
+            logits = self.network.forward_head_statistic(batch.head_statistic)
         else:
             features = self.network.forward_features(batch.images)
             logits = self.network.forward_head(features)
-        self._update(split, F.cross_entropy(logits, batch.labels, reduction="none"), logits, batch)
+        self._update(split, _losses(logits, batch), logits, batch)
         return Outputs(features=features, logits=logits)
 
     def _update(self, split: str, losses: Tensor, logits: Tensor, batch: Batch) -> None:
@@ -146,12 +164,25 @@ class Classifier(L.LightningModule):
 
     @property
     def _epochs_done(self) -> float:
-        # Lightning counts from 0 during an epoch; curves and heatmaps count epochs that are done (0 = before training).
+        # Lightning counts from 0 during an epoch; curves and heatmaps count finished epochs (0 is before training).
         return float(self.trainer.current_epoch + 1)
 
     def _metrics_of(self, split: str) -> tuple[Metric, Metric]:
         metrics: Any = self.metrics[f"{split}_split"]
         return metrics[0], metrics[1]
+
+
+class _Metrics(nn.ModuleDict):
+    """Metrics that stay in float32 when the module is cast to 16 bits, which are too few to sum losses."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Metrics":
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+        return self
+
+
+def _losses(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of each image, in float32 at least: 16 bits are too few to sum and compare losses."""
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), batch.labels, reduction="none")
 
 
 def _metrics(num_classes: int) -> nn.ModuleList:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run is under way: nothing is cut in two."""
+"""Ctrl-C and SIGTERM during a run: it ends at a safe point."""
 
 import logging
 import os
@@ -13,13 +13,13 @@ log = logging.getLogger(__name__)
 
 
 class Interruption:
-    """A context in which SIGINT and SIGTERM raise `Interrupted`; in the middle of training only where it is safe.
+    """A context in which SIGINT and SIGTERM raise `Interrupted`, during training only at safe points.
 
-    A second SIGINT leaves at once. Signals reach the main thread only; elsewhere nothing changes.
+    A second SIGINT ends the process at once. Signals reach the main thread only; in others nothing changes.
 
     Attributes:
-        number: of the signal that came; None before.
-        deferred: it is noted only; whoever set this looks at `number` and raises.
+        number: Number of the signal that came; None before.
+        deferred: Whether a signal is only noted. The code that sets this looks at `number` and raises.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Interruption:
         self._install(self._before)
 
     def listen(self) -> None:
-        """Take the signals, also from a library that took them in the meantime."""
+        """Handle the signals, even if a library has installed its own handlers in the meantime."""
         self._install(dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._note))
 
     def _install(self, handlers: dict[int, Any]) -> None:
@@ -50,4 +50,4 @@ class Interruption:
         self.number = number
         if not self.deferred:
             raise Interrupted(number)
-        log.info("Stopping at the next safe point; Ctrl-C once more leaves at once.")
+        log.info("Stopping at the next safe point. Ctrl-C once more ends the process at once.")

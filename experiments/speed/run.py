@@ -127,7 +127,7 @@ def against_bare_loop(options: argparse.Namespace, frozen: bool) -> dict[str, li
     def bare() -> None:
         for _ in range(n // 128):
             with precision:
-                loss = F.cross_entropy(own.forward_summary(ready) if frozen else own(ready), labels)
+                loss = F.cross_entropy(own.forward_head_statistic(ready) if frozen else own(ready), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

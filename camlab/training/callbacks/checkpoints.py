@@ -1,6 +1,5 @@
-"""Which checkpoints a run keeps, and how they are written: whole or not at all."""
+"""Checkpoints of a run: the last one to go on from, and the best one by validation accuracy."""
 
-import os
 import re
 import time
 from pathlib import Path
@@ -22,25 +21,32 @@ _RUN_KEY = "camlab_run"
 def checkpoints(
     run_dir: Path, has_validation: bool, every: int | str | None = None, interruption: Interruption | None = None
 ) -> list[L.Callback]:
-    """`last.ckpt` to go on from; `best.ckpt` by validation accuracy, where there is one."""
+    """Callbacks that keep `last.ckpt` to go on from and, with validation, `best.ckpt` by its accuracy.
+
+    Args:
+        run_dir: Folder of the run.
+        has_validation: Whether images are held out.
+        every: Interval of `last.ckpt` within epochs, as `LastCheckpoint` takes it.
+        interruption: Place where signals are noted.
+    """
     keep: list[L.Callback] = [LastCheckpoint(run_dir / run_folder.LAST, every, interruption or Interruption())]
     if has_validation:
         folder = run_dir / Path(run_folder.BEST).parent
         best = ModelCheckpoint(folder, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
-        keep.insert(0, best)  # what it knows is part of the last
+        keep.insert(0, best)  # before the last one, which holds its state
     return keep
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps what it takes to go on as if nothing had happened: at the end of epochs, and more often if asked to.
+    """Saves what a run needs to go on as if it had not been interrupted, at the end of epochs and at intervals.
 
-    Beside what Lightning saves: the rows of `metrics.csv`, and torch's random state.
-    A signal ends training behind a checkpoint, at the next step's end; during validation, at the epoch's.
+    Beside what Lightning saves, the checkpoint holds the rows of `metrics.csv` and torch's random state. A signal ends
+    training at the end of the step, after a checkpoint; during validation, at the end of the epoch.
 
     Args:
-        path: of the checkpoint.
-        every: within epochs too, after so many steps, or minutes: `10min`.
-        interruption: where signals are noted.
+        path: Path of the checkpoint.
+        every: Interval within epochs: a number of steps, or minutes as `10min`; None: at the end of epochs only.
+        interruption: Place where signals are noted.
     """
 
     def __init__(self, path: Path, every: int | str | None, interruption: Interruption) -> None:
@@ -54,16 +60,16 @@ class LastCheckpoint(Checkpoint):
             torch.set_rng_state(self._rng_state)
             self._rng_state = None
         elif trainer.global_step == 0:
-            _restore_rows(trainer, [])  # of a run that ended before its first checkpoint
+            _restore_rows(trainer, [])  # drops those of a run that ended before its first checkpoint
         self._saved_at = time.monotonic()
         self.interruption.deferred = True
-        self.interruption.listen()  # Lightning has just taken SIGTERM
+        self.interruption.listen()  # Lightning has just installed its own handler of SIGTERM
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Behind the last batch come validation and the epoch's end, which a checkpoint from here would leave out;
-        # between two optimizer steps there are gradients, which none holds.
+        # A checkpoint after the last batch would leave out validation and the epoch's end, which are still to come; one
+        # between two optimizer steps would lose the gradients.
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         stop = self._asked_to_stop(trainer)
@@ -104,7 +110,7 @@ class LastCheckpoint(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(due, all=False)
 
     def _asked_to_stop(self, trainer: L.Trainer) -> bool:
-        """On any rank: all must stop at the same step."""
+        """Whether a signal came, on any rank: all must stop at the same step."""
         asked = self.interruption.number is not None
         return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
@@ -117,28 +123,29 @@ class LastCheckpoint(Checkpoint):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all, with a checksum beside them; `last.ckpt` leaves the one before it."""
+    """Writes checkpoints whole or not at all, with a checksum; `last.ckpt` keeps the one before it beside it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        partial = path.with_suffix(".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb") as file:
+            with run_folder.open_checkpoint(path) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            run_folder.put_checkpoint(partial, path)
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
-            partial.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or "perhaps the disk is full"
             raise UserError(
-                f"{path} cannot be written ({reason}). The one before is whole: make room, give the command again."
+                f"{path} cannot be written ({reason}). The one before it is whole."
+                " Make room and give the same command again."
             ) from error
 
 
 def steps_or_seconds(every: int | str | None) -> tuple[int, float]:
-    """`500` → (500, 0), `10min` → (0, 600), None → (0, 0)."""
+    """Read an interval as (steps, seconds), of which one at most is not 0.
+
+    Example:
+        >>> steps_or_seconds(500), steps_or_seconds("10min"), steps_or_seconds(None)
+        ((500, 0.0), (0, 600.0), (0, 0.0))
+    """
     if every is None:
         return 0, 0.0
     if minutes := re.fullmatch(r"([\d.]+) ?min", str(every)):

@@ -1,4 +1,4 @@
-"""A frozen backbone sees each image once: its features are kept, and the head trains on them."""
+"""Cache of a frozen backbone's features: each image passes the backbone once, then only the head trains."""
 
 import functools
 import hashlib
@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -18,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from camlab.data.module import ImageData, Split
+from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 from camlab.progress import progress
 from camlab.storage.array_store import ArrayStore
@@ -25,135 +27,189 @@ from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
-_BATCH = {"cpu": 32}  # pictures that pass the backbone together: few, so that a CPU's caches hold what they become
+_BATCH = {"cpu": 32}  # images that pass the backbone together: few, so that activations stay in a CPU's caches
 _DEFAULT_BATCH = 512
 _Shapes = dict[Split, tuple[int, ...]]
-_FORMAT = 1  # of what is kept; another number makes all earlier arrays strangers
+_FORMAT = 1  # bump to invalidate existing entries
+_USED_KEY = "camlab_cached_features"  # of checkpoints
 
 
 class FeatureCache(L.Callback):
-    """In mode `frozen`, replaces the images of a run by what the head needs to know of them (`CamNet.summarize`).
+    """In mode `frozen`, replaces a run's images by the input of its head (`CamNet.head_statistic`).
 
-    An image and its mirror image pass the backbone once, when training begins; the results are kept in the data module
-    and, for later runs, on disk under a hash of the pictures, the weights and the preprocessing. Nothing changes but
-    the time it takes: batches, flips and checkpoints are those of a run without it, weights and metrics equal but for
-    rounding. Where it cannot be used, one line says why.
+    An image and its mirror image pass the backbone once, when training begins. The results are kept in the data module
+    and, for later runs, on disk under a hash of the pictures, the weights and the preprocessing. Batches, flips and
+    checkpoints are those of a run without the cache; weights and metrics are equal except for rounding.
+
+    Whether the cache is used is decided when a run begins, and is kept in its checkpoints: a run that goes on with the
+    other choice would not end in the same bits. Where the cache is not used, one line says why.
 
     Args:
-        folder: of the arrays on disk.
+        folder: Folder of the arrays on disk.
     """
 
     def __init__(self, folder: str) -> None:
         self.store = ArrayStore(Path(folder).expanduser())
+        self._used: bool | None = None  # None until it is decided
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_USED_KEY] = self._used
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._used = checkpoint.get(_USED_KEY)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(pl_module, Classifier)
-        if not pl_module.network.frozen or data.summaries:
+        if not pl_module.network.frozen or data.head_statistics:
             return
         one_pass = BackbonePass(trainer, pl_module.network, data)
-        keys = {split: one_pass.key(split) for split in one_pass.splits}
-        shapes = {split: one_pass.shape(split) for split in keys}
-        missing = {split: shapes[split] for split, key in keys.items() if key not in self.store}
-        if obstacle := self._obstacle(trainer, data, shapes, missing):
-            _say("Features are not cached: %s. The whole network runs in every epoch.", obstacle)
-            return
+        shapes = {split: one_pass.shape(split) for split in one_pass.splits}
+        missing = {split: shapes[split] for split in shapes if one_pass.key(split) not in self.store}
+        if self._decide(trainer, data, shapes, missing):
+            self._fill(one_pass, shapes, missing)
+
+    def _fill(self, one_pass: "BackbonePass", shapes: _Shapes, missing: _Shapes) -> None:
+        """Hand all features to the data module; compute those that are missing."""
         passing = sum(shape[0] * shape[1] for shape in missing.values())
         if passing:
             where = f"Features: {_gigabytes(missing)} in {self.store.folder}"
             _say("Frozen backbone: %s images pass it once, then only the head trains. %s.", f"{passing:,}", where)
         began = time.perf_counter()
-        for split, key in keys.items():
+        for split, shape in shapes.items():
             compute = functools.partial(one_pass.run, split)
-            array = self.store.get(key, shapes[split], compute, one_pass.about(split))
-            data.summaries[split] = torch.from_numpy(array).to(pl_module.device)
+            array = self.store.get(one_pass.key(split), shape, compute, one_pass.about(split))
+            one_pass.use(split, torch.from_numpy(array))
         if passing:
             _say("Features are there after %.1f s.", time.perf_counter() - began)
 
-    def _obstacle(
-        self,
-        trainer: L.Trainer,
-        data: ImageData,
-        all_shapes: _Shapes,
-        missing: _Shapes,
-    ) -> str | None:
-        """Why this run cannot, or need not, use cached features."""
-        if data.max_shift > 0:
-            return f"data.max_shift={data.max_shift} makes every picture new"
-        if (memory := _free_memory(trainer.strategy.root_device)) < 2 * _num_bytes(all_shapes):
-            return f"{_gigabytes(all_shapes)} are more than half of the free memory, {memory / 1e9:.1f} GB"
-        if (disk := _free_disk(self.store.folder)) < 2 * _num_bytes(missing):
+    def _decide(self, trainer: L.Trainer, data: ImageData, shapes: _Shapes, missing: _Shapes) -> bool:
+        """Whether to use cached features; a run that goes on keeps to what it began with, and all ranks agree.
+
+        Raises:
+            UserError: The run began with cached features, and there is no room for them now.
+        """
+        if self._used is False:
+            _say("Features are not cached, as when this run began. The whole network runs in every epoch.")
+            return False
+        goes_on, contradiction = self._used is True, _contradiction(trainer, data)
+        lack = self._no_room(trainer, shapes, missing, spare=1 if goes_on else 2)
+        waste = None if goes_on else _waste(trainer, shapes, missing)
+        somewhere = functools.partial(trainer.strategy.reduce_boolean_decision, all=False)  # on any rank
+        if somewhere(lack is not None) and goes_on and not contradiction:
+            raise UserError(
+                f"This run began with cached features, and now {lack or 'another process has no room for them'}.\n"
+                "Make room and give the same command again; with cache=false it goes on now, not bit for bit the same."
+            )
+        obstacle = contradiction or lack or waste
+        self._used = not somewhere(obstacle is not None)
+        if not self._used:
+            reason = obstacle or "another process has no room for them"
+            _say("Features are not cached: %s. The whole network runs in every epoch.", reason)
+        return self._used
+
+    def _no_room(self, trainer: L.Trainer, shapes: _Shapes, missing: _Shapes, spare: int) -> str | None:
+        """Which of memory and disk has no room for `spare` times the features, in words."""
+        much = "more than half of" if spare > 1 else "more than"
+        if (memory := _free_memory(trainer.strategy.root_device)) < spare * _num_bytes(shapes):
+            return f"{_gigabytes(shapes)} are {much} the free memory, {memory / 1e9:.1f} GB"
+        if (disk := _free_disk(self.store.folder)) < spare * _num_bytes(missing):
             return (
-                f"{_gigabytes(missing)} are more than half of the free disk at {self.store.folder}, {disk / 1e9:.1f} GB"
+                f"{_gigabytes(missing)} are {much} the free disk at {self.store.folder}, {disk / 1e9:.1f} GB"
                 " (paths.cache=FOLDER chooses another)"
             )
-        views = all_shapes["train"][1]
-        if missing and trainer.max_epochs is not None and 0 < trainer.max_epochs < views:
-            return f"computing them costs more than trainer.max_epochs={trainer.max_epochs}"
         return None
 
 
 class BackbonePass:
-    """The backbone over all images of a split: what comes out, and what it depends on."""
+    """One pass of the backbone over all images of a split: its results, and the hash of what they depend on."""
 
     def __init__(self, trainer: L.Trainer, network: CamNet, data: ImageData) -> None:
         self.trainer, self.network, self.data = trainer, network, data
         self.device = trainer.strategy.root_device
         side = data.preprocess.image_size
-        self.summary_shape = tuple(self._summarize(torch.zeros(1, 3, side, side, device=self.device)).shape[1:])
+        self.statistic_shape = tuple(self._head_statistic(torch.zeros(1, 3, side, side, device=self.device)).shape[1:])
 
     @property
     def splits(self) -> list[Split]:
-        """Those that the run looks at; a test with masks needs the images themselves."""
+        """Splits that the run looks at; a test with masks needs the images themselves."""
         test: tuple[Split, ...] = ("test",) if self.data.splits["test"].masks is None else ()
         return list(dict.fromkeys(("train", *self.data.validation_splits, *test)))
 
     def shape(self, split: Split) -> tuple[int, ...]:
-        return len(self.data.splits[split]), self._views(split), *self.summary_shape
+        """N×V×…: images, views of each (2 with its mirror image), and the shape of a head statistic."""
+        return len(self.data.splits[split]), self._views(split), *self.statistic_shape
 
     def key(self, split: Split) -> str:
         """Hash of all that decides the numbers; devices and precisions round differently."""
-        weights = hashlib.sha256()
-        for name, tensor in self.network.backbone.state_dict().items():
-            weights.update(name.encode())
-            weights.update(tensor.detach().cpu().contiguous().numpy().data)
         decisive = {
             "format": _FORMAT,
-            "images": self.data.splits[split].fingerprint(),
+            "images": self.data.split_fingerprint(split),
             "views": self._views(split),
             "preprocess": self.data.preprocess.as_dict(),
             "network": {key: self.network.spec[key] for key in ("backbone", "keep_last_pool", "cam_relu")},
-            "weights": weights.hexdigest(),
+            "weights": self._weights_hash,
             "precision": str(self.trainer.precision),
             "device": self.device.type,
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
     def about(self, split: Split) -> str:
-        """One line for a person who lists the cache."""
+        """One line that describes a split's features to a person who lists the cache."""
         n, views, *_ = self.shape(split)
         mirrored = ", mirrored too" if views == 2 else ""
         what = f"{self.network.spec['backbone']} at {self.data.preprocess.image_size}²"
         return f"{what}, {self.data.name} {split}, {n:,} images{mirrored}"
 
     def run(self, split: Split) -> Iterator[np.ndarray]:
-        """float32 b×V×…, in the set's order."""
+        """Yield head statistics, float32 b×V×…, in the set's order."""
         views, images = self._views(split), self.data.splits[split].images
         batch_size = _BATCH.get(self.device.type, _DEFAULT_BATCH) // views
         for batch in progress(images.split(batch_size), len(images), f"Features of {split}"):
             pictures = batch.to(self.device)
             if views == 2:  # mirrored before the resize, as in training: after it they would round differently
                 pictures = torch.cat([pictures, pictures.flip(-1)])
-            summary = self._summarize(self.data.preprocess(pictures)).float()
-            yield summary.unflatten(0, (views, -1)).transpose(0, 1).cpu().numpy()
+            statistic = self._head_statistic(self.data.preprocess(pictures)).float()
+            yield statistic.unflatten(0, (views, -1)).transpose(0, 1).cpu().numpy()
+
+    def use(self, split: Split, head_statistics: Tensor) -> None:
+        """Hand a split's features, float32 N×V×…, to the data module, in the run's precision and on its device."""
+        converted: Tensor = self.trainer.precision_plugin.convert_input(head_statistics)
+        self.data.use_cached_features(split, converted.to(self.device))
 
     @torch.inference_mode()
-    def _summarize(self, inputs: Tensor) -> Tensor:
+    def _head_statistic(self, inputs: Tensor) -> Tensor:
+        inputs = self.trainer.precision_plugin.convert_input(inputs)
         with self.trainer.precision_plugin.forward_context():
-            return self.network.summarize(self.network.forward_backbone(inputs))
+            return self.network.head_statistic(self.network.forward_backbone(inputs))
+
+    @functools.cached_property
+    def _weights_hash(self) -> str:
+        weights = hashlib.sha256()
+        for name, tensor in self.network.backbone.state_dict().items():
+            weights.update(name.encode())
+            weights.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+        return weights.hexdigest()
 
     def _views(self, split: Split) -> int:
         return 2 if split == "train" and self.data.flip > 0 else 1
+
+
+def _contradiction(trainer: L.Trainer, data: ImageData) -> str | None:
+    """Why features cannot be cached with this run's settings, in words."""
+    if data.max_shift > 0:
+        return f"data.max_shift={data.max_shift} makes every picture new"
+    if trainer.precision == "64-true":
+        return "they are kept in 32 bits, and trainer.precision=64-true asks for more"
+    return None
+
+
+def _waste(trainer: L.Trainer, shapes: _Shapes, missing: _Shapes) -> str | None:
+    """Why caching features would cost more than it saves, in words."""
+    views = shapes["train"][1]
+    if missing and trainer.max_epochs is not None and 0 < trainer.max_epochs < views:
+        return f"computing them costs more than trainer.max_epochs={trainer.max_epochs}"
+    return None
 
 
 @rank_zero_only

@@ -1,7 +1,6 @@
-"""A loss that is no number ends a run before it costs another night."""
+"""Stop training at a NaN or infinite loss."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +12,8 @@ from camlab.errors import UserError
 from camlab.runs import run_folder
 from camlab.storage.files import write_atomically
 
-log = logging.getLogger(__name__)
-
+_ADVICE = "Give a lower optimizer.lr, or trainer.gradient_clip_val=1."
+_HALF_ADVICE = "In 16 bits Adam's eps is 0: give optimizer.eps=1e-4, or trainer.precision=bf16-true or 16-mixed."
 CHECK_EVERY = 50  # steps: reading a loss waits for the device
 
 
@@ -26,13 +25,14 @@ class _Step(NamedTuple):
 
 
 class LossGuard(L.Callback):
-    """Stops a run whose loss is NaN or infinite; no checkpoint of it is kept but one to look at.
+    """Stops a run whose loss is NaN or infinite; its other checkpoints stay those of a sound network.
 
-    Losses are read every 50 steps, at the end of epochs and before each checkpoint; the first bad one is named.
+    Losses are read every 50 steps, at the end of epochs and before each checkpoint; the first bad one is named. Of
+    several ranks all stop together, whichever met the bad loss: one that went on alone would wait for ever.
 
     Args:
-        run_dir: gets `checkpoints/not_finite.ckpt`, the state when it was noticed, and `not_finite.json`: step, epoch,
-            learning rate and the batch's image indices.
+        run_dir: Folder of the run. It gets `checkpoints/not_finite.ckpt`, the state when the loss was noticed, and
+            `not_finite.json` with the step, the epoch, the learning rate and the batch's image indices.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -55,27 +55,40 @@ class LossGuard(L.Callback):
 
     def _check(self, trainer: L.Trainer) -> None:
         steps, self._steps = self._steps, []
-        if not steps:
+        if not steps:  # on all ranks alike: they count the same steps
             return
         finite = torch.stack([step.loss.detach() for step in steps]).isfinite()
-        if not bool(finite.all()):
-            self._stop(trainer, steps[finite.tolist().index(False)])
+        bad = None if bool(finite.all()) else _describe(trainer, steps[finite.tolist().index(False)])
+        if trainer.strategy.reduce_boolean_decision(bad is not None, all=False):
+            found = [other for other in _of_all_ranks(bad) if other is not None]
+            self._stop(trainer, min(found, key=lambda step: step["step"]))
 
-    def _stop(self, trainer: L.Trainer, bad: _Step) -> None:
-        image_idx = bad.image_idx.tolist()
-        about = {
-            "loss": str(bad.loss.item()),
-            "step": bad.number,
-            "epoch": trainer.current_epoch + 1,
-            "lr": bad.lr,
-            "image_idx": image_idx,
-        }
+    def _stop(self, trainer: L.Trainer, bad: dict[str, Any]) -> None:
         trainer.save_checkpoint(self.folder / "not_finite.ckpt", weights_only=False)
         if trainer.is_global_zero:
-            write_atomically(self.folder / "not_finite.json", json.dumps(about) + "\n")
-        first = ", ".join(map(str, image_idx[:4]))
+            write_atomically(self.folder / "not_finite.json", json.dumps(bad) + "\n")
+        first = ", ".join(map(str, bad["image_idx"][:4]))
         raise UserError(
-            f"The loss is {about['loss']} at step {bad.number} (epoch {about['epoch']}, learning rate {bad.lr:g},"
+            f"The loss is {bad['loss']} at step {bad['step']} (epoch {bad['epoch']}, learning rate {bad['lr']:g},"
             f" images {first}, …; all of it in {self.folder / 'not_finite.json'}).\n"
-            "Give a lower optimizer.lr, or trainer.gradient_clip_val=1."
+            + (_HALF_ADVICE if trainer.precision == "16-true" else _ADVICE)
         )
+
+
+def _describe(trainer: L.Trainer, step: _Step) -> dict[str, Any]:
+    return {
+        "loss": str(step.loss.item()),
+        "step": step.number,
+        "epoch": trainer.current_epoch + 1,
+        "lr": step.lr,
+        "image_idx": step.image_idx.tolist(),
+    }
+
+
+def _of_all_ranks(found: dict[str, Any] | None) -> list[dict[str, Any] | None]:
+    """One entry for each rank, on every rank."""
+    if not torch.distributed.is_initialized():
+        return [found]
+    gathered: list[dict[str, Any] | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, found)
+    return gathered

@@ -1,6 +1,6 @@
-"""Does the heat lie on the object? Scored where the truth is known."""
+"""Pointing game of CAM during the test, on data that say where the objects are."""
 
-import logging
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -12,18 +12,18 @@ from camlab.data.loader import Batch
 from camlab.scores.pointing_game import dilate, hits
 from camlab.training.classifier import Classifier
 
-log = logging.getLogger(__name__)
+LEAST_SIDE = 3  # cells: a coarser map cannot tell one place from another
 
 
 class PointingGame(L.Callback):
     """Scores the CAM of the true class against the objects' masks during the test (Zhang et al. 2018, §4.1).
 
     A hit is the map's maximum inside the mask dilated by `tolerance` pixels; a tie or a map without positive evidence
-    is a miss. Logged as `test/pointing_game`, beside what a random point and the image's centre would score. Sets
-    without masks are not scored.
+    is a miss. It is logged as `test/pointing_game`, beside the scores of a random point and of the image's centre.
+    Sets without masks are not scored, nor are maps of fewer than 3×3 cells.
 
     Args:
-        tolerance: in pixels of the original image, in both directions.
+        tolerance: Pixels of the original image, in both directions.
     """
 
     def __init__(self, tolerance: int = 2) -> None:
@@ -46,10 +46,11 @@ class PointingGame(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch.masks is None or len(batch.labels) == 0:
+        features = outputs["features"]
+        if batch.masks is None or len(batch.labels) == 0 or min(features.shape[-2:]) < LEAST_SIDE:
             return
         assert isinstance(pl_module, Classifier)
-        cam = maps.cam(outputs["features"], pl_module.network.fc.weight)
+        cam = maps.cam(features.float(), pl_module.network.fc.weight.float())  # ties of 16 bits would count as misses
         own = cam[torch.arange(len(cam), device=cam.device), batch.labels]
         allowed = dilate(batch.masks, self.tolerance)
         self._scores["pointing_game"].update(hits(own, allowed).float())
@@ -62,3 +63,28 @@ class PointingGame(L.Callback):
             return
         for name, score in self._scores.items():
             pl_module.log(f"test/{name}", score.compute(), rank_zero_only=True)
+
+
+def warning_of_small_maps(map_size: Callable[[int], tuple[int, int]], image_size: int, has_pool: bool) -> str | None:
+    """One line that says that maps are too small to show a place, and what enlarges them; None if they are not.
+
+    Args:
+        map_size: Rows and columns of a CAM by the side of the input, as `CamNet.map_size` has it.
+        image_size: Side of the network's input, in pixels.
+        has_pool: Whether the backbone's last pooling is kept, so that it can be left out.
+
+    Example:
+        >>> warning_of_small_maps(lambda side: (side // 32, side // 32), 64, has_pool=False)
+        'Maps are 2×2, too coarse to show a place, and are not scored. Give data.image_size=96.'
+        >>> warning_of_small_maps(lambda side: (side // 32, side // 32), 96, has_pool=True) is None
+        True
+    """
+    height, width = map_size(image_size)
+    if min(height, width) >= LEAST_SIDE:
+        return None
+    enough = next(side for side in range(image_size, 4097, 16) if min(map_size(side)) >= LEAST_SIDE)
+    other = " or arch.keep_last_pool=false" if has_pool else ""
+    return (
+        f"Maps are {height}×{width}, too coarse to show a place, and are not scored."
+        f" Give data.image_size={enough}{other}."
+    )

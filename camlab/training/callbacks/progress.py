@@ -1,4 +1,4 @@
-"""What a person wants to know while waiting: how far, how good, how long still."""
+"""Progress for a person who waits: epochs done, metrics, expected time."""
 
 import logging
 import time
@@ -17,10 +17,10 @@ _TWO_HOURS = 2 * 3600
 
 
 class PlainProgress(L.Callback):
-    """Progress where there is no terminal: a line after each epoch, and one every so often within a long one.
+    """Progress without a terminal: a line after each epoch, and lines at intervals within a long one.
 
     Args:
-        every_seconds: between lines within an epoch; epochs that follow each other faster share a line, too.
+        every_seconds: Interval of lines within an epoch. Epochs of less than a second share a line.
     """
 
     def __init__(self, every_seconds: float = 30.0) -> None:
@@ -36,9 +36,9 @@ class PlainProgress(L.Callback):
         if time.monotonic() - self._last_line > self.every_seconds:
             self._say("epoch %d/%s, step %d/%s", _epoch(trainer), trainer.max_epochs, batch_idx + 1, _steps(trainer))
 
-    # An epoch's own figures are complete only after all callbacks' and the module's on_train_epoch_end.
+    # An epoch's metrics are complete only after on_train_epoch_end of all callbacks and of the module.
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.current_epoch > 0 and time.monotonic() - self._last_line > 1.0:  # quick epochs share a line
+        if trainer.current_epoch > 0 and time.monotonic() - self._last_line > 1.0:
             self._report(trainer, trainer.current_epoch)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -56,11 +56,12 @@ class PlainProgress(L.Callback):
 
 
 class TimeEstimate(L.Callback):
-    """Says after some steps how long training will take; on a CPU past two hours, with a cheaper command.
+    """Estimates after some steps how long training will take; above two hours on a CPU it adds cheaper settings.
 
     Args:
-        steps: measured steps; the first few warm the machine up and are not counted.
-        advice: the cheaper command.
+        steps: Number of steps after which the estimate is made; the first quarter warms the machine up and is not
+            measured.
+        advice: The cheaper settings, in words.
     """
 
     def __init__(self, steps: int = 20, advice: str = "") -> None:
@@ -86,7 +87,7 @@ class TimeEstimate(L.Callback):
     def _tell(self, trainer: L.Trainer, device: torch.device, seconds_per_step: float) -> None:
         if not trainer.max_epochs or trainer.max_epochs < 0:
             return
-        validation = sum(float(n) for n in trainer.num_val_batches) / 3  # forward only: a third of a training step
+        validation = sum(map(float, trainer.num_val_batches)) / 3  # without a backward pass: a third of a training step
         epochs = trainer.max_epochs - trainer.current_epoch
         total = seconds_per_step * (float(trainer.num_training_batches) + validation) * epochs
         log.info("Expected training time: %s for %d epochs.", duration(total), epochs)

@@ -1,0 +1,48 @@
+"""Locks between processes: one works, the others wait or leave."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+
+class Locked(Exception):
+    """Another process holds the lock."""
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True, notice: str = "") -> Iterator[None]:
+    """Hold a lock file for the length of a block; the system frees it if the process dies.
+
+    Args:
+        path: Lock file; it is made if it is not there, and stays.
+        wait: Wait while another process holds the lock, instead of raising.
+        notice: Line that is logged before waiting.
+
+    Raises:
+        Locked: Another process holds the lock, and `wait` is False.
+        OSError: The lock file cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> with locked(Path(tempfile.mkdtemp()) / ".lock"):
+        ...     print("alone")
+        alone
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise Locked(str(path)) from None
+        if notice:
+            log.info("%s", notice)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

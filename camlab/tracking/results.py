@@ -1,0 +1,41 @@
+"""Results of finished runs for all trackers that can show them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch.loggers import Logger
+
+from camlab.tracking.tensorboard_logger import TensorBoardLogger
+from camlab.tracking.wandb_logger import WandbLogger
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run shows in a tracker beside its curves.
+
+    Attributes:
+        metrics: Final metrics by name.
+        class_accuracy: Share of each class's test images that were recognised, 0 to 1, by class.
+        class_names: M names.
+        confusion: Counts of the test, M×M; row is the true class, column the predicted one.
+        checkpoint: Path of the tested weights; None where no checkpoint was kept.
+    """
+
+    metrics: Mapping[str, float]
+    class_accuracy: Mapping[str, float]
+    class_names: Sequence[str]
+    confusion: np.ndarray
+    checkpoint: Path | None
+
+
+def log_result(loggers: Sequence[Logger], result: RunResult) -> None:
+    """Send a result to a Trainer's loggers; those that keep curves only are passed over."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_test(result.class_accuracy, result.confusion, result.class_names)
+            if result.checkpoint is not None:
+                logger.log_checkpoint(result.checkpoint)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.log_result(result.metrics)

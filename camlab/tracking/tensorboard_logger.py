@@ -1,0 +1,30 @@
+"""TensorBoard with epochs as the x-axis of every curve, as of the heatmaps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class TensorBoardLogger(LightningTensorBoardLogger):
+    """Lightning's logger for TensorBoard, by epochs done instead of steps; its HPARAMS tab shows the run's result.
+
+    Args:
+        save_dir: Folder of the run.
+        default_hp_metric: Show `hp_metric=-1` while the run has no result.
+        **options: Options of Lightning's TensorBoardLogger.
+    """
+
+    def __init__(self, save_dir: str, default_hp_metric: bool = False, **options: Any) -> None:
+        super().__init__(save_dir, default_hp_metric=default_hp_metric, **options)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        curves = {key: value for key, value in metrics.items() if key != "epoch"}
+        super().log_metrics(curves, int(metrics["epoch"]) if "epoch" in metrics else step)
+
+    @rank_zero_only
+    def log_result(self, metrics: Mapping[str, float]) -> None:
+        """Show a run's final metrics beside its settings, which `log_hyperparams` was given before."""
+        super().log_hyperparams(self.hparams, dict(metrics))
