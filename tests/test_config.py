@@ -291,7 +291,7 @@ REFUSED = {
     "paths=3": "paths",
     "callbacks.heatmap=null": "Did you mean callbacks.heatmaps?",
     "callbacks.heatmaps.alpha=2": "must be at most 1.",
-    "callbacks.heatmaps.normalization=none": "Choose one of per_image, shared, raw.",
+    "callbacks.heatmaps.normalize=none": "Choose one of per_image, shared, raw.",
     "+callbacks.mine=3": "callbacks.mine=3: nothing to build",
     "+logger.wandb.proj=x": "Did you mean logger.wandb.project?",
     "logger.wandb.mode=off": "Choose one of online, offline, disabled",

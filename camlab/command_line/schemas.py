@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from camlab.drawing.colormaps import COLORMAPS
+
 BACKBONES = ("alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")))
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt")
 
@@ -118,8 +120,9 @@ class HeatmapLogger:
     every_n_epochs: int = _field(1, ge=1)
     per_class: int = _field(2, ge=1)
     images: str | None = None
-    normalization: str = _field("per_image", among=("per_image", "shared", "raw"))
+    normalize: str = _field("per_image", among=("per_image", "shared", "raw"))
     alpha: float = _field(0.5, ge=0, le=1)
+    colormap: str = _field("jet", among=COLORMAPS)
 
 
 @dataclass
@@ -266,6 +269,7 @@ class Explain:
     counterfactual: bool = False
     boxes: bool = True
     alpha: float = _field(0.5, ge=0, le=1)
+    colormap: str = _field("jet", among=COLORMAPS)
     batch_size: int = _field(32, ge=1)
     device: str = _field("auto", among=("auto", "cpu", "gpu", "cuda", "mps"))
     out: str = _field()

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or none: a reader never finds half of it."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a whole file or none: a reader never finds half of it. Text is written as UTF-8."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
 
 
