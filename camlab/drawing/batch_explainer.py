@@ -46,7 +46,7 @@ class BatchExplainer:
         UserError: No such layer.
     """
 
-    def __init__(self, network: nn.Module, request: Request = Request()) -> None:
+    def __init__(self, network: nn.Module, request: Request) -> None:
         self.request = request
         self.layers: dict[str, tuple[str, ...]] = {}
         self._explainer = Explainer(network, request.layers)

@@ -55,8 +55,8 @@ def explain_pictures(
     trained: TrainedNetwork,
     files: Sequence[Path],
     folder: Path,
-    request: Request = Request(),
-    style: Style = Style(boxes=True),
+    request: Request | None = None,
+    style: Style | None = None,
     batch_size: int = 64,
     device: torch.device | None = None,
     about: Mapping[str, Any] | None = None,
@@ -70,8 +70,8 @@ def explain_pictures(
         trained: The network.
         files: Paths of pictures, of any size and kind.
         folder: Made if need be.
-        request: Which maps to compute.
-        style: How to draw them.
+        request: Which maps to compute; None: the usual ones of the predicted class.
+        style: How to draw them; None: each map on its own scale, with boxes.
         batch_size: Pictures that pass the network together, at most: fewer of large ones.
         device: Device of the network; None: the best there is.
         about: More entries for `explain.json`.
@@ -80,7 +80,7 @@ def explain_pictures(
         UserError: As `camlab.attribution.explainer.heatmaps`; none of the pictures can be read.
         OSError: The folder cannot be written.
     """
-    device = device or choose_device()
+    request, style, device = request or Request(), style or Style(), device or choose_device()
     (folder / "overlays").mkdir(parents=True, exist_ok=True)
     made = ExplainResult(folder)
     explainer = BatchExplainer(trained.network.to(device), request)

@@ -12,7 +12,7 @@ from camlab.drawing.tiles import Style
 
 _MARGIN, _GAP = 18, 24
 _NARROWEST = 640  # pixels, of a legend
-_BAR_WIDTH, _ICON_HEIGHT, _ICON_COLUMN = 128, 14, 176
+_BAR_WIDTH, _ICON_WIDTH, _ICON_HEIGHT, _ICON_COLUMN = 128, 44, 16, 190
 _SCALES = {
     "per_image": "{evidence}, each map divided by its own maximum",
     "shared": "{evidence}, all maps of a method divided by their common maximum",
@@ -94,12 +94,12 @@ def _colour_bar(colormap: str, end: str) -> np.ndarray:
 
 
 def _box_icon(colormap: str) -> np.ndarray:
-    ground = render.colorize(np.full((_ICON_HEIGHT, 2 * _ICON_HEIGHT), 0.3, np.float32), colormap)
-    return _centred(render.draw_box(ground, (6, 3, 2 * _ICON_HEIGHT - 6, _ICON_HEIGHT - 3)))
+    ground = render.colorize(np.full((_ICON_HEIGHT, _ICON_WIDTH), 0.3, np.float32), colormap)
+    return _centred(render.draw_box(ground, (3, 3, _ICON_WIDTH - 3, _ICON_HEIGHT - 3)))
 
 
 def _unseen_icon() -> np.ndarray:
-    return _centred(render.fade(np.full((_ICON_HEIGHT, 2 * _ICON_HEIGHT, 3), 90, np.uint8)))
+    return _centred(render.fade(np.full((_ICON_HEIGHT, _ICON_WIDTH, 3), 90, np.uint8)))
 
 
 def _centred(icon: np.ndarray) -> np.ndarray:

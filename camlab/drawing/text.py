@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from camlab.drawing.render import PAPER
 
 BLACK, GREY = (25, 25, 25), (110, 110, 110)
-_SIZE = 13  # pixels, of an em
-_SMALLEST = 11  # what text shrinks to before it is cut
+_SIZE = 14  # pixels, of an em
+_SMALLEST = 12  # what text shrinks to before it is cut
 
 
 def line_height(size: int = _SIZE) -> int:

@@ -11,7 +11,7 @@ from camlab.drawing.render import Box
 from camlab.drawing.results import PictureResult
 from camlab.maps import Normalization
 
-TILE_HEIGHT = 224  # pixels
+TILE_HEIGHT = 192  # pixels, a multiple of 32
 _NARROWEST = 128  # width of a tile, so that its title can be read
 _WIDEST = 1500  # width of a panel with more tiles than fit in one line
 _GAP = 6
@@ -32,7 +32,7 @@ class Style:
     normalize: Normalization = "per_image"
     alpha: float = 0.5
     colormap: str = "jet"
-    boxes: bool = False
+    boxes: bool = True
 
 
 @dataclass(frozen=True)

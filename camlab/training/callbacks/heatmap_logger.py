@@ -58,7 +58,7 @@ class HeatmapLogger(L.Callback):
         self.every_n_epochs = every_n_epochs
         self.per_class = per_class
         self.images = images
-        self.style = Style(normalize=normalize, alpha=alpha, colormap=colormap)
+        self.style = Style(normalize=normalize, alpha=alpha, colormap=colormap, boxes=False)
         self._images = torch.empty(0)
         self._probe: Probe | None = None
 
