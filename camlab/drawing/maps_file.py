@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,17 +113,20 @@ def read_maps(path: Path) -> StoredMaps:
         OSError: The file cannot be read.
     """
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as content, np.load(content) as file:
             arrays = dict(file)
-        written = str(arrays["format"])
-    except (ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        if (written := str(arrays["format"])) == FORMAT:
+            return _from_arrays(arrays, path.absolute().parent)
+    except (ValueError, KeyError, EOFError, AttributeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a file of raw maps ({FORMAT}), or is damaged.") from error
-    if written != FORMAT:
-        raise UserError(f"{path} has the format {written}; this version of camlab reads {FORMAT}.")
+    raise UserError(f"{path} has the format {written}; this version of camlab reads {FORMAT}.")
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], place: Path) -> StoredMaps:
     layers = {str(method): tuple(arrays[f"layers.{method}"].tolist()) for method in arrays["methods"]}
     return StoredMaps(
         files=arrays["files"].tolist(),
-        folder=(path.absolute().parent / str(arrays["folder"])).resolve(),
+        folder=(place / str(arrays["folder"])).resolve(),
         names=arrays["names"].tolist(),
         sizes=arrays["sizes"],
         visible=arrays["visible"],
