@@ -572,7 +572,7 @@ def test_a_broken_picture_is_named_and_the_rest_is_done(run, tmp_path):
     (tmp_path / "photos" / "a b.jpg").write_text("no picture")
     code, said, err = run(*NAMED, "methods=cam", "batch_size=2", "out=out")
     assert code == 2
-    assert err.startswith("1 of 3 pictures were skipped; the first: photos/a b.jpg is no readable picture")
+    assert err.startswith("1 of 3 pictures was skipped; the first: photos/a b.jpg is no readable picture")
     assert len(err.splitlines()) == 1
     assert "Skipped: photos/a b.jpg is no readable picture" in said
     assert [row["file"] for row in table(tmp_path / "out" / "predictions.csv")] == [
@@ -608,7 +608,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["checkpoint=RUN"], "images is needed: give images="),
     (["checkpoint=RUN", "images=nowhere.jpg"], "images=nowhere.jpg: no such file, and no pattern that matches any"),
     (["checkpoint=RUN", "images=empty"], "images=empty: no pictures in that folder."),
-    (["checkpoint=RUN", "images=text.jpg"], "None of the 1 pictures could be read. text.jpg is no readable picture"),
+    (["checkpoint=RUN", "images=text.jpg"], "The picture could not be read. text.jpg is no readable picture"),
     (["images=photos"], "Which network? Give checkpoint=RUN, or network=NAME"),
     ([*NAMED, "checkpoint=RUN"], "Which network?"),
     (["images=photos", "checkpoint=nowhere"], "checkpoint=nowhere: no such file or folder."),

@@ -178,16 +178,14 @@ def test_a_box_around_everything_can_be_drawn(height, width):
         ((1, 1), (224, 224)),
         ((2000, 3), (224, 1)),
         ((100, 400), (224, 896)),
-        ((2, 500), (224, 896)),
-        ((40, 5000), (224, 896)),
+        ((2, 500), (4, 896)),
+        ((40, 5000), (7, 896)),
     ],
 )
 def test_thumbnails_keep_the_shape(size, expected):
     small = render.thumbnail(np.full((*size, 3), 9, np.uint8), 224)
     assert small.shape == (*expected, 3)
-    assert (small[112] == 9).all(), "the picture, right across"
-    bands = (small != 9).any(axis=(1, 2)).sum()
-    assert bands == (0 if size[1] <= 4 * size[0] else 224 - max(1, round(896 * size[0] / size[1])))
+    assert (small == 9).all(), "nothing but the picture"
 
 
 def test_a_thumbnail_of_a_tiny_picture_shows_its_pixels():

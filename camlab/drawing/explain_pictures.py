@@ -90,7 +90,8 @@ def explain_pictures(
         prepared = _prepared(progress(batches, len(files), "Pictures"), trained.preprocess, device)
         results = _explain_batches(explainer, writer, prepared, pool)
         if not results:
-            raise UserError(f"None of the {len(files)} pictures could be read. {made.broken[0]}")
+            told = "The picture could not" if len(files) == 1 else f"None of the {len(files)} pictures could"
+            raise UserError(f"{told} be read. {made.broken[0]}")
         # One scale for all is known only now.
         peaks = {} if style.normalize == "per_image" else _draw_set(writer, results, pool)
     made.done = len(results)

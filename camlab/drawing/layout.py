@@ -22,6 +22,14 @@ def flow(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
     return below(lines, gap)
 
 
+def even_width(images: Sequence[np.ndarray], limit: int, gap: int) -> int:
+    """The least width of lines that takes no more lines than `limit` does: lines of nearly one length."""
+    widths = [image.shape[1] for image in images]
+    limit = max(limit, *widths)
+    count = len(_lines(widths, limit, gap))
+    return next(width for width in range(max(widths), limit + 1) if len(_lines(widths, width, gap)) == count)
+
+
 def best_width(sizes: Sequence[tuple[int, int]], gap: int) -> int:
     """The width of lines that leaves little white and makes a sheet of a pleasant shape.
 

@@ -124,18 +124,15 @@ def draw_box(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def thumbnail(image: np.ndarray, height: int) -> np.ndarray:
-    """Bring to a height, keeping the shape; one that would be wider than four times that gets white above and below.
+    """Bring to a height, keeping the shape; a strip that would be wider than four times that becomes lower.
 
-    A smaller picture is enlarged by repeating pixels, then cut to size.
+    A smaller picture is enlarged by repeating pixels, then resized.
     """
     scale = min(height / image.shape[0], 4 * height / image.shape[1])
     size = [max(1, round(scale * side)) for side in image.shape[:2]]
     if scale > 1:
         image = enlarge(image, math.ceil(scale) * min(image.shape[:2]))
-    small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-    above = (height - size[0]) // 2
-    below = height - size[0] - above
-    return cv2.copyMakeBorder(small, above, below, 0, 0, cv2.BORDER_CONSTANT, value=PAPER)
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def enlarge(image: np.ndarray, side: int) -> np.ndarray:

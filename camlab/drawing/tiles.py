@@ -117,7 +117,7 @@ def panel(
     for overlay in overlays:
         evidence = "" if overlay.has_evidence else ": none"
         tiles.append(titled(overlay.image, METHODS[overlay.method].title, f"{overlay.class_name}{evidence}"))
-    body = layout.flow(tiles, _WIDEST, _GAP)
+    body = layout.flow(tiles, layout.even_width(tiles, _WIDEST, _GAP), _GAP)
     heading, answer = _caption_parts(result, class_names)
     wrong = result.label is not None and result.label != int(result.probabilities.argmax())
     lines = [text.line(heading, body.shape[1], bold=True)] if heading else []
@@ -138,5 +138,9 @@ def _caption_parts(result: PictureResult, class_names: Sequence[str]) -> tuple[s
     heading = ": ".join(part for part in (result.source.name, truth) if part)
     best = result.probabilities.topk(min(2, len(result.probabilities)))
     ranked = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    said = [f"{class_names[class_idx]} {100 * probability:.0f} %" for class_idx, probability in ranked]
+    said = [f"{class_names[class_idx]} {_percent(probability)}" for class_idx, probability in ranked]
     return heading, "predicted " + ", then ".join(said)
+
+
+def _percent(probability: float) -> str:
+    return "<1 %" if probability < 0.005 else f"{100 * probability:.0f} %"
