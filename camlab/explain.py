@@ -1,4 +1,4 @@
-"""Heatmaps of one's own pictures: `python -m camlab.explain images=photos/ network=resnet50` (Hydra entry)."""
+"""Draws heatmaps of the user's own pictures: `python -m camlab.explain images=photos/ network=resnet50`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from camlab.command_line.launch import launch
 from camlab.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    import torch
-
     from camlab.models.trained_network import TrainedNetwork
 
 log = logging.getLogger(__name__)
@@ -26,13 +24,13 @@ def main() -> None:
 
 
 def explain(config: DictConfig) -> int:
-    """Overlays, maps, predictions, boxes and a contact sheet in Hydra's folder for the job (`out`).
+    """Write overlays, maps, predictions, boxes and a contact sheet into Hydra's folder for the job.
 
     Returns:
         How many pictures were explained.
 
     Raises:
-        UserError: bad input, or pictures that could not be read (after all the others are done).
+        UserError: Bad input, or pictures that could not be read (after all the others are done).
     """
     from camlab.storage.pictures import find_pictures
 
@@ -40,28 +38,32 @@ def explain(config: DictConfig) -> int:
         raise UserError("Which network? Give checkpoint=RUN, or network=NAME (vgg16, resnet50, …), one of them.")
     files = find_pictures(str(config.images))
 
-    from camlab.drawing.album import Style, make_album
+    from camlab.drawing.batch_explainer import Request
+    from camlab.drawing.explain_pictures import explain_pictures
+    from camlab.drawing.tiles import Style
+    from camlab.models.devices import choose_device
 
-    device = _device(config.device)
+    device = choose_device(config.device)
     trained = _trained(config)
     if config.checkpoint is None and config.network.weights is None:
-        log.warning("network.weights=null: the network knows nothing, its heatmaps mean nothing.")
-    style = Style(
+        log.warning("network.weights=null: the weights are random, so the heatmaps mean nothing.")
+    request = Request(
         methods=None if config.methods in ("auto", None) else _words(config.methods),
         layers=None if config.layer is None else _words(config.layer),
         target=_target(str(config.target), trained.class_names),
         top_k=config.top_k,
-        normalize=config.normalize,
         counterfactual=config.counterfactual,
-        boxes=config.boxes,
-        alpha=config.alpha,
     )
+    style = Style(normalize=config.normalize, alpha=config.alpha, colormap=config.colormap, boxes=config.boxes)
     out = Path(HydraConfig.get().runtime.output_dir)
-    album = make_album(trained, files, out, style, config.batch_size, device)
-    log.info("%d pictures explained. Open %s", album.done, album.sheet)
-    if album.broken:
-        raise UserError(f"{len(album.broken)} of {len(files)} pictures were skipped; the first: {album.broken[0]}")
-    return album.done
+    weights = config.network.weights if config.checkpoint is None else None
+    about = {"images": str(config.images), "checkpoint": config.checkpoint, "weights": weights}
+    made = explain_pictures(trained, files, out, request, style, config.batch_size, device, about)
+    log.info("%d picture%s explained. Open %s", made.done, "" if made.done == 1 else "s", made.sheet)
+    if made.broken:
+        count = f"{len(made.broken)} of {len(files)} pictures {'was' if len(made.broken) == 1 else 'were'} skipped"
+        raise UserError(f"{count}; the first: {made.broken[0]}")
+    return made.done
 
 
 def _trained(config: DictConfig) -> TrainedNetwork:
@@ -72,18 +74,6 @@ def _trained(config: DictConfig) -> TrainedNetwork:
     from camlab.models import catalog
 
     return catalog.from_name(config.network.name, config.network.weights)
-
-
-def _device(name: str) -> torch.device | None:
-    import torch
-
-    from camlab.models.devices import check_accelerator
-
-    if name == "auto":
-        return None
-    check_accelerator(name, "device")
-    gpu = "cuda" if torch.cuda.is_available() else "mps"
-    return torch.device(gpu if name == "gpu" else name)
 
 
 def _words(value: Any) -> tuple[str, ...]:

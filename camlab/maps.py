@@ -7,7 +7,7 @@ to the size of a picture. Adding a gradient method is one function of (activatio
 `GRADIENT_METHODS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -166,6 +166,33 @@ def normalize(maps: Tensor, mode: Normalization = "per_image") -> Tensor:
         raise ValueError(f"normalization {mode!r}: per_image, shared or raw")
     peak = heat.amax(dim=(-2, -1), keepdim=True) if mode == "per_image" else heat.max()
     return torch.where(peak > 0, heat / peak, torch.zeros_like(heat))
+
+
+def fuse(layers: Sequence[Tensor], mode: Normalization = "per_image") -> Tensor:
+    """Combine the maps of several layers into one map for each image.
+
+    Each layer's maps are rectified and scaled first, so that one layer counts as much as another. `normalize` with the
+    same mode comes after this function, then `upsample`.
+
+    Args:
+        layers: Signed maps N×h×w of each layer, on the layer's own grid.
+        mode: `per_image` scales each map by its own maximum, `shared` each layer's maps by their common maximum, `raw`
+            by nothing.
+
+    Returns:
+        The signed maps unchanged where there is one layer; else the mean of the scaled maps on the finest grid among
+        the layers.
+
+    Example:
+        >>> fine, coarse = torch.tensor([[[1.0, -1.0], [0.0, 4.0]]]), torch.tensor([[[2.0]]])
+        >>> fuse([fine, coarse], "raw")
+        tensor([[[1.5000, 1.0000],
+                 [1.0000, 3.0000]]])
+    """
+    if len(layers) == 1:
+        return layers[0]
+    finest = (max(part.shape[-2] for part in layers), max(part.shape[-1] for part in layers))
+    return torch.stack([upsample(normalize(part, mode), finest) for part in layers]).mean(dim=0)
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:

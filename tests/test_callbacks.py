@@ -2,7 +2,9 @@
 
 import copy
 import random
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,10 @@ from conftest import Coloured
 from PIL import Image
 from test_training import classifier, trainer, weights
 
-from camlab.drawing.panels import draw_panels, explain
+from camlab import maps
+from camlab.drawing.maps_file import read_maps
+from camlab.drawing.probe import Probe
+from camlab.drawing.tiles import TILE_HEIGHT, Style
 from camlab.errors import UserError
 from camlab.scores.pointing_game import dilate, hits
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
@@ -33,15 +38,22 @@ def test_a_run_with_heatmaps_ends_in_the_same_bits(tmp_path, mode):
     assert len(list(tmp_path.glob("heatmaps/epoch_*/sheet.png"))) == 3
 
 
-def test_explain_leaves_the_network_as_it_found_it():
+def probe(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor | None, folder: Path) -> Probe:
+    names = [f"class{k}" for k in range(4)]
+    return Probe(network, images, labels, [""] * len(images), names, Style(boxes=False), folder)
+
+
+def test_drawing_leaves_the_network_as_it_found_it(tmp_path):
     network = classifier("vgg11_bn").network.train()
     network.backbone[1].eval()  # an odd flag, to be kept
     network(torch.randn(4, 3, 64, 64)).sum().backward()
     before, flags = copy.deepcopy(network), [module.training for module in network.modules()]
     gradients = [p.grad.clone() for p in network.parameters()]
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    inputs = torch.randn(4, 3, 64, 64, generator=torch.Generator())
     rng = torch.get_rng_state()
     with torch.inference_mode():
-        explain(network, torch.randn(4, 3, 64, 64, generator=torch.Generator()), torch.tensor([0, 1, 2, 3]))
+        probe(network, images, torch.tensor([0, 1, 2, 3]), tmp_path).draw(inputs, 1)
     assert [module.training for module in network.modules()] == flags
     assert all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), before.state_dict().values(), strict=True)
@@ -52,41 +64,91 @@ def test_explain_leaves_the_network_as_it_found_it():
     assert all(p.requires_grad for p in network.parameters())
 
 
-def test_wrongly_classified_images_get_a_row_for_their_true_class():
-    network, inputs = classifier().network.eval(), torch.randn(5, 3, 64, 64)
+def test_wrongly_classified_images_get_tiles_for_their_true_class(tmp_path):
+    network, inputs = classifier().network.eval(), torch.randn(5, 3, 96, 96)
     predicted = network(inputs).argmax(1)
     labels = predicted.clone()
     labels[[1, 3]] = (labels[[1, 3]] + 1) % 4
-    explanation = explain(network, inputs, labels)
-    assert explanation.image_idx.tolist() == [0, 1, 2, 3, 4, 1, 3]
-    assert explanation.class_idx.tolist() == [*predicted.tolist(), *labels[[1, 3]].tolist()]
     images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    panels = draw_panels(images, explanation, [f"class{k}" for k in range(4)], labels)
+    panels, captions = probe(network, images, labels, tmp_path).draw(inputs, 3)
     assert len(panels) == 5
-    assert panels[1].picture.shape[1] > panels[0].picture.shape[1]
-    assert panels[1].caption.startswith(f"true class{labels[1]}, predicted class{predicted[1]} ")
+    assert (
+        read_maps(tmp_path / "epoch_0003" / "maps.npz").class_idx.tolist()
+        == torch.stack([predicted, labels], 1).tolist()
+    )
+    tile, gap = TILE_HEIGHT, 6
+    assert [panel.shape[1] for panel in panels] == [
+        3 * tile + 2 * gap if k % 2 == 0 else 5 * tile + 4 * gap for k in range(5)
+    ]
+    best, second = network(inputs)[1].softmax(0).topk(2).values.tolist()
+    assert captions[1].startswith(
+        f"true class{labels[1]}, predicted class{predicted[1]} {100 * best:.0f} %, then class"
+    )
+    assert captions[1].endswith(f" {100 * second:.0f} %")
+    sheet = cv2.imread(str(tmp_path / "epoch_0003" / "sheet.png"))
+    used = sum(panel.shape[0] * panel.shape[1] for panel in panels)
+    assert sheet.shape[0] * sheet.shape[1] < 2 * used, "no empty tiles beside each right prediction"
 
 
 def test_files_of_an_epoch(tmp_path):
-    module, data = classifier(), Coloured()
+    module, data = classifier(), Coloured(image_size=96)
     trainer(tmp_path, callbacks=[HeatmapLogger(per_class=1)]).fit(module, datamodule=data)
     folder = tmp_path / "heatmaps" / "epoch_0001"
     assert len(list(folder.glob("*.jpg"))) == 4, "one of each class"
-    saved = np.load(folder / "maps.npz", allow_pickle=False)
-    assert saved["cam"].dtype == np.float16
-    assert saved["cam"].shape[:2] == (4, 4), "CAM of all classes"
-    assert len(saved["grad_cam"]) == len(saved["grad_cam_class"]) >= 4
-    probe = data.splits["val"].subset(
+    saved = read_maps(folder / "maps.npz")
+    assert saved.cam_of_all_classes.dtype == saved.maps["grad_cam"][0].dtype == np.float16
+    assert saved.cam_of_all_classes.shape[:2] == (4, 4), "CAM of all classes"
+    assert saved.labels.tolist() == [0, 1, 2, 3]
+    assert saved.class_names == [f"class{k}" for k in range(4)]
+    assert saved.epoch == 1
+    assert saved.class_idx[:, 0].tolist() == saved.probabilities.argmax(1).tolist()
+    assert saved.class_idx[:, 1].tolist() == [0, 1, 2, 3]
+    assert saved.visible.tolist() == [[0, 0, 32, 32]] * 4
+    chosen = data.splits["val"].subset(
         torch.tensor([int((data.splits["val"].labels == k).nonzero()[0]) for k in range(4)])
     )
-    again = explain(module.network, data.preprocess(probe.images), probe.labels)
-    np.testing.assert_allclose(saved["cam"], again.cam, atol=1e-3)
+    for name, picture in zip(saved.files, chosen.images, strict=True):
+        assert np.array_equal(np.array(Image.open(saved.folder / name)), picture.permute(1, 2, 0).numpy())
+    inputs = data.preprocess(chosen.images)
+    network = module.network.eval()
+    with torch.no_grad():
+        cam = maps.cam(network.forward_features(inputs), network.fc.weight)
+        last_relu = network.forward_last_relu(inputs)
+    np.testing.assert_allclose(saved.cam_of_all_classes, cam, atol=1e-3)
+    for rank in (0, 1):
+        classes = torch.from_numpy(saved.class_idx[:, rank])
+        gradients = maps.class_gradients(network.forward_from_last_relu, last_relu, classes)
+        np.testing.assert_allclose(saved.maps["grad_cam"][0][:, rank], maps.grad_cam(last_relu, gradients), atol=1e-3)
+        np.testing.assert_allclose(saved.maps["cam"][0][:, rank], cam[torch.arange(4), classes], atol=1e-3)
+
+
+def test_a_map_of_one_cell_is_left_out(tmp_path):
+    """AlexNet's features of 64×64 pictures are 1×1 behind its last pooling: CAM would be one colour."""
+    trainer(tmp_path, callbacks=[HeatmapLogger(per_class=1)]).fit(classifier(), datamodule=Coloured(image_size=64))
+    assert list(read_maps(tmp_path / "heatmaps" / "epoch_0001" / "maps.npz").maps) == ["grad_cam"]
+
+
+def test_half_precision(tmp_path):
+    network = classifier("vgg11_bn").network.to(torch.bfloat16)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    inputs = torch.randn(2, 3, 64, 64, dtype=torch.bfloat16)
+    panels, _ = probe(network, images, torch.tensor([0, 1]), tmp_path).draw(inputs, 1)
+    assert len(panels) == 2
+    assert np.isfinite(read_maps(tmp_path / "epoch_0001" / "maps.npz").cam_of_all_classes).all()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_callback_draws_in_every_precision(tmp_path, caplog, precision):
+    run = trainer(tmp_path, precision=precision, callbacks=[HeatmapLogger(per_class=1, colormap="viridis")])
+    run.fit(classifier("vgg11_bn"), datamodule=Coloured())
+    assert "No heatmaps" not in caplog.text
+    assert len(list(tmp_path.glob("heatmaps/epoch_*/maps.npz"))) == 2
 
 
 def test_every_n_epochs_and_the_last(tmp_path):
     run = trainer(tmp_path, max_epochs=5, limit_train_batches=1, callbacks=[HeatmapLogger(every_n_epochs=2)])
     run.fit(classifier(), datamodule=Coloured())
-    assert sorted(p.name for p in tmp_path.glob("heatmaps/*")) == [f"epoch_{k:04d}" for k in (0, 2, 4, 5)]
+    assert sorted(p.name for p in tmp_path.glob("heatmaps/epoch_*")) == [f"epoch_{k:04d}" for k in (0, 2, 4, 5)]
 
 
 def test_ones_own_pictures(tmp_path):
@@ -115,11 +177,11 @@ def test_pointing_game_by_hand():
     assert allowed[0].sum() == 25
     assert allowed[0, 4, 4]
     assert not allowed[0, 5, 4]
-    maps = torch.zeros(3, 4, 4)
-    maps[0, 2, 2] = 1.0  # centre of that cell is pixel (5, 5): outside
-    maps[1, 1, 1] = 1.0  # pixel (3, 3): inside
-    maps[2, 1, 1] = maps[2, 1, 2] = 1.0  # a tie
-    assert hits(maps, allowed).tolist() == [False, True, False]
+    heat = torch.zeros(3, 4, 4)
+    heat[0, 2, 2] = 1.0  # centre of that cell is pixel (5, 5): outside
+    heat[1, 1, 1] = 1.0  # pixel (3, 3): inside
+    heat[2, 1, 1] = heat[2, 1, 2] = 1.0  # a tie
+    assert hits(heat, allowed).tolist() == [False, True, False]
     assert hits(torch.full((3, 4, 4), -1.0), allowed).tolist() == [False] * 3
 
 

@@ -57,7 +57,7 @@ def test_a_runs_folder(run_dir):
     for name in ("last", "best"):
         checkpoint = torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert checkpoint["camlab"]["class_names"][0] == "disc"
-    assert {p.name for p in (run_dir / "heatmaps").iterdir()} == {"epoch_0000", "epoch_0001", "epoch_0002"}
+    assert {p.name for p in (run_dir / "heatmaps").iterdir()} == {"pictures", *(f"epoch_000{k}" for k in range(3))}
     assert list(run_dir.glob("wandb/offline-run-*/*.wandb"))
 
 

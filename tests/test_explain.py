@@ -5,7 +5,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from test_entries import command
 from torch import Tensor, nn
 
 from camlab import explain, maps
-from camlab.attribution.explainer import Explainer, fuse
+from camlab.attribution.explainer import Explainer
 from camlab.attribution.methods import METHODS
-from camlab.drawing import album, render
-from camlab.drawing.album import Style, make_album
+from camlab.drawing import decoding, render, tiles
+from camlab.drawing.batch_explainer import Request
+from camlab.drawing.explain_pictures import explain_pictures as explain_files
+from camlab.drawing.maps_file import StoredMaps, read_maps
+from camlab.drawing.tiles import Style
 from camlab.errors import UserError
 from camlab.models import catalog
 from camlab.models.preprocess import Preprocess
@@ -104,9 +108,8 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return dict(file)
+def stored(out: Path) -> StoredMaps:
+    return read_maps(out / "maps.npz")
 
 
 def overlays(out: Path) -> list[str]:
@@ -115,8 +118,19 @@ def overlays(out: Path) -> list[str]:
 
 def seen_by(preprocess: Preprocess, file: Path) -> Tensor:
     """A picture as the network gets it."""
-    square = Image.open(file).convert("RGB").resize((preprocess.image_size,) * 2, Image.Resampling.BILINEAR)
+    square = preprocess.prepare(Image.open(file).convert("RGB"))
     return preprocess(torch.from_numpy(np.array(square)).permute(2, 0, 1)[None])
+
+
+def heatmap(signed: Sequence[Tensor], file: Path, mode: maps.Normalization = "per_image") -> np.ndarray:
+    """What the Python call gives for a picture, in colours where the network sees it: the square in the middle."""
+    picture = np.array(Image.open(file).convert("RGB"))
+    (height, width), side = picture.shape[:2], min(picture.shape[:2])
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    (heat,) = maps.upsample(maps.normalize(maps.fuse(signed, mode), mode), (side, side)).numpy()
+    drawn = render.fade(picture)
+    drawn[top : top + side, left : left + side] = render.colorize(heat)
+    return drawn
 
 
 # ---- what is written
@@ -131,11 +145,17 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
     assert f"2 pictures explained. Open {tmp_path}/out/sheet.png" in said
     files, network = [Path("photos/a/one.png"), Path("photos/b/one.png")], load_network(trained)
 
-    rows, written = table(tmp_path / "out" / "predictions.csv"), arrays(tmp_path / "out" / "maps.npz")
-    assert set(written) == {"files", "class_idx", "cam", "grad_cam"}
-    assert written["files"].tolist() == [str(file) for file in files]
+    rows, written = table(tmp_path / "out" / "predictions.csv"), stored(tmp_path / "out")
+    assert written.files == [str(file) for file in files]
+    assert written.folder == tmp_path
+    assert written.names == ["one.png", "one.png"]
+    assert written.sizes.tolist() == [[91, 37], [48, 80]]
+    assert written.visible.tolist() == [[27, 0, 64, 37], [0, 16, 48, 64]]
+    assert written.class_names == list(CLASSES)
+    assert written.layers == {"cam": ("cam_relu",), "grad_cam": ("backbone",)}
+    assert (written.labels, written.epoch, written.cam_of_all_classes) == (None, None, None)
     assert overlays(tmp_path / "out") == sorted(
-        f"{n:05d}_one_{method}_{rank}_{CLASSES[written['class_idx'][n, rank]]}.jpg"
+        f"{n:05d}_one_{method}_{rank}_{CLASSES[written.class_idx[n, rank]]}.jpg"
         for n in (0, 1)
         for method in ("cam", "grad_cam")
         for rank in (0, 1)
@@ -145,43 +165,48 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
         explainer = Explainer(network.network)
         look = explainer.explain(inputs, ("cam", "grad_cam"), top_k=2)
         best, classes = look.logits.softmax(dim=1)[0].topk(2)
-        assert written["class_idx"][n].tolist() == classes.tolist()
+        assert written.class_idx[n].tolist() == classes.tolist()
+        np.testing.assert_allclose(written.probabilities[n], look.logits.softmax(dim=1)[0], rtol=1e-4)
         for rank in (0, 1):
             row = rows[2 * n + rank]
             assert (row["file"], row["rank"], row["class_idx"]) == (str(file), str(rank), str(int(classes[rank])))
             assert row["class"] == CLASSES[classes[rank]]
             assert float(row["probability"]) == pytest.approx(float(best[rank]), abs=2e-6)
-            logit = written["cam"][n, rank].mean() + float(network.network.fc.bias.detach()[classes[rank]])
+            logit = written.maps["cam"][0][n, rank].mean() + float(network.network.fc.bias.detach()[classes[rank]])
             assert logit == pytest.approx(float(look.logits[0, classes[rank]]), rel=1e-4), "CAM's identity"
             for method in ("cam", "grad_cam"):
                 np.testing.assert_allclose(
-                    written[method][n, rank], look.maps[method][0][0, rank], rtol=1e-4, atol=1e-8
+                    written.maps[method][0][n, rank], look.maps[method][0][0, rank], rtol=1e-4, atol=1e-8
                 )
                 drawn = next((tmp_path / "out" / "overlays").glob(f"{n:05d}_one_{method}_{rank}_*"))
-                shape = (37, 91) if n == 0 else (80, 48)
-                heat = fuse([look.maps[method][0][:, rank]], shape)[0].numpy()
-                assert pixels(drawn).shape == (*shape, 3)
-                assert shows(drawn, render.colorize(heat))
+                assert pixels(drawn).shape == ((37, 91, 3) if n == 0 else (80, 48, 3))
+                assert shows(drawn, heatmap([look.maps[method][0][:, rank]], file))
 
 
 def test_the_defaults_give_a_sheet_worth_showing(run, trained, tmp_path):
     assert run("images=photos", f"checkpoint={trained}")[0] == 0
     [out] = tmp_path.glob("outputs/*/*_explain")
-    assert {"overlays", "maps.npz", "predictions.csv", "boxes.json", "sheet.png", "explain.log", ".hydra"} == {
-        path.name for path in out.iterdir()
+    names = {path.name for path in out.iterdir()}
+    assert names - {"maps.npz", "explain.json"} == {
+        "overlays",
+        "predictions.csv",
+        "boxes.json",
+        "sheet.png",
+        "explain.log",
+        ".hydra",
     }
     assert [name.split("_", 2)[2].rpartition("_0_")[0] for name in overlays(out)] == ["cam", "grad_cam"] * 2
     height, width, _ = pixels(out / "sheet.png").shape
-    assert height > 2 * 224, "two rows"
-    assert width > 3 * 224 * 91 / 37, "picture, CAM and Grad-CAM"
+    assert height > 2 * tiles.TILE_HEIGHT, "two rows"
+    assert width > 3 * tiles.TILE_HEIGHT * 91 / 37, "picture, CAM and Grad-CAM"
     boxes = json.loads((out / "boxes.json").read_text(encoding="utf-8"))
     assert list(boxes) == ["photos/a/one.png", "photos/b/one.png"]
-    for (width, height), found in zip([(91, 37), (48, 80)], boxes.values(), strict=True):
+    for seen, found in zip([(27, 0, 64, 37), (0, 16, 48, 64)], boxes.values(), strict=True):
         assert found
         for each in found:
             left, top, right, bottom = each["box"]
-            assert 0 <= left < right <= width
-            assert 0 <= top < bottom <= height
+            assert seen[0] <= left < right <= seen[2], "no box reaches into what the network does not see"
+            assert seen[1] <= top < bottom <= seen[3]
 
 
 @pytest.mark.parametrize("form", ["{}", "{}/a b.png", "{}/*.png"])
@@ -203,8 +228,8 @@ def test_paths_of_any_name(run, tmp_path, form):
 def test_a_network_by_name(run, tmp_path, name, methods):
     code, said, _ = run("images=photos/a", f"network={name}", "network.weights=null", "out=out")
     assert code == 0
-    assert "its heatmaps mean nothing" in said
-    assert methods == set(arrays(Path("out/maps.npz"))) - {"files", "class_idx"}
+    assert "so the heatmaps mean nothing" in said
+    assert methods == set(stored(Path("out")).maps)
     [row] = table(tmp_path / "out" / "predictions.csv")
     assert row["class"] == catalog.from_name(name, None).class_names[int(row["class_idx"])]
 
@@ -253,7 +278,7 @@ def test_targets(run, named, target, expected):
             classes = network(inputs).argmax(dim=1, keepdim=True).tolist()
     else:
         classes = [[expected], [expected]]
-    assert arrays(Path("out/maps.npz"))["class_idx"].tolist() == classes
+    assert stored(Path("out")).class_idx.tolist() == classes
 
 
 def test_a_layer_by_name_and_several_fused(run, named, tmp_path):
@@ -266,17 +291,15 @@ def test_a_layer_by_name_and_several_fused(run, named, tmp_path):
     signed = Explainer(network, layers).explain(inputs, ("layer_cam",), torch.tensor([[3]])).maps["layer_cam"]
     assert [part.shape[2:] for part in signed] == [(14, 14), (7, 7)]
     for out, parts in {"one": signed[:1], "two": signed}.items():
-        written = arrays(tmp_path / out / "maps.npz")
-        names = ["layer_cam"] if out == "one" else ["layer_cam_0", "layer_cam_1"]
-        assert set(written) == {"files", "class_idx", *names}
-        for name, part in zip(names, parts, strict=True):
-            np.testing.assert_allclose(written[name][0], part[0], rtol=1e-3, atol=1e-4 * float(part.max()))
-        heat = fuse([part[:, 0] for part in parts], (37, 91))[0].numpy()
+        written = stored(tmp_path / out)
+        assert written.layers == {"layer_cam": layers[: len(parts)]}
+        for own, part in zip(written.maps["layer_cam"], parts, strict=True):
+            np.testing.assert_allclose(own[0], part[0], rtol=1e-3, atol=1e-4 * float(part.max()))
         [drawn] = (tmp_path / out / "overlays").iterdir()
-        assert shows(drawn, render.colorize(heat))
+        assert shows(drawn, heatmap([part[:, 0] for part in parts], Path("photos/a/one.png")))
 
 
-# ---- an album whose maps are known: class 0 sees red, class 1 what is not
+# ---- a set whose maps are known: class 0 sees red, class 1 what is not
 
 
 class Redness(nn.Module):
@@ -311,7 +334,7 @@ def test_boxes_by_hand(redness, tmp_path):
     values = np.zeros((8, 8))
     values[1, 6] = 255
     values[3:6, 1:4] = 46  # 18 % of the maximum: above Grad-CAM's threshold, below CAM's
-    make_album(redness, [red(tmp_path / "x.png", values)], tmp_path, Style(("cam", "grad_cam"), top_k=2))
+    explain_files(redness, [red(tmp_path / "x.png", values)], tmp_path, Request(("cam", "grad_cam"), top_k=2))
     assert json.loads((tmp_path / "boxes.json").read_text()) == {
         str(tmp_path / "x.png"): [
             {"method": "cam", "rank": 0, "class": "red", "box": [6, 1, 7, 2]},
@@ -322,14 +345,14 @@ def test_boxes_by_hand(redness, tmp_path):
 
 def test_boxes_are_in_pixels_of_the_whole_picture_and_drawn(redness, tmp_path):
     values = np.zeros((80, 160))
-    values[20:40, 40:100] = 255
+    values[20:40, 60:100] = 255
     file = red(tmp_path / "x.png", values)
     for boxes in (True, False):
-        make_album(redness, [file], tmp_path / str(boxes), Style(("grad_cam",), boxes=boxes, alpha=0))
+        style = Style(boxes=boxes, alpha=0)
+        explain_files(redness, [file], tmp_path / str(boxes), Request(("grad_cam",)), style)
     [found] = json.loads((tmp_path / "True" / "boxes.json").read_text())[str(file)]
-    cell = 80 / 8, 160 / 8
-    for edge, expected, size in zip(found["box"], (40, 20, 100, 40), cell[::-1] * 2, strict=True):
-        assert abs(edge - expected) < size
+    for edge, expected in zip(found["box"], (60, 20, 100, 40), strict=True):
+        assert abs(edge - expected) < 80 / 8, "a cell of the map"
     assert not (tmp_path / "False" / "boxes.json").exists()
     [with_box], [without] = ([*(tmp_path / str(boxes) / "overlays").iterdir()] for boxes in (True, False))
     left, top, right, _ = found["box"]
@@ -342,51 +365,65 @@ def test_boxes_are_in_pixels_of_the_whole_picture_and_drawn(redness, tmp_path):
 def test_normalization(redness, tmp_path, mode, batch_size):
     levels = [51, 255, 102]
     files = [red(tmp_path / f"{level}.png", np.full((16, 24), level)) for level in levels]
-    style = Style(("cam", "grad_cam"), normalize=mode, alpha=1, boxes=False)
-    make_album(redness, files, tmp_path / "out", style, batch_size)
-    written = arrays(tmp_path / "out" / "maps.npz")
-    np.testing.assert_allclose(written["cam"].max(axis=(1, 2, 3)), [0.2, 1.0, 0.4], rtol=1e-6)
-    np.testing.assert_allclose(written["grad_cam"] * 64, written["cam"], rtol=1e-5), "Z · Grad-CAM = CAM"
+    style = Style(normalize=mode, alpha=1, boxes=False)
+    explain_files(redness, files, tmp_path / "out", Request(("cam", "grad_cam")), style, batch_size)
+    written = stored(tmp_path / "out").maps
+    np.testing.assert_allclose(written["cam"][0].max(axis=(1, 2, 3)), [0.2, 1.0, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(written["grad_cam"][0] * 64, written["cam"][0], rtol=1e-5), "Z · Grad-CAM = CAM"
     for number, level in enumerate(levels):
         colour = render.colorize(np.array([[1.0 if mode == "per_image" else level / 255]]))[0, 0]
-        drawn = [pixels(tmp_path / "out" / "overlays" / f"{number:05d}_{level}_{m}_0_red.jpg") for m in style.methods]
-        assert all(np.abs(each - colour).max() <= 4 for each in drawn)
+        for method in ("cam", "grad_cam"):
+            drawn = pixels(tmp_path / "out" / "overlays" / f"{number:05d}_{level}_{method}_0_red.jpg")
+            assert np.abs(drawn[:, 8:16] - colour).max() <= 4, "away from the edge, where JPEG blends colours"
 
 
 def test_large_pictures_make_small_batches(redness, tmp_path, monkeypatch):
-    monkeypatch.setattr(album, "_BATCH_PIXELS", 1000)
+    monkeypatch.setattr(decoding, "_BATCH_PIXELS", 1000)
     sizes = [(10, 10)] * 3 + [(30, 30), (40, 40)] + [(30, 30)] + [(10, 10)] * 5
     files = [draw(tmp_path / f"{k:02d}.png", *size, seed=k) for k, size in enumerate(sizes)]
     batches: list[int] = []
     redness.network.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
     threads = cv2.getNumThreads()
-    assert make_album(redness, files, tmp_path / "out", Style(("grad_cam",)), batch_size=4).done == len(files)
+    assert explain_files(redness, files, tmp_path / "out", Request(("grad_cam",)), batch_size=4).done == len(files)
     assert batches[-5:] == [3, 1, 1, 2, 4], "one that is too large for any goes alone"
     assert cv2.getNumThreads() == threads
 
 
-@pytest.mark.parametrize("normalize", ["per_image", "shared"])
-def test_drawn_heat_is_that_of_the_python_call(tmp_path, normalize):
-    """Several layers too; `fuse` is what `camlab.heatmaps` ends with."""
-    generator = torch.Generator().manual_seed(0)
-    artist = album._Artist(TrainedNetwork(nn.Identity(), Preprocess(8, (0.0,), (1.0,)), (), ""), Style(), tmp_path)
-    for layers in ([(13, 13)], [(13, 13), (7, 5)]):
-        signed = [torch.randn(shape, generator=generator) for shape in layers]
-        expected = fuse([part[None] for part in signed], (60, 80), "per_image" if normalize == "per_image" else "raw")[
-            0
-        ]
-        if normalize == "shared":
-            artist.peaks = {"grad_cam": 3.0}
-            expected = expected / 3
-        np.testing.assert_allclose(artist._heat(signed, "grad_cam", (60, 80)), expected, atol=2e-6)
+@pytest.mark.parametrize("layers", [("relu",), ("relu", "fine")])
+@pytest.mark.parametrize("mode", ["per_image", "shared", "raw"])
+def test_overlays_are_what_the_python_call_gives(tmp_path, mode, layers):
+    """Several layers of different grids and units too; `raw` is drawn on the set's scale, and nothing is clipped."""
+    torch.manual_seed(0)
+    body = nn.Sequential(OrderedDict(fine=nn.Conv2d(3, 4, 3), pool=nn.AvgPool2d(2), relu=nn.ReLU()))
+    network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        network[-1].weight.mul_(1e4)  # maps far above 1
+    layers = tuple(f"0.{name}" for name in layers)
+    trained = TrainedNetwork(network, Preprocess(16, (0.5,) * 3, (0.5,) * 3), ("a", "b"), "small")
+    files = [draw(tmp_path / f"{k}.png", 16, 16, seed=k) for k in range(3)]
+    request, style = Request(("grad_cam",), layers, target=1), Style(normalize=mode, alpha=1, boxes=False)
+    explain_files(trained, files, tmp_path / "out", request, style)
+
+    inputs = torch.cat([seen_by(trained.preprocess, file) for file in files])
+    expected = Explainer(network, layers)(inputs, "grad_cam", 1, mode)
+    if mode == "raw":
+        assert expected.max() > 10
+        expected = expected / max(float(part.max()) for part in fused_maps(stored(tmp_path / "out")))
+    for heat, name in zip(expected.numpy(), overlays(tmp_path / "out"), strict=True):
+        assert shows(tmp_path / "out" / "overlays" / name, render.colorize(heat))
+
+
+def fused_maps(written: StoredMaps) -> Tensor:
+    layers = [torch.from_numpy(part[:, 0]) for part in written.maps["grad_cam"]]
+    return maps.normalize(maps.fuse(layers, "raw"), "raw")
 
 
 @pytest.mark.parametrize("mode", ["per_image", "shared"])
 def test_batches_are_small_decoded_as_needed_and_change_nothing(redness, tmp_path, monkeypatch, mode):
     files = [draw(tmp_path / f"{k}.png", 20 + k, 30, seed=k) for k in range(10)]
     opened, batches, opened_by_then = [], [], []
-    read = album.read_picture
-    monkeypatch.setattr(album, "read_picture", lambda path: (opened.append(path), read(path))[1])
+    read = decoding.read_picture
+    monkeypatch.setattr(decoding, "read_picture", lambda path: (opened.append(path), read(path))[1])
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         batches.append(len(inputs[0]))
@@ -394,12 +431,12 @@ def test_batches_are_small_decoded_as_needed_and_change_nothing(redness, tmp_pat
 
     redness.network.register_forward_pre_hook(count)
     for batch_size in (3, 10):
-        style = Style(("cam", "grad_cam"), top_k=2, normalize=mode)
-        assert make_album(redness, files, tmp_path / str(batch_size), style, batch_size).done == 10
+        request, style = Request(("cam", "grad_cam"), top_k=2), Style(normalize=mode)
+        assert explain_files(redness, files, tmp_path / str(batch_size), request, style, batch_size).done == 10
         if batch_size == 3:
             assert max(batches) == 3
             assert opened_by_then[0] <= 6, "two batches at once"
-    few, many = (arrays(tmp_path / folder / "maps.npz") for folder in ("3", "10"))
+    few, many = (np.load(tmp_path / folder / "maps.npz") for folder in ("3", "10"))
     for name in few:
         np.testing.assert_array_equal(few[name], many[name])
     for name in ["predictions.csv", "boxes.json", "sheet.png", *(f"overlays/{x}" for x in overlays(tmp_path / "3"))]:
@@ -409,10 +446,9 @@ def test_batches_are_small_decoded_as_needed_and_change_nothing(redness, tmp_pat
 @pytest.mark.parametrize("counterfactual", [False, True])
 def test_every_method(redness, tmp_path, counterfactual):
     file = red(tmp_path / "x.png", (np.arange(64).reshape(8, 8) * 4).repeat(8, axis=0).repeat(8, axis=1))
-    style = Style(METHODS, target=0, counterfactual=counterfactual, boxes=False, alpha=1)
-    make_album(redness, [file], tmp_path, style)
-    written = arrays(tmp_path / "maps.npz")
-    assert set(written) == {"files", "class_idx", *METHODS}
+    request = Request(tuple(METHODS), target=0, counterfactual=counterfactual)
+    explain_files(redness, [file], tmp_path, request, Style(boxes=False, alpha=1))
+    assert list(stored(tmp_path).maps) == list(METHODS)
     warmest = {name.split("_x_")[1]: pixels(tmp_path / "overlays" / name)[-1, -1] for name in overlays(tmp_path)}
     for method in METHODS:
         colour = warmest[f"{method}_0_red.jpg"]
@@ -423,8 +459,8 @@ def test_every_method(redness, tmp_path, counterfactual):
 def test_small_maps_keep_their_digits(redness, tmp_path):
     with torch.no_grad():
         redness.network.fc.weight.mul_(1e-9)  # as Grad-CAM far from the output
-    make_album(redness, [red(tmp_path / "x.png", np.full((8, 8), 255))], tmp_path, Style(("cam",), target=0))
-    np.testing.assert_allclose(arrays(tmp_path / "maps.npz")["cam"], np.full((1, 1, 8, 8), 1e-9), rtol=1e-6)
+    explain_files(redness, [red(tmp_path / "x.png", np.full((8, 8), 255))], tmp_path, Request(("cam",), target=0))
+    np.testing.assert_allclose(stored(tmp_path).maps["cam"][0], np.full((1, 1, 8, 8), 1e-9), rtol=1e-6)
 
 
 def test_pictures_of_every_kind_and_size(redness, tmp_path):
@@ -438,42 +474,95 @@ def test_pictures_of_every_kind_and_size(redness, tmp_path):
         sizes[ending] = (37, 91)
     Image.fromarray(np.full((1, 1), 40_000, np.uint16)).save(tmp_path / "deep.png")
     sizes["deep"] = (1, 1)
-    for name, size in {"wide": (2, 1500), "tall": (1500, 2), "x" * 250: (5, 5)}.items():
+    for name, size in {"wide": (2, 1500), "tall": (1500, 2), "x" * 250: (5, 5), "widest": (1, 65_500)}.items():
         whole.resize(size[::-1]).save(tmp_path / f"{name}.png")
         sizes[name[:60]] = size
-    done = make_album(redness, find_pictures(str(tmp_path)), tmp_path / "out", Style(("cam",)))
+    done = explain_files(redness, find_pictures(str(tmp_path)), tmp_path / "out", Request(("cam",)))
     assert (done.done, done.broken) == (len(sizes), [])
     drawn = {name.split("_")[1]: pixels(tmp_path / "out" / "overlays" / name) for name in overlays(tmp_path / "out")}
     assert {name: picture.shape[:2] for name, picture in drawn.items()} == sizes
     width = pixels(done.sheet).shape[1]
-    assert width < 2 * 2 * 4 * 224 + 50, "a strip does not make the sheet endless"
+    assert width < 2 * 2 * 4 * tiles.TILE_HEIGHT, "a strip does not make the sheet endless"
 
 
 @pytest.mark.parametrize("mode", ["per_image", "shared"])
 def test_a_turned_picture_has_its_heat_where_one_sees_it(redness, tmp_path, mode):
     values = np.zeros((8, 16))
-    values[:4, :4] = 255  # stored at the top left; orientation 6 turns that to the top right
+    values[:4, 4:8] = 255  # stored at the top left of the square; orientation 6 turns that to the top right
     (exif := Image.Exif())[0x0112] = 6
     Image.open(red(tmp_path / "x.png", values)).save(tmp_path / "turned.png", exif=exif)
-    make_album(
-        redness, [tmp_path / "turned.png"], tmp_path / "out", Style(("cam",), alpha=0, boxes=False, normalize=mode)
-    )
-    heat = arrays(tmp_path / "out" / "maps.npz")["cam"][0, 0]
-    assert np.unravel_index(heat.argmax(), heat.shape) in {(y, x) for y in (0, 1) for x in range(4, 8)}
-    assert heat[:2, 4:].min() > 0.8
-    assert heat[2:, :4].max() < 0.2
+    style = Style(alpha=1, boxes=False, normalize=mode)
+    explain_files(redness, [tmp_path / "turned.png"], tmp_path / "out", Request(("cam",)), style)
+    written = stored(tmp_path / "out")
+    assert (written.sizes.tolist(), written.visible.tolist()) == ([[8, 16]], [[0, 4, 8, 12]])
+    heat = written.maps["cam"][0][0, 0]
+    assert heat[:4, 4:].min() == 1
+    assert heat[4:].max() == heat[:, :4].max() == 0
     [drawn] = (tmp_path / "out" / "overlays").iterdir()
+    hot = pixels(drawn) - [128, 0, 0], pixels(drawn) - [0, 0, 128]
     assert pixels(drawn).shape == (16, 8, 3)
-    assert pixels(drawn)[:3, 5:, 0].min() > 150 > 100 > pixels(drawn)[6:, :, 0].max()
+    assert np.abs(hot[0][5:7, 5:]).max() < 60 > np.abs(hot[1][9:11]).max(), "red at the top right of the square"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names must be text there")
 def test_a_name_that_is_no_text(redness, tmp_path):
     name = os.fsencode(red(tmp_path / "x.png", np.full((8, 8), 99))).replace(b"x.png", b"\xff.png")
     os.rename(tmp_path / "x.png", name)
-    make_album(redness, find_pictures(str(tmp_path)), tmp_path / "out")
+    explain_files(redness, find_pictures(str(tmp_path)), tmp_path / "out")
+    assert os.fsencode(stored(tmp_path / "out").files[0]) == name
     for file in ("predictions.csv", "boxes.json"):
         assert name in (tmp_path / "out" / file).read_bytes(), "as it stands on the disk"
+
+
+@pytest.mark.parametrize("stem", ["𝒳" * 60, "é" * 120, "x" * 250])
+def test_long_names_are_cut_in_bytes(redness, tmp_path, stem):
+    long = TrainedNetwork(redness.network, redness.preprocess, ("Großer Fisch " * 40, "魚" * 300), "redness")
+    files = [red(tmp_path / f"{stem[:-1]}{k}.png", np.full((8, 8), 99)) for k in range(2)]
+    assert explain_files(long, files, tmp_path / "out", Request(("cam",), top_k=2)).done == 2
+    assert len(overlays(tmp_path / "out")) == 4, "unique"
+    assert all(len(os.fsencode(name)) <= 143 for name in overlays(tmp_path / "out"))
+
+
+def test_what_the_network_does_not_see_has_no_colours(redness, tmp_path):
+    cut = TrainedNetwork(redness.network, Preprocess(8, (0.0,) * 3, (1.0,) * 3, resize_size=16), ("a", "b"), "redness")
+    values = np.full((40, 80), 200)
+    for mode in ("per_image", "shared"):
+        out = tmp_path / mode
+        explain_files(cut, [red(tmp_path / "x.png", values)], out, Request(("cam",)), Style(mode, alpha=1))
+        assert stored(out).visible.tolist() == [[30, 10, 50, 30]]
+        [drawn] = (pixels(out / "overlays" / name) for name in overlays(out))
+        inside = np.zeros((40, 80), bool)
+        inside[2:38, 22:58] = True  # with a block of JPEG's around it
+        assert np.ptp(drawn[~inside], axis=1).max() <= 12, "grey"
+        assert drawn[~inside].min() > 255 * 0.6, "and light"
+        [found] = json.loads((out / "boxes.json").read_text())[str(tmp_path / "x.png")]
+        assert found["box"] == [30, 10, 50, 30]
+
+
+def test_the_folder_says_how_it_was_made(run, trained, tmp_path):
+    given = ["methods=[grad_cam]", "top_k=2", "normalize=shared", "colormap=cividis", "target=dog", "out=out"]
+    (tmp_path / "photos" / "broken.png").touch()
+    assert run("images=photos", f"checkpoint={trained}", *given)[0] == 2
+    told = json.loads((tmp_path / "out" / "explain.json").read_text(encoding="utf-8"))
+    assert told["images"] == "photos"
+    assert told["checkpoint"] == str(trained)
+    assert told["network"]["checkpoint"] == str(trained / "checkpoints" / "last.ckpt")
+    assert told["network"]["preprocess"]["image_size"] == 128
+    assert told["layers"] == {"grad_cam": ["backbone"]}
+    assert told["settings"]["normalize"] == "shared"
+    assert told["settings"]["colormap"] == "cividis"
+    assert told["settings"]["target"] == 1
+    assert told["pictures"]["explained"] == 2
+    assert "broken.png" in told["pictures"]["skipped"][0]
+    assert {"camlab", "torch", "python"} <= set(told["versions"])
+
+
+@pytest.mark.parametrize("colormap", ["viridis", "cividis"])
+def test_colours_can_be_chosen(redness, tmp_path, colormap):
+    style = Style(alpha=1, boxes=False, colormap=colormap)
+    explain_files(redness, [red(tmp_path / "x.png", np.full((8, 8), 99))], tmp_path, Request(("cam",)), style)
+    [drawn] = (pixels(tmp_path / "overlays" / name) for name in overlays(tmp_path))
+    assert np.abs(drawn - render.colorize(np.ones((8, 8)), colormap)).max() <= 4
 
 
 # ---- broken pictures
@@ -483,7 +572,7 @@ def test_a_broken_picture_is_named_and_the_rest_is_done(run, tmp_path):
     (tmp_path / "photos" / "a b.jpg").write_text("no picture")
     code, said, err = run(*NAMED, "methods=cam", "batch_size=2", "out=out")
     assert code == 2
-    assert err.startswith("1 of 3 pictures were skipped; the first: photos/a b.jpg is no readable picture")
+    assert err.startswith("1 of 3 pictures was skipped; the first: photos/a b.jpg is no readable picture")
     assert len(err.splitlines()) == 1
     assert "Skipped: photos/a b.jpg is no readable picture" in said
     assert [row["file"] for row in table(tmp_path / "out" / "predictions.csv")] == [
@@ -499,7 +588,8 @@ def test_whole_batches_of_broken_pictures_before_the_good_ones(redness, tmp_path
     for k in range(41):
         (tmp_path / f"{k:02d}.png").touch()
     red(tmp_path / "good.png", np.full((8, 8), 99))
-    done = make_album(redness, find_pictures(str(tmp_path)), tmp_path / "out", Style(("cam",), normalize=mode), 4)
+    files, style = find_pictures(str(tmp_path)), Style(normalize=mode)
+    done = explain_files(redness, files, tmp_path / "out", Request(("cam",)), style, 4)
     assert (done.done, len(done.broken)) == (1, 41)
     assert done.sheet.is_file()
     assert overlays(tmp_path / "out") == ["00041_good_cam_0_red.jpg"]
@@ -509,7 +599,7 @@ def test_none_but_broken_pictures(redness, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"None of the 2 pictures could be read\. .*a\.png is no readable picture"):
-        make_album(redness, find_pictures(str(tmp_path)), tmp_path / "out")
+        explain_files(redness, find_pictures(str(tmp_path)), tmp_path / "out")
 
 
 # ---- mistakes: exit code 2 and a line
@@ -518,7 +608,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["checkpoint=RUN"], "images is required. Give images=VALUE."),
     (["checkpoint=RUN", "images=nowhere.jpg"], "images=nowhere.jpg: no such file, and no pattern that matches any"),
     (["checkpoint=RUN", "images=empty"], "images=empty: no pictures in that folder."),
-    (["checkpoint=RUN", "images=text.jpg"], "None of the 1 pictures could be read. text.jpg is no readable picture"),
+    (["checkpoint=RUN", "images=text.jpg"], "The picture could not be read. text.jpg is no readable picture"),
     (["images=photos"], "Which network? Give checkpoint=RUN, or network=NAME"),
     ([*NAMED, "checkpoint=RUN"], "Which network?"),
     (["images=photos", "checkpoint=nowhere"], "checkpoint=nowhere: no such file or folder."),
@@ -555,6 +645,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["images=photos", "network=alexnet", "network.weights=null", "methods=[cam]"], "These methods apply: grad_cam, "),
     ([*NAMED, "normalize=share"], "normalize=share: unknown value. Did you mean shared?"),
     ([*NAMED, "top_k=0"], "top_k=0: must be at least 1."),
+    ([*NAMED, "colormap=viridi"], "colormap=viridi: unknown value. Did you mean viridis?"),
     ([*NAMED, "method=cam"], "method: unknown setting. Did you mean methods?"),
     ([*NAMED, "out=text.jpg/x"], "text.jpg/x: Not a directory. Give another folder for the output: out=FOLDER."),
 ]

@@ -17,8 +17,7 @@ import torchvision
 from torch import Tensor, nn
 
 import camlab
-from camlab import Explainer, heatmaps
-from camlab.attribution.explainer import fuse
+from camlab import Explainer, heatmaps, maps
 from camlab.attribution.methods import METHODS
 from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
@@ -143,22 +142,23 @@ def test_nothing_but_zeros_in(network):
 
 def test_several_layers_are_averaged(network, images):
     layers = ["features.5", "features.0"]  # the order does not matter
-    one_by_one = [heatmaps(network, images, layer=layer, target=1) for layer in layers]
-    mean = torch.stack(one_by_one).mean(dim=0)
-    peak = mean.amax(dim=(1, 2), keepdim=True)
-    torch.testing.assert_close(heatmaps(network, images, layer=layers, target=1), mean / peak)
-    torch.testing.assert_close(heatmaps(network, images, layer=layers, target=1, normalize="shared"), mean / peak.max())
-    one_by_one = [heatmaps(network, images, layer=layer, target=1, normalize="raw") for layer in layers]
-    mean = torch.stack(one_by_one).mean(dim=0)
-    torch.testing.assert_close(heatmaps(network, images, layer=layers, target=1, normalize="raw"), mean)
+    for mode in ("raw", "per_image", "shared"):
+        signed = Explainer(network, layers).explain(images, ["grad_cam"], torch.ones(N, 1, dtype=torch.long))
+        coarse, fine = (maps.normalize(part[:, 0], mode) for part in signed.maps["grad_cam"])
+        mean = (maps.upsample(coarse, (SIDE, SIDE)) + fine) / 2
+        expected = maps.normalize(mean, mode)
+        torch.testing.assert_close(heatmaps(network, images, layer=layers, target=1, normalize=mode), expected)
 
 
 def test_fuse_by_hand():
     fine = torch.tensor([[[1.0, -1.0], [0.0, 4.0]]])  # normalised 1/4 0; 0 1
     coarse = torch.tensor([[[2.0]]])  # 1 everywhere
     expected = torch.tensor([[[0.625, 0.5], [0.5, 1.0]]])
-    torch.testing.assert_close(fuse([fine, coarse], (2, 2)), expected)
-    torch.testing.assert_close(fuse([fine, coarse], (2, 2), "raw"), torch.tensor([[[1.5, 1.0], [1.0, 3.0]]]))
+    torch.testing.assert_close(maps.fuse([fine, coarse], "per_image"), expected)
+    torch.testing.assert_close(maps.fuse([fine, coarse], "raw"), torch.tensor([[[1.5, 1.0], [1.0, 3.0]]]))
+    torch.testing.assert_close(maps.fuse([fine], "per_image"), fine), "signed and as it is"
+    two = [torch.cat([part, part / 2]) for part in (fine, coarse)]
+    torch.testing.assert_close(maps.fuse(two, "shared"), torch.cat([expected, expected / 2]))
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -188,7 +188,8 @@ def test_explain_the_highest_scores(network, images):
     for method, (stack,) in look.maps.items():
         for rank in range(3):
             raw = heatmaps(network, images, method, target=look.class_idx[:, rank], normalize="raw")
-            torch.testing.assert_close(fuse([stack[:, rank]], (SIDE, SIDE), "raw"), raw)
+            own = maps.upsample(maps.normalize(stack[:, rank], "raw"), (SIDE, SIDE))
+            torch.testing.assert_close(own, raw)
     assert Explainer(network).explain(images, ["grad_cam"], top_k=99).class_idx.shape == (N, M)
 
 

@@ -10,7 +10,7 @@ import torch
 from conftest import Coloured
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from camlab.drawing.panels import explain
+from camlab import Explainer
 from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 from camlab.training.callbacks.checkpoints import checkpoints
@@ -132,7 +132,7 @@ def test_a_compiled_network_trains_and_is_kept_as_any_other(tmp_path):
     assert weights(module.network).keys() == weights(plain.network).keys()
     for name, tensor in weights(module.network).items():
         torch.testing.assert_close(tensor, weights(plain.network)[name])
-    explain(module.network, torch.randn(2, 3, 64, 64))
+    Explainer(module.network).explain(torch.randn(2, 3, 96, 96), ["cam", "grad_cam"])
 
 
 def test_same_seed_same_weights(tmp_path):

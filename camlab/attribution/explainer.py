@@ -131,7 +131,8 @@ class Explainer:
         if len(images) == 0:
             return images.new_zeros((0, *images.shape[-2:]), dtype=torch.float32)
         (signed,) = self.explain(images, (method,), class_idx, counterfactual=counterfactual).maps.values()
-        return fuse([part[:, 0] for part in signed], (images.shape[-2], images.shape[-1]), normalize)
+        fused = maps.fuse([part[:, 0] for part in signed], normalize)
+        return maps.upsample(maps.normalize(fused, normalize), (images.shape[-2], images.shape[-1]))
 
     def explain(
         self,
@@ -246,18 +247,6 @@ class Explainer:
                 for classes in done.class_idx.unbind(1)
             ]
         return torch.stack(ranks, dim=1)
-
-
-def fuse(signed: Sequence[Tensor], size: tuple[int, int], normalize: Normalization = "per_image") -> Tensor:
-    """Bring the maps of several layers, N×h×w each, to N×H×W of `size` and average them.
-
-    Each is normalised first, so that a layer counts as much as another (`raw`: only rectified).
-    """
-    each: Normalization = "raw" if normalize == "raw" else "per_image"
-    if len(signed) == 1:
-        return maps.upsample(maps.normalize(signed[0], normalize), size)
-    fused = torch.stack([maps.upsample(maps.normalize(part, each), size) for part in signed]).mean(dim=0)
-    return maps.normalize(fused, normalize)
 
 
 def _of_classes(every: Tensor, class_idx: Tensor) -> Tensor:

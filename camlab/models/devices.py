@@ -20,6 +20,20 @@ def check_accelerator(accelerator: str, key: str = "trainer.accelerator") -> Non
         raise UserError(f"{key}={accelerator}: no such device here. Leave it out, or give cpu.")
 
 
+def choose_device(name: str = "auto", key: str = "device") -> torch.device:
+    """Choose the device to compute on: for `auto` a CUDA GPU if there is one, else MPS, else the CPU.
+
+    Raises:
+        UserError: The device is not there.
+    """
+    check_accelerator(name, key)
+    if name not in ("auto", "gpu"):
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 def device_name(device: torch.device) -> str:
     """What `result.json` says of the hardware."""
     if device.type == "cuda":

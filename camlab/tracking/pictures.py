@@ -1,4 +1,4 @@
-"""Pictures to all trackers that can show them."""
+"""Sends pictures to all trackers that can show them."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ def log_pictures(
     """Send uint8 RGB pictures with captions to all trackers that can show them.
 
     Args:
-        loggers: a Trainer's; those that keep numbers only are passed over.
-        key: e.g. `heatmaps/probe`.
+        loggers: Loggers of a Trainer; those that keep numbers only are passed over.
+        key: Name of the set, for instance `heatmaps/probe`.
         pictures: H×W×3 each; place i of the list is the same subject in every epoch.
-        captions: one each.
-        epoch: epochs done, the x-axis.
+        captions: One for each picture.
+        epoch: Epochs done, the x-axis.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):

@@ -32,7 +32,8 @@ from benchmark import alternate, csv_file, machine, quartiles, ratios, settled, 
 
 from camlab.attribution.explainer import Explainer
 from camlab.drawing import render
-from camlab.drawing.album import Style, make_album
+from camlab.drawing.batch_explainer import Request
+from camlab.drawing.explain_pictures import explain_pictures
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
@@ -178,8 +179,9 @@ def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Time from a thousand files to their written heatmaps, beside decoding them and running the network."""
     count, name = (24, "alexnet") if options.tiny else (1000, "alexnet")
     model = torchvision.models.get_model(name, weights=None).eval().to(DEVICE)
-    preprocess = Preprocess(options.side, (0.45,) * 3, (0.225,) * 3)
-    trained = TrainedNetwork(model, preprocess, tuple(map(str, range(1000))), name)
+    trained = TrainedNetwork(
+        model, Preprocess(options.side, (0.45,) * 3, (0.225,) * 3), tuple(map(str, range(1000))), name
+    )
     with tempfile.TemporaryDirectory() as place:
         folder, sources = Path(place) / "photos", sorted(Path(options.photos).glob("*.jpg"))
         folder.mkdir()
@@ -188,19 +190,19 @@ def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         files = sorted(folder.iterdir())
 
         def square(path: Path) -> np.ndarray:
-            return preprocess.prepare(read_picture(path))
+            return trained.preprocess.prepare(read_picture(path))
 
         def plain() -> None:
             with ThreadPoolExecutor(os.cpu_count()) as pool, torch.inference_mode():
                 decoded = pool.map(square, files)
                 while batch := [picture for _, picture in zip(range(64), decoded, strict=False)]:
                     pixels = torch.from_numpy(np.stack(batch)).to(DEVICE).permute(0, 3, 1, 2)
-                    model(preprocess(pixels))
+                    model(trained.preprocess(pixels))
 
-        def album() -> None:
-            make_album(trained, files, Path(place) / "out", Style(methods=("grad_cam",)))
+        def explain() -> None:
+            explain_pictures(trained, files, Path(place) / "out", Request(methods=("grad_cam",)))
 
-        seconds = alternate({"plain": plain, "camlab": album}, 1 if options.tiny else 9)
+        seconds = alternate({"plain": plain, "camlab": explain}, 1 if options.tiny else 9)
     row = {"question": f"{count} photographs from disk, {name}", "n": len(seconds["plain"])}
     for who, values in seconds.items():
         yield {**row, "contestant": who, "unit": "s", **quartiles(values)}

@@ -9,14 +9,16 @@ import argparse
 import csv
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
 from camlab.data.cifar10 import Cifar10
-from camlab.drawing import render
-from camlab.drawing.panels import draw_panels, explain
+from camlab.drawing import layout, render
+from camlab.drawing.probe import Probe
+from camlab.drawing.tiles import Style
 from camlab.training.checkpoint import load_network
 
 HERE = Path(__file__).parent
@@ -41,9 +43,14 @@ def draw_for_readme(run: Path, data_root: str) -> None:
     test = data.splits["test"]
     first = [int(torch.nonzero(test.labels == label)[0]) for label in range(len(test.class_names))]
     chosen = test.subset(torch.tensor(first))
-    explanation = explain(trained.network, trained.preprocess(chosen.images))  # for the predicted class
-    panels = draw_panels(chosen.images, explanation, test.class_names, chosen.labels)
-    render.write_image(HERE.parents[1] / "docs" / "heatmaps.png", render.contact_sheet([p.picture for p in panels]))
+    with tempfile.TemporaryDirectory() as place:
+        names = [""] * len(chosen)
+        probe = Probe(
+            trained.network, chosen.images, chosen.labels, names, test.class_names, Style(boxes=False), Path(place)
+        )
+        panels, _ = probe.draw(trained.preprocess(chosen.images), 0)
+    sheet = layout.frame(layout.flow(panels, 1300, 24), 18)
+    render.write_image(HERE.parents[1] / "docs" / "heatmaps.png", sheet)
 
 
 def main(out: Path) -> None:

@@ -11,13 +11,15 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from camlab import maps
+from camlab.attribution.methods import METHODS
 from camlab.data.cifar10 import Cifar10
-from camlab.drawing import render
+from camlab.drawing import layout, render
+from camlab.drawing.maps_file import read_maps
+from camlab.drawing.tiles import titled
 
 HERE = Path(__file__).parent
 IMAGES = 50_000
@@ -69,18 +71,19 @@ def draw_epochs(run: Path, data_root: str) -> None:
     train = data.splits["train"]
     probe = torch.cat([torch.nonzero(train.labels == label).flatten()[:2] for label in range(10)])
     pictures = train.images[probe].permute(0, 2, 3, 1).numpy()
-    seen = {epoch: np.load(run / "heatmaps" / f"epoch_{epoch:04d}" / "maps.npz") for epoch in EPOCHS}
-    panels = []
+    seen = {epoch: read_maps(run / "heatmaps" / f"epoch_{epoch:04d}" / "maps.npz") for epoch in EPOCHS}
+    rows = []
     for i in SHOWN:
-        tiles = [(train.class_names[int(train.labels[probe[i]])], pictures[i])]
-        for epoch, arrays in seen.items():
-            predicted = int(arrays["probabilities"][i].argmax())
-            for method, signed in (("CAM", arrays["cam"][i, predicted]), ("Grad-CAM", arrays["grad_cam"][i])):
-                heat = maps.upsample(maps.normalize(torch.from_numpy(signed.astype(np.float32))), pictures.shape[1:3])
-                title = f"{epoch}: {method} {train.class_names[predicted]}"
-                tiles.append((title, render.overlay(pictures[i], heat.numpy())))
-        panels.append(render.panel(tiles))
-    render.write_image(HERE / "epochs.png", render.contact_sheet(panels, columns=1))
+        tiles = [titled(pictures[i], "Picture", train.class_names[int(train.labels[probe[i]])])]
+        for epoch, stored in seen.items():
+            predicted = train.class_names[int(stored.class_idx[i, 0])]
+            for method, (signed,) in stored.maps.items():
+                own = torch.from_numpy(signed[i, 0]).float()
+                heat = maps.upsample(maps.normalize(own), pictures.shape[1:3])
+                drawn = render.overlay(pictures[i], heat.numpy())
+                tiles.append(titled(drawn, f"{epoch}: {METHODS[method].title}", predicted))
+        rows.append(layout.beside(tiles, 6))
+    render.write_image(HERE / "epochs.png", layout.frame(layout.below(rows, 24), 18))
 
 
 def main(out: Path, data_root: str) -> None:

@@ -1,0 +1,88 @@
+"""Maps of batches by one network: the step that training and `explain` share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from camlab.attribution.explainer import Explainer
+from camlab.drawing.results import PictureResult, Source, results_of
+from camlab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which maps are asked for.
+
+    Attributes:
+        methods: Names from `camlab.attribution.methods.METHODS`; None: Grad-CAM, and CAM where the network has it.
+        layers: Names of the network's layers; None: the default.
+        target: A class index for all pictures, or None for the `top_k` classes with the highest scores.
+        top_k: Classes for each picture.
+        counterfactual: The evidence against the class, for gradient methods.
+        all_classes: Keep the CAM of every class too.
+    """
+
+    methods: Sequence[str] | None = None
+    layers: Sequence[str] | None = None
+    target: int | None = None
+    top_k: int = 1
+    counterfactual: bool = False
+    all_classes: bool = False
+
+
+class BatchExplainer:
+    """Computes the maps of batches and parts them into the pictures' results.
+
+    Args:
+        network: Any classifier; left as it was found: weights, gradients, train/eval flags, RNG.
+        request: Which maps are asked for.
+
+    Attributes:
+        layers: Names of the target layers by method, once a batch is done.
+
+    Raises:
+        UserError: No such layer.
+    """
+
+    def __init__(self, network: nn.Module, request: Request) -> None:
+        self.request = request
+        self.layers: dict[str, tuple[str, ...]] = {}
+        self._explainer = Explainer(network, request.layers)
+        self._methods: Sequence[str] | None = request.methods
+
+    def explain(self, inputs: Tensor, sources: Sequence[Source], labels: Tensor | None = None) -> list[PictureResult]:
+        """Compute the maps of a batch.
+
+        Args:
+            inputs: The network's input, N×C×H×W.
+            sources: The N pictures.
+            labels: True classes, N; where they are given, maps are of the predicted and of the true class.
+
+        Raises:
+            UserError: As `camlab.attribution.explainer.heatmaps`.
+        """
+        if self._methods is None:
+            self._methods = self._usual_methods(inputs[:1])
+        request = self.request
+        explanation = self._explainer.explain(
+            inputs, self._methods, self._classes(inputs, labels), request.top_k, request.counterfactual
+        )
+        self.layers = explanation.layers
+        return results_of(explanation, sources, labels, request.all_classes)
+
+    def _classes(self, inputs: Tensor, labels: Tensor | None) -> Tensor | Callable[[Tensor], Tensor] | None:
+        if labels is not None:
+            return lambda logits: torch.stack([logits.argmax(dim=1), labels.to(logits.device)], dim=1)
+        if self.request.target is not None:
+            return torch.full((len(inputs), 1), self.request.target, device=inputs.device)
+        return None
+
+    def _usual_methods(self, one: Tensor) -> tuple[str, ...]:
+        """CAM where the network has it, which one picture shows, and Grad-CAM."""
+        try:
+            self._explainer.explain(one, ("cam",))
+        except UserError:
+            return ("grad_cam",)
+        return ("cam", "grad_cam")

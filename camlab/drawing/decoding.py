@@ -1,0 +1,88 @@
+"""Picture files, decoded in threads ahead of the network and at constant memory."""
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from camlab.drawing.results import Source
+from camlab.errors import UserError
+from camlab.models.preprocess import Preprocess
+from camlab.storage.pictures import count_pixels, read_picture
+
+log = logging.getLogger(__name__)
+
+_LONGEST_SIDE = 65_500  # pixels, of a JPEG
+_BATCH_PIXELS = 64_000_000  # decoded at a time; there are two more batches, one drawn and one ahead: 0.6 GB
+
+
+@dataclass(frozen=True)
+class DecodedPicture:
+    """A picture in memory.
+
+    Attributes:
+        source: Where it comes from.
+        whole: The upright picture, RGB.
+        square: What the network sees, uint8 S×S×3.
+    """
+
+    source: Source
+    whole: Image.Image
+    square: np.ndarray
+
+
+def decode_batches(
+    files: Sequence[Path], batch_size: int, preprocess: Preprocess, pool: ThreadPoolExecutor, broken: list[str]
+) -> Iterator[list[DecodedPicture]]:
+    """Decode pictures batch by batch; the next batch is under way while the caller works on this one.
+
+    Args:
+        files: Paths of the pictures.
+        batch_size: Pictures of a batch, at most: fewer of large ones.
+        preprocess: Preparation of the network's input.
+        pool: Threads that decode.
+        broken: Filled with a line for each picture that cannot be read; it is left out.
+    """
+    ahead: list[list[Future[DecodedPicture]]] = []
+    for group in itertools.chain(_groups(files, batch_size), [[]]):
+        ahead.append([pool.submit(_decode, number, path, preprocess) for number, path in group])
+        if len(ahead) < 2:
+            continue
+        batch = []
+        for future in ahead.pop(0):
+            try:
+                batch.append(future.result())
+            except UserError as error:
+                broken.append(str(error))
+                log.warning("Skipped: %s", error)
+        if batch:
+            yield batch
+
+
+def _decode(number: int, path: Path, preprocess: Preprocess) -> DecodedPicture:
+    whole = read_picture(path)
+    if max(whole.size) > _LONGEST_SIDE:
+        raise UserError(
+            f"{path} is {whole.width}×{whole.height}; overlays have {_LONGEST_SIDE:,} pixels a side at most."
+        )
+    source = Source(path, path.name, number, whole.size, preprocess.visible_box(*whole.size))
+    return DecodedPicture(source, whole, preprocess.prepare(whole))
+
+
+def _groups(files: Sequence[Path], batch_size: int) -> Iterator[list[tuple[int, Path]]]:
+    """Numbered files: `batch_size` at a time, or as many as `_BATCH_PIXELS` hold."""
+    group: list[tuple[int, Path]] = []
+    pixels = 0
+    for number, path in enumerate(files):
+        own = count_pixels(path)
+        if group and (len(group) == batch_size or pixels + own > _BATCH_PIXELS):
+            yield group
+            group, pixels = [], 0
+        group.append((number, path))
+        pixels += own
+    yield group

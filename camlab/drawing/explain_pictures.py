@@ -1,0 +1,192 @@
+"""Pictures in, heatmaps out: any number of files through one network, at constant memory.
+
+Decoding and drawing run in threads beside the network. One broken file is named and left out; the rest is done.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from camlab import __version__
+from camlab.drawing.batch_explainer import BatchExplainer, Request
+from camlab.drawing.decoding import DecodedPicture, decode_batches
+from camlab.drawing.result_writer import PANELS, ResultWriter
+from camlab.drawing.results import PictureResult
+from camlab.drawing.scaling import scale
+from camlab.drawing.sheets import Legend
+from camlab.drawing.tiles import Style
+from camlab.errors import UserError
+from camlab.models.devices import choose_device
+from camlab.models.preprocess import Preprocess
+from camlab.models.trained_network import TrainedNetwork
+from camlab.progress import progress
+from camlab.runs.provenance import provenance, utc_now
+from camlab.storage.pictures import read_picture
+
+
+@dataclass
+class ExplainResult:
+    """What was made.
+
+    Attributes:
+        folder: Folder of the files.
+        done: Number of pictures that were explained.
+        broken: A line for each of the others, with what is wrong.
+        sheet: Path of the contact sheet.
+    """
+
+    folder: Path
+    done: int = 0
+    broken: list[str] = field(default_factory=list)
+    sheet: Path | None = None
+
+
+def explain_pictures(
+    trained: TrainedNetwork,
+    files: Sequence[Path],
+    folder: Path,
+    request: Request | None = None,
+    style: Style | None = None,
+    batch_size: int = 64,
+    device: torch.device | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> ExplainResult:
+    """Explain pictures and write everything about them.
+
+    Overlays at the pictures' own size (`overlays/`), `maps.npz`, `predictions.csv`, `boxes.json`, `explain.json` and a
+    contact sheet of the first pictures, `sheet.png`.
+
+    Args:
+        trained: The network.
+        files: Paths of pictures, of any size and kind.
+        folder: Made if need be.
+        request: Which maps to compute; None: the usual ones of the predicted class.
+        style: How to draw them; None: each map on its own scale, with boxes.
+        batch_size: Pictures that pass the network together, at most: fewer of large ones.
+        device: Device of the network; None: the best there is.
+        about: More entries for `explain.json`.
+
+    Raises:
+        UserError: As `camlab.attribution.explainer.heatmaps`; none of the pictures can be read.
+        OSError: The folder cannot be written.
+    """
+    request, style, device = request or Request(), style or Style(), device or choose_device()
+    (folder / "overlays").mkdir(parents=True, exist_ok=True)
+    made = ExplainResult(folder)
+    explainer = BatchExplainer(trained.network.to(device), request)
+    writer = ResultWriter(folder, trained.class_names, style)
+    with _threads() as pool:
+        batches = decode_batches(files, batch_size, trained.preprocess, pool, made.broken)
+        prepared = _prepared(progress(batches, len(files), "Pictures"), trained.preprocess, device)
+        results = _explain_batches(explainer, writer, prepared, pool)
+        if not results:
+            told = "The picture could not" if len(files) == 1 else f"None of the {len(files)} pictures could"
+            raise UserError(f"{told} be read. {made.broken[0]}")
+        # One scale for all is known only now.
+        peaks = {} if style.normalize == "per_image" else _draw_set(writer, results, pool)
+    made.done = len(results)
+    is_cut = any(result.source.is_cut for result in results[:PANELS])
+    legend = Legend(_title(trained, made.done), explainer.layers, style, peaks, request.counterfactual, is_cut)
+    settings = {**asdict(request), "methods": list(explainer.layers), **asdict(style), "batch_size": batch_size}
+    record = _record(trained, made, {**settings, "device": str(device)}, explainer.layers)
+    made.sheet = writer.finish(results, legend, {**record, **(about or {})})
+    return made
+
+
+def _prepared(
+    batches: Iterable[list[DecodedPicture]], preprocess: Preprocess, device: torch.device
+) -> Iterator[tuple[list[DecodedPicture], Tensor]]:
+    """Batches with the network's input for them."""
+    for batch in batches:
+        squares = torch.from_numpy(np.stack([picture.square for picture in batch])).to(device)
+        yield batch, preprocess(squares.permute(0, 3, 1, 2))
+
+
+def _explain_batches(
+    explainer: BatchExplainer,
+    writer: ResultWriter,
+    batches: Iterable[tuple[list[DecodedPicture], Tensor]],
+    pool: ThreadPoolExecutor,
+) -> list[PictureResult]:
+    """Compute the maps of all batches; where each picture has a scale of its own, draw a batch beside the next one."""
+    results: list[PictureResult] = []
+    drawing: list[Future[None]] = []
+    for batch, inputs in batches:
+        new = explainer.explain(inputs, [picture.source for picture in batch])
+        for finished in drawing:  # pictures of more than two batches would fill the memory
+            finished.result()
+        if writer.style.normalize == "per_image":
+            drawing = [
+                pool.submit(_draw_alone, writer, result, picture, len(results) + i < PANELS)
+                for i, (result, picture) in enumerate(zip(new, batch, strict=True))
+            ]
+        results += new
+    for finished in drawing:
+        finished.result()
+    return results
+
+
+def _draw_alone(writer: ResultWriter, result: PictureResult, picture: DecodedPicture, on_sheet: bool) -> None:
+    (heat,) = scale([result], "per_image").heat
+    writer.draw(result, heat, np.asarray(picture.whole), on_sheet)
+
+
+def _draw_set(writer: ResultWriter, results: Sequence[PictureResult], pool: ThreadPoolExecutor) -> dict[str, float]:
+    """Draw all pictures on one scale, from their files again; the methods' maxima."""
+    scaled = scale(results, writer.style.normalize)
+
+    def draw(number: int) -> None:
+        picture = np.asarray(read_picture(results[number].source.file))
+        writer.draw(results[number], scaled.heat[number], picture, number < PANELS)
+
+    list(pool.map(draw, range(len(results))))
+    return scaled.peaks
+
+
+def _title(trained: TrainedNetwork, count: int) -> str:
+    pictures = "1 picture" if count == 1 else f"{count:,} pictures"
+    return f"{trained.name}: {f'the first {PANELS} of ' if count > PANELS else ''}{pictures}"
+
+
+def _record(
+    trained: TrainedNetwork, made: ExplainResult, settings: dict[str, Any], layers: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Content of `explain.json`."""
+    versions = provenance()
+    own = {"camlab": __version__, **{name: version(name) for name in ("numpy", "pillow")}, "opencv": cv2.__version__}
+    return {
+        "time": utc_now(),
+        "network": {
+            "name": trained.name,
+            "checkpoint": None if trained.path is None else str(trained.path),
+            "classes": len(trained.class_names),
+            "preprocess": trained.preprocess.as_dict(),
+        },
+        "layers": {method: list(names) for method, names in layers.items()},
+        "settings": settings,
+        "pictures": {"explained": made.done, "skipped": made.broken},
+        **versions,
+        "versions": {**own, **versions["versions"]},
+    }
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """One for each core, and OpenCV without any of its own."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield pool
+    finally:
+        cv2.setNumThreads(before)

@@ -1,0 +1,94 @@
+"""Where pictures stand on a sheet: beside each other, below each other, in lines like words."""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from camlab.drawing.render import PAPER
+
+_WIDEST = 2400  # pixels, of a sheet whose cells are narrower
+_SHAPE = 1.3  # height over width that a sheet is near to if that costs no space
+
+
+def flow(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
+    """Set images of any size into lines of at most `width`, in their order, like the words of a text.
+
+    Returns:
+        uint8 RGB, as wide as the longest line; white between the images and around short ones.
+    """
+    lines = [beside([images[i] for i in numbers], gap) for numbers in _lines([i.shape[1] for i in images], width, gap)]
+    return below(lines, gap)
+
+
+def even_width(images: Sequence[np.ndarray], limit: int, gap: int) -> int:
+    """The least width of lines that takes no more lines than `limit` does: lines of nearly one length."""
+    widths = [image.shape[1] for image in images]
+    limit = max(limit, *widths)
+    count = len(_lines(widths, limit, gap))
+    return next(width for width in range(max(widths), limit + 1) if len(_lines(widths, width, gap)) == count)
+
+
+def best_width(sizes: Sequence[tuple[int, int]], gap: int) -> int:
+    """The width of lines that leaves little white and makes a sheet of a pleasant shape.
+
+    Args:
+        sizes: Height and width of each image.
+        gap: White between images, in pixels.
+    """
+    widths = [width for _, width in sizes]
+    used = sum(height * width for height, width in sizes)
+
+    def cost(limit: int) -> float:
+        lines = _lines(widths, limit, gap)
+        across = max(sum(widths[i] for i in line) + gap * (len(line) - 1) for line in lines)
+        down = sum(max(sizes[i][0] for i in line) for line in lines) + gap * (len(lines) - 1)
+        return across * down / used + 0.15 * abs(math.log(down / across / _SHAPE))
+
+    return min(range(max(widths), max(_WIDEST, max(widths)) + 1, 20), key=cost)
+
+
+def beside(images: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
+    """Images in one line, aligned at the top, with white between them."""
+    height = max(image.shape[0] for image in images)
+    last = len(images) - 1
+    return np.hstack([pad(image, height, image.shape[1] + gap * (i < last)) for i, image in enumerate(images)])
+
+
+def below(images: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
+    """Images below each other, aligned at the left, with white between them."""
+    width = max(image.shape[1] for image in images)
+    last = len(images) - 1
+    return np.vstack([pad(image, image.shape[0] + gap * (i < last), width) for i, image in enumerate(images)])
+
+
+def same_size(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pad images with white, at the right and below, to the largest height and width among them."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    return [pad(image, height, width) for image in images]
+
+
+def pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Add white at the right and below."""
+    bottom, right = height - image.shape[0], width - image.shape[1]
+    return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=PAPER)
+
+
+def frame(image: np.ndarray, margin: int) -> np.ndarray:
+    """Add white on all sides."""
+    return cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=PAPER)
+
+
+def _lines(widths: Sequence[int], limit: int, gap: int) -> list[list[int]]:
+    """Numbers of the images on each line."""
+    lines: list[list[int]] = []
+    taken = 0
+    for number, width in enumerate(widths):
+        if lines and taken + gap + width <= limit:
+            lines[-1].append(number)
+            taken += gap + width
+        else:
+            lines.append([number])
+            taken = width
+    return lines

@@ -1,0 +1,86 @@
+"""Heatmaps of a fixed set of pictures, as a network in training sees them after each epoch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from camlab.drawing.batch_explainer import BatchExplainer, Request
+from camlab.drawing.maps_file import write_maps
+from camlab.drawing.render import write_image
+from camlab.drawing.results import Source
+from camlab.drawing.scaling import scale
+from camlab.drawing.sheets import Legend, contact_sheet
+from camlab.drawing.tiles import Style, caption, draw_overlays, panel
+
+
+class Probe:
+    """A fixed set of pictures, drawn again for every epoch (docs/file_formats.md describes the files).
+
+    Args:
+        network: The classifier; left as it was found: weights, gradients, train/eval flags, RNG.
+        images: The pictures, uint8 RGB N×3×H×W, of which the network sees the whole.
+        labels: True classes, N; None where they are not known.
+        names: Names of the pictures in captions, N; empty where the true class says all.
+        class_names: Names of all classes.
+        style: How to draw.
+        folder: Folder of the files, made if need be: `pictures/` and one `epoch_NNNN/` for each epoch.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor | None,
+        names: Sequence[str],
+        class_names: Sequence[str],
+        style: Style,
+        folder: Path,
+    ) -> None:
+        height, width = images.shape[-2:]
+        whole = (0, 0, width, height)
+        self.sources = [Source(Path(f"{i:02d}.png"), name, i, (width, height), whole) for i, name in enumerate(names)]
+        self.pictures = images.permute(0, 2, 3, 1).cpu().numpy()
+        self.labels, self.class_names, self.style, self.folder = labels, class_names, style, folder
+        self._explainer = BatchExplainer(network, Request(all_classes=True))
+        self._pictures_are_written = False
+
+    def draw(self, inputs: Tensor, epochs_done: int) -> tuple[list[np.ndarray], list[str]]:
+        """Draw the predicted class and, where it differs, the true one; write the epoch's files, `maps.npz` last.
+
+        Args:
+            inputs: The pictures as the network's input, N×3×S×S.
+            epochs_done: 0 before training.
+
+        Returns:
+            A panel and a caption for each picture.
+
+        Raises:
+            UserError: The network cannot be explained.
+            OSError: The files cannot be written.
+        """
+        results = self._explainer.explain(inputs, self.sources, self.labels)
+        scaled = scale(results, self.style.normalize)
+        panels = [
+            panel(picture, result, draw_overlays(picture, result, heat, self.class_names, self.style), self.class_names)
+            for picture, result, heat in zip(self.pictures, results, scaled.heat, strict=True)
+        ]
+        folder, layers = self.folder / f"epoch_{epochs_done:04d}", self._explainer.layers
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write_pictures()
+        for i, drawn in enumerate(panels):
+            write_image(folder / f"{i:02d}.jpg", drawn)
+        title = f"Epoch {epochs_done}" if epochs_done else "Before training"
+        write_image(folder / "sheet.png", contact_sheet(panels, Legend(title, layers, self.style, scaled.peaks)))
+        pictures = Path("..", "pictures")
+        write_maps(folder / "maps.npz", results, self.class_names, layers, pictures, np.float16, epochs_done)
+        return panels, [caption(result, self.class_names) for result in results]
+
+    def _write_pictures(self) -> None:
+        """The same in every epoch: written by each run once, also by one that is resumed."""
+        if not self._pictures_are_written:
+            (self.folder / "pictures").mkdir(exist_ok=True)
+            for source, picture in zip(self.sources, self.pictures, strict=True):
+                write_image(self.folder / "pictures" / source.file, picture)
+            self._pictures_are_written = True

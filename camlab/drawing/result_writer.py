@@ -1,0 +1,111 @@
+"""What `explain` writes about a set of pictures (docs/file_formats.md)."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from camlab.drawing import render
+from camlab.drawing.maps_file import write_maps
+from camlab.drawing.results import PictureResult
+from camlab.drawing.sheets import Legend, contact_sheet
+from camlab.drawing.tiles import Style, draw_overlays, panel
+from camlab.storage.files import write_atomically
+
+PANELS = 40  # pictures on the contact sheet
+_STEM_BYTES, _CLASS_BYTES = 60, 40  # of an overlay's file name, which may have 255 bytes (143 on encrypted disks)
+
+
+class ResultWriter:
+    """Draws pictures one by one, then writes what is about all of them; `draw` may run in many threads.
+
+    Args:
+        folder: Folder of the files, which is there.
+        class_names: Names of all classes.
+        style: How to draw.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str], style: Style) -> None:
+        self.folder, self.class_names, self.style = folder, class_names, style
+        self._boxes: dict[int, list[dict[str, Any]]] = {}
+        self._panels: dict[int, np.ndarray] = {}
+
+    def draw(self, result: PictureResult, heat: dict[str, np.ndarray], picture: np.ndarray, on_sheet: bool) -> None:
+        """Write a picture's overlays, and keep its boxes and, if it is on the sheet, its panel.
+
+        Args:
+            result: The network's answer.
+            heat: By method, R×h×w in [0, 1].
+            picture: uint8 RGB, upright and whole.
+            on_sheet: Whether the picture has a panel on the contact sheet.
+        """
+        source = result.source
+        overlays = draw_overlays(picture, result, heat, self.class_names, self.style)
+        for overlay in overlays:
+            name = overlay_name(source.number, source.file.stem, overlay.method, overlay.rank, overlay.class_name)
+            render.write_image(self.folder / "overlays" / name, overlay.image)
+        self._boxes[source.number] = [
+            {"method": each.method, "rank": each.rank, "class": each.class_name, "box": each.box}
+            for each in overlays
+            if each.box is not None
+        ]
+        if on_sheet:
+            self._panels[source.number] = panel(picture, result, overlays, self.class_names)
+
+    def finish(self, results: Sequence[PictureResult], legend: Legend, about: Mapping[str, Any]) -> Path:
+        """Write what is about all pictures.
+
+        Args:
+            results: Of all pictures that were drawn.
+            legend: Of the contact sheet.
+            about: Content of `explain.json`.
+
+        Returns:
+            The contact sheet's path.
+        """
+        self._write_text("predictions.csv", self._predictions(results))
+        if self.style.boxes:
+            boxes = {str(result.source.file): self._boxes[result.source.number] for result in results}
+            self._write_text("boxes.json", json.dumps(boxes, indent=1, ensure_ascii=False) + "\n")
+        write_maps(self.folder / "maps.npz", results, self.class_names, legend.layers, Path.cwd())
+        self._write_text("explain.json", json.dumps(about, indent=2, ensure_ascii=False, default=str) + "\n")
+        sheet = self.folder / "sheet.png"
+        render.write_image(sheet, contact_sheet([part for _, part in sorted(self._panels.items())], legend))
+        return sheet
+
+    def _predictions(self, results: Sequence[PictureResult]) -> str:
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(["file", "rank", "class_idx", "class", "probability"])
+        for result in results:
+            for rank, class_idx in enumerate(result.class_idx):
+                probability = f"{float(result.probabilities[class_idx]):.6f}"
+                writer.writerow([result.source.file, rank, class_idx, self.class_names[class_idx], probability])
+        return table.getvalue()
+
+    def _write_text(self, name: str, text: str) -> None:
+        # A file's name may be any bytes, which Python keeps as surrogates.
+        write_atomically(self.folder / name, text.encode("utf-8", "surrogateescape"))
+
+
+def overlay_name(number: int, stem: str, method: str, rank: int, class_name: str) -> str:
+    """File name of an overlay, short enough for every file system and unique in its folder.
+
+    Example:
+        >>> overlay_name(7, "my photo", "grad_cam", 0, "great white shark")
+        '00007_my photo_grad_cam_0_great-white-shark.jpg'
+    """
+    plain = "".join(letter if letter.isalnum() else "-" for letter in class_name)
+    return f"{number:05d}_{_cut(stem, _STEM_BYTES)}_{method}_{rank}_{_cut(plain, _CLASS_BYTES)}.jpg"
+
+
+def _cut(text: str, limit: int) -> str:
+    """The longest start of a text that has at most so many bytes in a file name."""
+    while len(os.fsencode(text)) > limit:
+        text = text[:-1]
+    return text

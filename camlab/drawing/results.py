@@ -1,0 +1,96 @@
+"""A picture's answer from a network: what training and `explain` compute, draw and write."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from camlab.attribution.explainer import Explanation
+from camlab.drawing.render import Box
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture that is shown to a network.
+
+    Attributes:
+        file: Path of the picture's file.
+        name: Name in captions; empty where the picture is known by its true class alone.
+        number: Place of the picture in its set, from 0.
+        size: Width and height of the upright picture, in pixels.
+        visible: The part that the network sees: left, top, right, bottom in the picture's pixels.
+    """
+
+    file: Path
+    name: str
+    number: int
+    size: tuple[int, int]
+    visible: tuple[float, float, float, float]
+
+    @property
+    def visible_pixels(self) -> Box:
+        """The visible part in whole pixels, at least one in each direction.
+
+        Example:
+            >>> Source(Path("a.jpg"), "a.jpg", 0, (301, 200), (50.5, 0, 250.5, 200)).visible_pixels
+            (50, 0, 250, 200)
+        """
+        left, top, right, bottom = map(round, self.visible)
+        return left, top, max(right, left + 1), max(bottom, top + 1)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the network sees a part of the picture only."""
+        return self.visible_pixels != (0, 0, *self.size)
+
+
+@dataclass(frozen=True)
+class PictureResult:
+    """The network's answer to one picture, and the raw maps of R classes; tensors are float32 and on the CPU.
+
+    Attributes:
+        source: The picture.
+        class_idx: The R classes that the maps are of.
+        probabilities: Softmax of the logits, M.
+        maps: Signed maps by method, R×h×w for each target layer, on the layer's own grid.
+        label: The true class, where it is known.
+        cam_of_all_classes: CAM of every class, M×h×w, where it is kept.
+    """
+
+    source: Source
+    class_idx: tuple[int, ...]
+    probabilities: Tensor
+    maps: dict[str, list[Tensor]]
+    label: int | None = None
+    cam_of_all_classes: Tensor | None = None
+
+
+def results_of(
+    explanation: Explanation, sources: Sequence[Source], labels: Tensor | None = None, all_classes: bool = False
+) -> list[PictureResult]:
+    """Part the answer to a batch into those to its pictures.
+
+    Args:
+        explanation: The answer, on any device.
+        sources: The pictures of the batch.
+        labels: True classes, N.
+        all_classes: Keep the CAM of every class, where there is one.
+    """
+    probabilities = explanation.logits.float().softmax(dim=1).cpu()
+    class_idx = explanation.class_idx.tolist()
+    known = [None] * len(sources) if labels is None else labels.tolist()
+    maps = {method: [part.float().cpu() for part in layers] for method, layers in explanation.maps.items()}
+    every = explanation.cam_of_all_classes if all_classes else None
+    every = None if every is None else every.float().cpu()
+    return [
+        PictureResult(
+            source=source,
+            class_idx=tuple(class_idx[i]),
+            probabilities=probabilities[i],
+            maps={method: [part[i] for part in layers] for method, layers in maps.items()},
+            label=known[i],
+            cam_of_all_classes=None if every is None else every[i],
+        )
+        for i, source in enumerate(sources)
+    ]

@@ -1,0 +1,85 @@
+"""Text in pictures: one line or several on white, in the DejaVu font that matplotlib brings.
+
+DejaVu has the Latin, Greek, Cyrillic, Arabic and Hebrew letters and many signs, but no Chinese, Japanese or Korean
+ones, which become empty boxes.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from camlab.drawing.render import PAPER
+
+BLACK, GREY = (25, 25, 25), (110, 110, 110)
+_SIZE = 14  # pixels, of an em
+_SMALLEST = 12  # what text shrinks to before it is cut
+
+
+def line_height(size: int = _SIZE) -> int:
+    """Height of a line of text, in pixels."""
+    return round(1.4 * size)
+
+
+@functools.lru_cache(maxsize=512)
+def line(
+    text: str, width: int, size: int = _SIZE, bold: bool = False, colour: tuple[int, int, int] = BLACK
+) -> np.ndarray:
+    """Draw one line of text on white, uint8 RGB line height × width × 3, shared between callers and read-only.
+
+    Text that is too wide is drawn smaller, then cut with an ellipsis.
+    """
+    text, font = _fitted(_drawable(text), width, size, bold)
+    strip = Image.new("RGB", (width, line_height(size)), PAPER)
+    ImageDraw.Draw(strip).text((0, round(1.05 * size)), text, colour, font, anchor="ls")
+    pixels = np.asarray(strip)
+    pixels.flags.writeable = False
+    return pixels
+
+
+def paragraph(text: str, width: int, size: int = _SIZE, colour: tuple[int, int, int] = BLACK) -> np.ndarray:
+    """Draw text on white, with as many lines as it needs: uint8 RGB, H×width×3."""
+    font, lines = _font(size, False), [""]
+    for word in _drawable(text).split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return np.vstack([line(each, width, size, False, colour) for each in lines])
+
+
+def text_width(text: str, size: int = _SIZE, bold: bool = False) -> int:
+    """Width of a line of text, in pixels."""
+    return int(_font(size, bold).getlength(_drawable(text))) + 1
+
+
+def _fitted(text: str, width: int, size: int, bold: bool) -> tuple[str, ImageFont.FreeTypeFont]:
+    """The text, cut if need be, and the font in which it fits the width."""
+    for smaller in range(size, min(size, _SMALLEST) - 1, -1):
+        font = _font(smaller, bold)
+        if font.getlength(text) <= width:
+            return text, font
+    low, high = 0, len(text)  # the longest start that fits, by bisection
+    while low < high:
+        middle = (low + high + 1) // 2
+        if font.getlength(text[:middle].rstrip() + "…") <= width:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low].rstrip() + "…", font
+
+
+def _drawable(text: str) -> str:
+    """Text in one line, without the halves of characters that stand for undecodable bytes of file names."""
+    valid = text.encode("utf-8", "replace").decode()
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in valid).split())
+
+
+@functools.cache
+def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+    import matplotlib  # takes 0.2 s, and only what writes text needs its fonts
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
