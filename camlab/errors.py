@@ -1,4 +1,4 @@
-"""What ends a run and is no bug: each is told in a line or two, never with a traceback."""
+"""Errors that are shown to the user in a line or two, without a traceback."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,14 +9,39 @@ class UserError(ValueError):
 
 
 class Interrupted(BaseException):
-    """A signal ended a run, which can go on from where it was; the exit code is 128 and the signal's number."""
+    """A signal ended a run that can be resumed; the exit code is 128 plus the signal's number.
+
+    Attributes:
+        signal_number: Number of the signal, e.g. 15 for SIGTERM.
+        message: Text for the user.
+    """
 
     def __init__(self, signal_number: int, message: str = "Interrupted.") -> None:
         super().__init__(signal_number, message)
         self.signal_number, self.message = signal_number, message
 
 
-def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """`Did you mean …? `, or nothing where nothing is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"Did you mean {prefix}{near[0]}? " if near else ""
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "", most: int = 1) -> str:
+    """Suggest known words that are spelled like a given one.
+
+    Args:
+        word: What the user wrote.
+        known: Words that would have been right.
+        prefix: Text put before each suggestion, e.g. `arch=`.
+        most: Number of suggestions, at most.
+
+    Returns:
+        A question with a space after it, or an empty text where no known word is similar.
+
+    Example:
+        >>> did_you_mean("alexnt", ["alexnet", "vgg16"], prefix="arch=")
+        'Did you mean arch=alexnet? '
+        >>> did_you_mean("vgg", ["alexnet", "vgg13", "vgg16"], most=2)
+        'Did you mean vgg16 or vgg13? '
+        >>> did_you_mean("zebra", ["alexnet", "vgg16"])
+        ''
+    """
+    near = [prefix + match for match in difflib.get_close_matches(word, list(known), n=most)]
+    if not near:
+        return ""
+    return f"Did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}? "
