@@ -48,8 +48,26 @@ def test_frozen_backbone_keeps_eval_mode_and_takes_no_gradient():
     assert net.cam_conv.weight.grad is not None
 
 
+@pytest.mark.parametrize("keep_last_pool", [True, False])
+@pytest.mark.parametrize(("backbone", "least"), [("alexnet", (63, 31)), ("vgg11", (32, 16)), ("vgg16_bn", (32, 16))])
+def test_sizes_of_maps_and_the_least_size_of_images(backbone, least, keep_last_pool):
+    net, smallest = CamNet(backbone, keep_last_pool=keep_last_pool).eval(), least[not keep_last_pool]
+    with torch.device("meta"):  # shapes cost nothing there
+        twin = CamNet(backbone, keep_last_pool=keep_last_pool).eval()
+    for side in (*range(smallest, smallest + 40), 224):
+        net.check_image_size(side)
+        assert net.map_size(side) == twin.forward_features(torch.zeros(1, 3, side, side, device="meta")).shape[2:]
+    for side in (1, 2, smallest - 1):
+        with pytest.raises(RuntimeError):
+            twin(torch.zeros(1, 3, side, side, device="meta"))
+        message = f"data.image_size={side}: too small for {backbone}, which needs {smallest} pixels at least"
+        for refuse in (net.check_image_size, net.map_size):
+            with pytest.raises(UserError, match=message):
+                refuse(side)
+
+
 def test_unknown_backbone_is_named():
-    with pytest.raises(UserError, match=r"resnet50: choose one of alexnet, vgg11"):
+    with pytest.raises(UserError, match=r"resnet50: unknown network. Choose from alexnet, vgg11"):
         CamNet("resnet50")
 
 
