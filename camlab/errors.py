@@ -21,6 +21,16 @@ class Interrupted(BaseException):
         self.signal_number, self.message = signal_number, message
 
 
+def first_line(error: BaseException) -> str:
+    """First line of an error's message, or the name of its type where there is no message.
+
+    Example:
+        >>> first_line(ValueError("No such layer.")), first_line(KeyboardInterrupt())
+        ('No such layer.', 'KeyboardInterrupt')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "", most: int = 1) -> str:
     """Suggest known words that are spelled like a given one.
 

@@ -1,13 +1,14 @@
-"""Where a network looks: CAM, Grad-CAM and its relatives as pure functions, torch in, torch out, on any device.
+"""Class activation maps as pure functions of tensors: CAM, Grad-CAM and its relatives, on any device.
 
-Shape letters: N images, K feature channels, M classes, H W the map's own (coarse) grid.
+Shape letters: N images, K feature channels, M classes, H and W the height and width of the map's own (coarse) grid.
 
-Maps come out *signed*, in the units of the class score; `normalize` rectifies and scales them, `upsample` brings them
-to the size of a picture. Adding a gradient method is one function of (activations, gradients) and its line in
-`GRADIENT_METHODS`.
+Maps are *signed* and in the units of the class score. `normalize` rectifies and scales them, `upsample` resizes them to
+a picture. Gradient methods turn activations and gradients, N×K×H×W each, into signed maps, N×H×W; a new one is a
+function of the two and a line in `GRADIENT_METHODS`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -21,43 +22,65 @@ def cam(features_NKHW: Tensor, weight_MK: Tensor) -> Tensor:
     """Class activation maps of all classes at once: M_c(x, y) = Σ_k w_ck f_k(x, y) (Zhou et al. 2016, eq. 2).
 
     Args:
-        features_NKHW: what the global average pooling reads, N×K×H×W.
-        weight_MK: weight of the linear layer behind that pooling, M×K.
+        features_NKHW: Input of the global average pooling, N×K×H×W.
+        weight_MK: Weight of the linear layer behind that pooling, M×K.
 
     Returns:
-        Signed maps, N×M×H×W, for which mean over (H, W) + bias = logit. (The report writes the pooling as a sum and
-        the map with a sum over x, y; the pooling is a mean here, and the map is the paper's.)
+        Signed maps, N×M×H×W. The mean over (H, W) plus the layer's bias is the logit. (The paper's pooling is a sum;
+        here it is a mean. The map is the paper's.)
+
+    Example:
+        >>> features = torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]])  # one image, two channels, 1×2 cells
+        >>> cam(features, torch.tensor([[1.0, 0.5]])).tolist()
+        [[[[2.0, 3.0]]]]
     """
     wider = torch.promote_types(features_NKHW.dtype, weight_MK.dtype)  # autocast leaves features in half precision
     return torch.einsum("nkhw,mk->nmhw", features_NKHW.to(wider), weight_MK.to(wider))
 
 
+@contextmanager
+def gradient_safe(device: torch.device) -> Iterator[None]:
+    """Leave inference mode, and keep the caller's autocast without its cache of cast weights.
+
+    Weights that autocast cast and cached in inference mode cannot be used for gradients.
+
+    Example:
+        >>> with torch.inference_mode(), gradient_safe(torch.device("cpu")):
+        ...     torch.is_inference_mode_enabled()
+        False
+    """
+    kind = device.type
+    autocast: AbstractContextManager[object] = nullcontext()
+    if torch.amp.is_autocast_available(kind):  # not on the meta device
+        dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        autocast = torch.autocast(kind, dtype, enabled, cache_enabled=False)
+    with torch.inference_mode(False), autocast:
+        yield
+
+
 def class_gradients(head: Callable[[Tensor], Tensor], activations_NKHW: Tensor, class_idx_N: Tensor) -> Tensor:
     """Gradient of each image's class score with respect to its activations: ∂y_c / ∂A, N×K×H×W.
 
-    The graph is cut at the activations: a detached clone becomes the leaf and only `head` runs. No parameter's `.grad`
-    is touched, nothing behind the activations is traversed, and the caller may be in `no_grad`, in `inference_mode` or
-    under autocast.
+    For a network whose head can be called by itself; `camlab.Explainer` serves any other. No parameter's `.grad` is
+    touched, and the caller may be in `no_grad`, in `inference_mode` or under autocast.
 
     Args:
-        head: what follows the target layer, N×K×H×W → N×M logits; rows must not depend on each other (eval mode).
-        activations_NKHW: output of the target layer.
-        class_idx_N: one class index per image, int64.
+        head: The part of the network behind the target layer, N×K×H×W → N×M logits. Rows must not depend on each
+            other (eval mode).
+        activations_NKHW: Output of the target layer.
+        class_idx_N: One class index per image, int64.
 
     Raises:
-        ValueError: not exactly one class per image.
+        ValueError: There is not exactly one class per image.
+
+    Example:
+        >>> twice_the_mean = lambda activations: 2 * activations.mean(dim=(2, 3))
+        >>> class_gradients(twice_the_mean, torch.ones(1, 1, 2, 2), torch.tensor([0])).tolist()
+        [[[[0.5, 0.5], [0.5, 0.5]]]]
     """
     if class_idx_N.shape != activations_NKHW.shape[:1]:
         raise ValueError(f"one class per image: {len(activations_NKHW)} images, {tuple(class_idx_N.shape)} classes")
-    device = activations_NKHW.device.type
-    # Autocast caches weights cast to bf16; one cached in inference mode could not be used for a gradient.
-    autocast = torch.autocast(
-        device,
-        dtype=torch.get_autocast_dtype(device),
-        enabled=torch.is_autocast_enabled(device),
-        cache_enabled=False,
-    )
-    with torch.inference_mode(False), torch.enable_grad(), autocast:
+    with gradient_safe(activations_NKHW.device), torch.enable_grad():
         leaf = activations_NKHW.detach().clone().requires_grad_()
         score = head(leaf).gather(1, class_idx_N.clone()[:, None]).sum()
         (gradients,) = torch.autograd.grad(score, leaf)
@@ -69,6 +92,10 @@ def grad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
 
     Returns:
         Signed maps, N×H×W. With global average pooling and a linear layer behind A, Z · Grad-CAM = CAM (Z = H·W).
+
+    Example:
+        >>> grad_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.0, 1.0]]]])).tolist()  # α = 1/2
+        [[[0.5, 1.0]]]
     """
     alpha_NK = gradients_NKHW.mean(dim=(2, 3))
     return torch.einsum("nk,nkhw->nhw", alpha_NK, activations_NKHW)
@@ -77,8 +104,12 @@ def grad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
 def grad_cam_plus_plus(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
     """Grad-CAM++: Σ_k w_k A^k, w_k = Σ_ij α_ij relu(g_ij), α = g² / (2 g² + g³ Σ_ab A_ab).
 
-    Chattopadhay et al. 2018, eq. 19. g is the gradient of the class score; the paper's derivatives are those of its
-    exponential, whose factor cancels in α and scales a map as a whole. Where the denominator is zero, so is α. N×H×W.
+    Chattopadhay et al. 2018, eq. 19. g is the gradient of the class score. The paper takes derivatives of the score's
+    exponential; their factor cancels in α and scales a map as a whole. Where the denominator is zero, α is zero.
+
+    Example:
+        >>> grad_cam_plus_plus(torch.tensor([[[[1.0, 1.0]]]]), torch.tensor([[[[2.0, 0.0]]]])).tolist()  # α g = 2/6
+        [[[0.3333333432674408, 0.3333333432674408]]]
     """
     sums = activations_NKHW.sum(dim=(2, 3), keepdim=True)
     denominator = 2 + gradients_NKHW * sums  # g² is cancelled: in half precision it underflows
@@ -87,7 +118,12 @@ def grad_cam_plus_plus(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tens
 
 
 def xgrad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
-    """XGrad-CAM: Σ_k α_k A^k with α_k = Σ_ij A_ij g_ij / Σ_ij A_ij (Fu et al. 2020, eq. 8), 0 where A is. N×H×W."""
+    """XGrad-CAM: Σ_k α_k A^k with α_k = Σ_ij A_ij g_ij / Σ_ij A_ij (Fu et al. 2020, eq. 8); 0 where Σ_ij A_ij is 0.
+
+    Example:
+        >>> xgrad_cam(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[0.0, 1.0]]]])).tolist()  # α = 3/4
+        [[[0.75, 2.25]]]
+    """
     sums = activations_NKHW.sum(dim=(2, 3))
     weighted = (activations_NKHW * gradients_NKHW).sum(dim=(2, 3))
     alpha_NK = torch.where(sums != 0, weighted / sums, torch.zeros_like(sums))
@@ -95,12 +131,22 @@ def xgrad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
 
 
 def hires_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
-    """HiResCAM: Σ_k g^k A^k, the gradient not averaged (Draelos and Carin 2020, eq. 5). N×H×W."""
+    """HiResCAM: Σ_k g^k A^k, without averaging the gradient (Draelos and Carin 2020, eq. 5).
+
+    Example:
+        >>> hires_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, -1.0]]]])).tolist()
+        [[[3.0, -2.0]]]
+    """
     return torch.einsum("nkhw,nkhw->nhw", gradients_NKHW, activations_NKHW)
 
 
 def layer_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
-    """LayerCAM: Σ_k relu(g^k) A^k (Jiang et al. 2021, eq. 6 and 7); also for layers far from the output. N×H×W."""
+    """LayerCAM: Σ_k relu(g^k) A^k (Jiang et al. 2021, eq. 6 and 7); suits layers far from the output, too.
+
+    Example:
+        >>> layer_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, -1.0]]]])).tolist()
+        [[[3.0, 0.0]]]
+    """
     return torch.einsum("nkhw,nkhw->nhw", gradients_NKHW.relu(), activations_NKHW)
 
 
@@ -123,18 +169,25 @@ def score_cam(
 ) -> Tensor:
     """Score-CAM: Σ_k α_k A^k, α the softmax over k of the class score of the image masked with A^k.
 
-    Wang et al. 2020, eq. 6. A mask is A^k, upsampled to the image and stretched to [0, 1]; K forward passes an image,
-    `batch_size` at a time. (The paper subtracts the score of a black image; the softmax does not see a constant.)
+    Wang et al. 2020, eq. 6. A mask is A^k, upsampled to the image and stretched to [0, 1]. An image takes K forward
+    passes, `batch_size` of them at a time. (The paper subtracts the score of a black image, which is the same for all
+    k and cancels in the softmax.)
 
     Args:
-        forward: the whole network, N×C×H×W → N×M logits.
-        images_NCHW: its input.
-        activations_NKHW: output of the target layer for them.
-        class_idx_N: one class index per image, int64.
-        batch_size: masked images per forward pass.
+        forward: The whole network, N×C×H×W → N×M logits.
+        images_NCHW: Input of the network.
+        activations_NKHW: Output of the target layer for these images.
+        class_idx_N: One class index per image, int64.
+        batch_size: Number of masked images per forward pass.
 
     Returns:
-        Signed maps, N×H×W of the activations.
+        Signed maps, N×H×W, on the grid of the activations.
+
+    Example:
+        >>> constant_score = lambda images: torch.zeros(len(images), 1)  # every channel has the same weight, 1/2
+        >>> activations = torch.tensor([[[[4.0, 0.0]], [[0.0, 2.0]]]])
+        >>> score_cam(constant_score, torch.ones(1, 3, 4, 8), activations, torch.tensor([0])).tolist()
+        [[[2.0, 1.0]]]
     """
     size = (images_NCHW.shape[-2], images_NCHW.shape[-1])
     maps = []
@@ -150,63 +203,96 @@ def score_cam(
 
 
 def normalize(maps: Tensor, mode: Normalization = "per_image") -> Tensor:
-    """Keep the evidence for the class (ReLU) and scale it; a map without any stays zero.
+    """Keep the evidence for the class (ReLU) and scale it. A map without evidence stays zero.
 
     Args:
-        maps: signed maps, …×H×W.
-        mode: `per_image` divides each map by its own maximum, `shared` all by one maximum, `raw` by nothing.
+        maps: Signed maps, …×H×W.
+        mode: `per_image` divides each map by its own maximum, `shared` divides all by one maximum, `raw` does not
+            divide.
 
     Returns:
-        Maps of the same shape, float32; in [0, 1] unless `raw`. Not-a-number counts as no evidence.
+        Maps of the same shape, float32, in [0, 1] unless the mode is `raw`. Not-a-number counts as no evidence.
+
+    Raises:
+        ValueError: The mode is unknown.
+
+    Example:
+        >>> maps = torch.tensor([[[-1.0, 2.0]], [[1.0, 4.0]]])
+        >>> normalize(maps).tolist()
+        [[[0.0, 1.0]], [[0.25, 1.0]]]
+        >>> normalize(maps, "shared").tolist()
+        [[[0.0, 0.5]], [[0.25, 1.0]]]
+        >>> normalize(maps, "raw").tolist()
+        [[[0.0, 2.0]], [[1.0, 4.0]]]
     """
     heat = torch.nan_to_num(maps.float(), nan=0.0, posinf=torch.finfo(torch.float32).max).relu()
     if mode == "raw":
         return heat
     if mode not in ("per_image", "shared"):
-        raise ValueError(f"normalization {mode!r}: per_image, shared or raw")
+        raise ValueError(f"normalize={mode}: unknown mode. Choose from per_image, shared, raw.")
     peak = heat.amax(dim=(-2, -1), keepdim=True) if mode == "per_image" else heat.max()
     return torch.where(peak > 0, heat / peak, torch.zeros_like(heat))
 
 
-def fuse(layers: Sequence[Tensor], mode: Normalization = "per_image") -> Tensor:
-    """Combine the maps of several layers into one map for each image.
-
-    Each layer's maps are rectified and scaled first, so that one layer counts as much as another. `normalize` with the
-    same mode comes after this function, then `upsample`.
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps bilinearly, without aligning corners.
 
     Args:
-        layers: Signed maps N×h×w of each layer, on the layer's own grid.
-        mode: `per_image` scales each map by its own maximum, `shared` each layer's maps by their common maximum, `raw`
-            by nothing.
-
-    Returns:
-        The signed maps unchanged where there is one layer; else the mean of the scaled maps on the finest grid among
-        the layers.
+        maps: …×h×w.
+        size: (height, width) of the result in pixels.
 
     Example:
-        >>> fine, coarse = torch.tensor([[[1.0, -1.0], [0.0, 4.0]]]), torch.tensor([[[2.0]]])
-        >>> fuse([fine, coarse], "raw")
-        tensor([[[1.5000, 1.0000],
-                 [1.0000, 3.0000]]])
+        >>> upsample(torch.tensor([[[0.0, 4.0]]]), (1, 4)).tolist()
+        [[[0.0, 1.0, 3.0, 4.0]]]
     """
-    if len(layers) == 1:
-        return layers[0]
-    finest = (max(part.shape[-2] for part in layers), max(part.shape[-1] for part in layers))
-    return torch.stack([upsample(normalize(part, mode), finest) for part in layers]).mean(dim=0)
-
-
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of …×H×W maps to `size` = (height, width) in pixels; corners are not aligned."""
     flat = maps.reshape(1, -1, *maps.shape[-2:])
     return F.interpolate(flat, size=size, mode="bilinear", align_corners=False).reshape(*maps.shape[:-2], *size)
 
 
+def fuse(layers: Sequence[Tensor], mode: Normalization = "per_image") -> Tensor:
+    """Average the maps of several layers on the finest of their grids.
+
+    Each layer is normalised by `mode` first, so that with `per_image` and `shared` every layer has the same weight. The
+    average is to be normalised again: `normalize(fuse(layers, mode), mode)`.
+
+    Args:
+        layers: Signed maps of each layer, …×h×w; h and w may differ from layer to layer.
+        mode: As in `normalize`.
+
+    Returns:
+        The signed maps of a single layer, unchanged. For several layers, float32 maps without negative values, on the
+        grid with the most cells.
+
+    Example:
+        >>> fine, coarse = torch.tensor([[[4.0, -1.0]]]), torch.tensor([[[2.0]]])
+        >>> fuse([fine]).tolist()
+        [[[4.0, -1.0]]]
+        >>> fuse([fine, coarse]).tolist()
+        [[[1.0, 0.5]]]
+        >>> fuse([fine, coarse], "raw").tolist()
+        [[[3.0, 1.0]]]
+    """
+    if len(layers) == 1:
+        return layers[0]
+    height, width = max((maps.shape[-2:] for maps in layers), key=lambda size: size.numel())
+    return torch.stack([upsample(normalize(maps, mode), (height, width)) for maps in layers]).mean(dim=0)
+
+
 def peak(maps_NHW: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where each map is highest, as a pixel of a picture of `size`.
+    """Find the highest cell of each map and the pixel of a picture at its centre.
+
+    Args:
+        maps_NHW: Signed maps.
+        size: (height, width) of the picture in pixels.
 
     Returns:
         points: (row, column) of the centre of the highest cell, N×2, int64.
         clear: False where the map has no positive evidence or several highest cells, N, bool.
+
+    Example:
+        >>> points, clear = peak(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]]), (10, 20))
+        >>> points[0].tolist(), clear.tolist()
+        ([5, 15], [True, False])
     """
     n, height, width = maps_NHW.shape
     flat = maps_NHW.reshape(n, -1)

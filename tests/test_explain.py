@@ -615,8 +615,14 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["images=photos", "checkpoint=empty"], "checkpoint=empty: no checkpoint there."),
     (["images=photos", "checkpoint=other.ckpt"], "checkpoint=other.ckpt: not written by camlab."),
     (["images=photos", "checkpoint=text.jpg"], "checkpoint=text.jpg: refused: it is damaged"),
-    (["images=photos", "network=resnet-18"], "timm neither (if installed). Did you mean resnet18 or "),
-    (["images=photos", f"network={SMALL}", "network.weights=V9"], "network.weights=V9: choose one of IMAGENET1K_V1,"),
+    (
+        ["images=photos", "network=resnet-18"],
+        "no such classifier in torchvision, nor in timm if that is installed. Did you mean resnet18 ",
+    ),
+    (
+        ["images=photos", f"network={SMALL}", "network.weights=V9"],
+        "network.weights=V9: unknown weights. Choose from IMAGENET1K_V1,",
+    ),
     (
         ["images=photos", f"network={SMALL}", "network.weights=no.pth"],
         "network.weights=no.pth: no such file. Give a .safetensors or .pth file, DEFAULT or null.",

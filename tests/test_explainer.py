@@ -115,7 +115,7 @@ def test_normalizations(network, images):
     assert peak[0] != peak[1]
     torch.testing.assert_close(per_image, raw / peak)
     torch.testing.assert_close(shared, raw / peak.max())
-    with pytest.raises(ValueError, match="per_image, shared or raw"):
+    with pytest.raises(ValueError, match=r"normalize=stretch: unknown mode\. Choose from per_image, shared, raw\."):
         heatmaps(network, images, normalize="stretch")
 
 
@@ -131,7 +131,7 @@ def test_only_evidence_against_the_class_is_a_map_of_zeros(images, normalize):
 
 def test_counterfactual_needs_a_method_with_gradients(images):
     for method in ("cam", "score_cam"):
-        with pytest.raises(UserError, match=f"counterfactual: not with {method}; choose of grad_cam"):
+        with pytest.raises(UserError, match=rf"counterfactual: not with {method}\. Choose from grad_cam"):
             heatmaps(Gap(), images, method, counterfactual=True)
 
 
@@ -141,24 +141,18 @@ def test_nothing_but_zeros_in(network):
 
 
 def test_several_layers_are_averaged(network, images):
-    layers = ["features.5", "features.0"]  # the order does not matter
-    for mode in ("raw", "per_image", "shared"):
-        signed = Explainer(network, layers).explain(images, ["grad_cam"], torch.ones(N, 1, dtype=torch.long))
-        coarse, fine = (maps.normalize(part[:, 0], mode) for part in signed.maps["grad_cam"])
-        mean = (maps.upsample(coarse, (SIDE, SIDE)) + fine) / 2
-        expected = maps.normalize(mean, mode)
+    layers = ["features.5", "features.0"]  # 24×24 and 48×48 cells; the order does not matter
+
+    def signed(layer: str) -> Tensor:
+        return Explainer(network, layer).explain(images, ["grad_cam"], torch.tensor([[1], [1]])).maps["grad_cam"][0]
+
+    coarse, fine = (signed(layer)[:, 0].relu() for layer in layers)
+    peaks = {"per_image": lambda maps: maps.amax(dim=(1, 2), keepdim=True), "shared": Tensor.max, "raw": lambda _: 1.0}
+    for mode, peak in peaks.items():
+        scaled = F.interpolate((coarse / peak(coarse))[:, None], fine.shape[1:], mode="bilinear")[:, 0]
+        mean = (scaled + fine / peak(fine)) / 2
+        expected = mean / peak(mean)  # the finer grid is that of the images
         torch.testing.assert_close(heatmaps(network, images, layer=layers, target=1, normalize=mode), expected)
-
-
-def test_fuse_by_hand():
-    fine = torch.tensor([[[1.0, -1.0], [0.0, 4.0]]])  # normalised 1/4 0; 0 1
-    coarse = torch.tensor([[[2.0]]])  # 1 everywhere
-    expected = torch.tensor([[[0.625, 0.5], [0.5, 1.0]]])
-    torch.testing.assert_close(maps.fuse([fine, coarse], "per_image"), expected)
-    torch.testing.assert_close(maps.fuse([fine, coarse], "raw"), torch.tensor([[[1.5, 1.0], [1.0, 3.0]]]))
-    torch.testing.assert_close(maps.fuse([fine], "per_image"), fine), "signed and as it is"
-    two = [torch.cat([part, part / 2]) for part in (fine, coarse)]
-    torch.testing.assert_close(maps.fuse(two, "shared"), torch.cat([expected, expected / 2]))
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -188,8 +182,7 @@ def test_explain_the_highest_scores(network, images):
     for method, (stack,) in look.maps.items():
         for rank in range(3):
             raw = heatmaps(network, images, method, target=look.class_idx[:, rank], normalize="raw")
-            own = maps.upsample(maps.normalize(stack[:, rank], "raw"), (SIDE, SIDE))
-            torch.testing.assert_close(own, raw)
+            torch.testing.assert_close(maps.upsample(stack[:, rank].relu(), (SIDE, SIDE)), raw)
     assert Explainer(network).explain(images, ["grad_cam"], top_k=99).class_idx.shape == (N, M)
 
 
@@ -278,14 +271,55 @@ def test_where_the_last_layers_are_too_small():
     assert Explainer(network).default_layer(torch.randn(1, 3, 32, 32)) == "layer3"  # layer4 gives 1×1
 
 
+class Bottleneck(nn.Module):
+    """Its second convolution leaves one cell of small images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.fc = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 16, 16), nn.Linear(4, M)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.second(self.first(images)).mean(dim=(2, 3)))
+
+
+def test_the_default_layer_depends_on_the_size_of_the_images():
+    network = Bottleneck()
+    explainer, small, large = Explainer(network), torch.randn(N, 3, 32, 32), torch.randn(N, 3, 64, 64)
+    for images, layer in ((small, "first"), (large, "second"), (small, "first")):
+        assert explainer.default_layer(images) == layer
+        assert explainer.explain(images, ["grad_cam"]).layers == {"grad_cam": (layer,)}
+        assert torch.equal(explainer(images), heatmaps(network, images))
+
+
+def test_layers_as_modules(network, images):
+    by_name = heatmaps(network, images, layer="features.5", target=1)
+    assert torch.equal(heatmaps(network, images, layer=network.features[5], target=1), by_name)
+    assert torch.equal(heatmaps(nn.DataParallel(network), images, layer=[network.features[5]], target=1), by_name)
+    whole = heatmaps(network, images, layer=network.features, target=1)  # a Sequential is one layer, not seven
+    assert torch.equal(whole, heatmaps(network, images, layer="features", target=1))
+    both = heatmaps(network, images, layer=[network.features[0], "features.5"], target=1)
+    assert torch.equal(both, heatmaps(network, images, layer=["features.0", "features.5"], target=1))
+    (signed,) = Explainer(network, network.features[5]).explain(images, ["grad_cam"]).layers.values()
+    assert signed == ("features.5",)
+
+
+def test_a_module_of_another_network(network):
+    for stranger in (nn.ReLU(), TinyNet().features[5], network):
+        kind = type(stranger).__name__
+        with pytest.raises(UserError, match=rf"layer: this {kind} is not one of .* a name: features, classifier, or"):
+            Explainer(network, stranger)
+
+
 def test_unknown_layers_name_near_ones(network):
-    with pytest.raises(UserError, match=r"layer=feature\.5: no such layer\. Near: features\.5"):
+    with pytest.raises(
+        UserError, match=r"layer=feature\.5: no such layer\. Did you mean features\.5, features\.\d or "
+    ):
         Explainer(network, "feature.5")
     with pytest.raises(UserError, match=r"layer=feature\.5"):
         Explainer(network, ["features.0", "feature.5"])
     with pytest.raises(UserError, match="no such layer"):
         Explainer(network, "")
-    with pytest.raises(UserError, match=r"Near: features, classifier\."):  # nothing near: the network's parts
+    with pytest.raises(UserError, match=r"qqq: no such layer\. Choose from features, classifier, or a layer inside"):
         Explainer(network, "qqq")
 
 
@@ -350,6 +384,14 @@ def test_unknown_methods_name_a_near_one(network, images):
 # ---- CAM ----
 
 
+class Swish(Gap):
+    """As Gap, with a smooth activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.SiLU()
+
+
 def test_cam_is_the_weighted_sum_of_the_last_features():
     network, images = torchvision.models.resnet18(weights=None, num_classes=M).eval(), torch.randn(N, 3, 96, 96)
     kept: list[Tensor] = []
@@ -362,11 +404,39 @@ def test_cam_is_the_weighted_sum_of_the_last_features():
     torch.testing.assert_close(signed[:, 0], expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
+class FunctionalReLU(Gap):
+    """As Gap, with a ReLU that is no module, in place as DenseNet's."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(F.relu(self.conv(images), inplace=True).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [
+        (FunctionalReLU().double(), "conv"),
+        (Gap().double(), "relu"),
+        (torchvision.models.densenet121(weights=None, num_classes=M).double(), "features"),
+    ],
+)
+def test_cam_where_the_relu_before_the_pooling_is_a_function(network, layer):
+    images = torch.randn(N, 3, 96, 80, dtype=torch.float64)
+    found = Explainer(network).explain(images, ["cam"], top_k=M)
+    assert found.layers == {"cam": (layer,)}
+    (cam,) = found.maps["cam"]
+    bias = [module for module in network.modules() if isinstance(module, nn.Linear)][-1].bias.detach()
+    with torch.no_grad():
+        logits = copy.deepcopy(network).eval()(images).gather(1, found.class_idx)
+    torch.testing.assert_close(cam.mean(dim=(2, 3)) + bias[found.class_idx], logits, rtol=0, atol=1e-12)
+    again = Explainer(network, layer).explain(images, ["cam"], top_k=M).maps["cam"][0]
+    assert torch.equal(again, cam), "named, the layer gives the same"
+
+
 @pytest.mark.parametrize(
     ("network", "layer"),
     [
         (TinyNet(), None),  # two linear layers behind another pooling
-        (Gap(), "conv"),  # what is pooled is behind a ReLU
+        (Swish(), "conv"),  # what is pooled is behind an activation that is no ReLU
         (nn.Sequential(nn.Conv2d(3, M, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), None),  # no linear layer
         (nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, M)), None),
         (nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.ReLU(), nn.Linear(8, M)), None),

@@ -1,18 +1,22 @@
-"""Files that would run code, wherever camlab reads one: refused with a clear word, and nothing runs."""
+"""Files that would run code or are not what was written: refused in a line wherever camlab reads one."""
 
 import hashlib
 import json
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
-from test_bad_input import Trap, command, trap  # noqa: F401  (fixtures)
+from test_bad_input import Trap, command, told, trap, write_checkpoint  # noqa: F401  (fixtures)
 from test_entries import TINY
 
-from camlab import explain, train
+from camlab import evaluate, explain, train
 from camlab.runs import run_folder
 from camlab.storage.array_store import ArrayStore
+from camlab.training.checkpoint import load_network
+from camlab.training.classifier import CHECKPOINT_KEY
 
 QUICK = [*TINY, "logger=csv", "hydra.run.dir=run"]
 
@@ -45,6 +49,73 @@ def test_a_checkpoint_of_another_network_is_refused(command, tmp_path, monkeypat
     train.main()
     told = command(train.main, *QUICK, "resume=other")
     assert "it is of another network (cam_channels=6)" in told
+
+
+def put(checkpoint: Path) -> Path:
+    """A checkpoint as a run writes it, with its checksum."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    written = write_checkpoint(checkpoint.with_suffix(".partial"))
+    run_folder.put_checkpoint(written, checkpoint)
+    return checkpoint
+
+
+def change_a_weight(checkpoint: Path) -> None:
+    """Leaves a file that torch reads without complaint."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["network.fc.weight"][0, 0] += 1
+    torch.save(content, checkpoint)
+
+
+def test_a_checkpoint_that_differs_from_its_checksum_is_refused(tmp_path):
+    best, last = put(tmp_path / run_folder.BEST), put(tmp_path / run_folder.LAST)
+    assert load_network(tmp_path).path == best
+    change_a_weight(best)
+    for given in (tmp_path, best):
+        assert told(lambda given=given: load_network(given)) == (
+            f"checkpoint={best}: damaged, because it differs from its checksum. Choose from {last}."
+        )
+    assert load_network(last).path == last
+    change_a_weight(last)
+    assert told(lambda: load_network(last)).endswith("differs from its checksum. Give another checkpoint.")
+    for sums in last.parent.glob("*.sha256"):
+        sums.unlink()
+    assert load_network(last).path == last, "without a checksum a file is taken on trust"
+
+
+def test_commands_refuse_a_checkpoint_that_differs_from_its_checksum(command, tmp_path):  # noqa: F811
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "p.png")
+    change_a_weight(put(tmp_path / run_folder.BEST))
+    given = f"checkpoint={tmp_path / run_folder.BEST}"
+    assert f"{given}: damaged" in command(explain.main, f"images={tmp_path / 'p.png'}", given, "out=out")
+    assert f"{given}: damaged" in command(evaluate.main, given, "data=shapes", "hydra.run.dir=evaluated")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "reason"),
+    [
+        ("preprocess", {"image_size": -1}, "image_size must be a whole number of pixels, 1 or more, not -1"),
+        ("preprocess", {"std": [0.0, 0.5, 0.5]}, "std must hold as many numbers as mean, all above 0"),
+        ("preprocess", {"interpolation": "nearest"}, "interpolation must be one of bilinear, bicubic"),
+        ("preprocess", {"shear": 3}, "the preparation of pictures cannot be {'shear': 3}"),
+        ("preprocess", 7, "the preparation of pictures cannot be 7"),
+        ("class_names", "ab", "the names of the classes cannot be 'ab'"),
+        ("class_names", [1, 2], "the names of the classes cannot be [1, 2]"),
+        ("network", {"backbone": "resnet50"}, "arch.backbone=resnet50: unknown network"),
+        ("network", {"num_classes": -1}, ""),
+        ("network", {"colour": 1}, "colour"),
+        ("network", 7, ""),
+    ],
+)
+def test_a_checkpoint_whose_metadata_are_strange(tmp_path, part, value, reason):
+    content = torch.load(write_checkpoint(tmp_path / "x.ckpt"), weights_only=True)
+    content[CHECKPOINT_KEY][part] = value
+    torch.save(content, tmp_path / "x.ckpt")
+    said = told(lambda: load_network(tmp_path / "x.ckpt"))
+    assert said.startswith(f"checkpoint={tmp_path / 'x.ckpt'}: incomplete, or of another version of camlab (")
+    assert reason in said
+    assert len(said.splitlines()) == 1
 
 
 def test_code_in_a_cached_array_is_not_run(tmp_path, trap, caplog):  # noqa: F811

@@ -134,7 +134,7 @@ def test_normalize():
     assert per_image[2].tolist() == [[0.0, 0.0], [0.0, 0.0]], "no evidence stays no evidence"
     assert maps.normalize(signed, "shared")[1].tolist() == [[0.25, 0.0], [0.125, 0.0]]
     assert maps.normalize(signed, "raw")[0].tolist() == [[0.0, 2.0], [4.0, 0.0]]
-    with pytest.raises(ValueError, match="per_image"):
+    with pytest.raises(ValueError, match=r"Choose from per_image, shared, raw\."):
         maps.normalize(signed, "stretch")  # type: ignore[arg-type]
 
 
@@ -153,6 +153,40 @@ def test_upsample_keeps_means_and_shape():
     heat = torch.rand(2, 3, 4, 4)
     assert maps.upsample(heat, (8, 12)).shape == (2, 3, 8, 12)
     torch.testing.assert_close(maps.upsample(torch.ones(1, 2, 2), (5, 5)), torch.ones(1, 5, 5))
+
+
+def test_fuse_leaves_a_single_layer_as_it_is(features):
+    for mode in ("per_image", "shared", "raw"):
+        assert torch.equal(maps.fuse([features[0]], mode), features[0]), "signed, and in its own units"
+
+
+def test_fuse_by_hand():
+    fine = torch.tensor([[[1.0, -1.0], [0.0, 4.0]], [[2.0, 0.0], [0.0, 0.0]]])  # two maps
+    coarse = torch.tensor([[[2.0]], [[8.0]]])  # the same everywhere
+    expected = {
+        "per_image": [[[5 / 8, 1 / 2], [1 / 2, 1]], [[1, 1 / 2], [1 / 2, 1 / 2]]],  # 1/4 0; 0 1 and 1 0; 0 0, with 1
+        "shared": [[[1 / 4, 1 / 8], [1 / 8, 5 / 8]], [[3 / 4, 1 / 2], [1 / 2, 1 / 2]]],  # by 4 and by 8
+        "raw": [[[3 / 2, 1], [1, 3]], [[5, 4], [4, 4]]],
+    }
+    for mode, values in expected.items():
+        for layers in ([fine, coarse], [coarse, fine]):
+            torch.testing.assert_close(maps.fuse(layers, mode), torch.tensor(values, dtype=torch.float32), msg=mode)
+
+
+@pytest.mark.parametrize("mode", ["per_image", "shared"])
+def test_fuse_gives_every_layer_the_same_weight(mode):
+    layers = [torch.randn(N, H, W), torch.randn(N, 2 * H, 2 * W)]
+    fused = maps.fuse(layers, mode)
+    assert fused.shape == (N, 2 * H, 2 * W)
+    torch.testing.assert_close(maps.fuse([layers[0], 1000 * layers[1]], mode), fused)
+    assert 0 <= fused.min() <= fused.max() <= 1
+
+
+def test_fuse_of_several_ranks_is_that_of_each():
+    layers = [torch.randn(N, 2, H, W), torch.randn(N, 2, 2 * H, 2 * W)]
+    fused = maps.fuse(layers, "per_image")
+    for rank in range(2):
+        torch.testing.assert_close(fused[:, rank], maps.fuse([part[:, rank] for part in layers], "per_image"))
 
 
 def test_peak():

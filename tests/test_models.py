@@ -1,12 +1,21 @@
-"""CamNet: the report's shapes, frozen means frozen, weights that fit."""
+"""Networks: CamNet's shapes and weights, classifiers by name, the input that they expect, the device."""
 
+import functools
+
+import matplotlib.cbook
+import numpy as np
 import pytest
 import torch
+import torchvision
+from PIL import Image
 from safetensors.torch import save_file
 
 from camlab.errors import UserError
+from camlab.models import catalog
 from camlab.models.backbones import BACKBONES
 from camlab.models.cam_net import CamNet
+from camlab.models.devices import choose_device
+from camlab.models.preprocess import Preprocess
 
 
 @pytest.mark.parametrize(
@@ -48,14 +57,30 @@ def test_frozen_backbone_keeps_eval_mode_and_takes_no_gradient():
     assert net.cam_conv.weight.grad is not None
 
 
+@pytest.mark.parametrize("keep_last_pool", [True, False])
+@pytest.mark.parametrize(("backbone", "least"), [("alexnet", (63, 31)), ("vgg11", (32, 16)), ("vgg16_bn", (32, 16))])
+def test_sizes_of_maps_and_the_least_size_of_images(backbone, least, keep_last_pool):
+    net, smallest = CamNet(backbone, keep_last_pool=keep_last_pool).eval(), least[not keep_last_pool]
+    with torch.device("meta"):  # shapes cost nothing there
+        twin = CamNet(backbone, keep_last_pool=keep_last_pool).eval()
+    for side in (*range(smallest, smallest + 40), 224):
+        net.check_image_size(side)
+        assert net.map_size(side) == twin.forward_features(torch.zeros(1, 3, side, side, device="meta")).shape[2:]
+    for side in (1, 2, smallest - 1):
+        with pytest.raises(RuntimeError):
+            twin(torch.zeros(1, 3, side, side, device="meta"))
+        message = f"data.image_size={side}: too small for {backbone}, which needs {smallest} pixels at least"
+        for refuse in (net.check_image_size, net.map_size):
+            with pytest.raises(UserError, match=message):
+                refuse(side)
+
+
 def test_unknown_backbone_is_named():
-    with pytest.raises(UserError, match=r"resnet50: choose one of alexnet, vgg11"):
+    with pytest.raises(UserError, match=r"resnet50: unknown network. Choose from alexnet, vgg11"):
         CamNet("resnet50")
 
 
 def test_backbones_are_torchvisions():
-    import torchvision
-
     assert set(BACKBONES) <= set(torchvision.models.list_models())
 
 
@@ -83,3 +108,171 @@ def test_real_imagenet_weights(shared_data):
     assert first.std() > 0.05, "ImageNet's first filters are no initialisation"
     vgg = CamNet("vgg16", weights=str(shared_data / "vgg16-imagenet1k-features-fp16.safetensors"))
     assert vgg.backbone[0].weight.dtype == torch.float32
+
+
+# ---- the input that a network expects
+
+
+@functools.cache
+def photograph() -> Image.Image:
+    return Image.open(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
+
+
+SIZES = [(512, 600), (600, 341), (301, 600), (257, 255), (97, 143), (30, 400)]  # width, height in pixels
+
+
+def assert_prepared_alike(preprocess: Preprocess, transforms, size: tuple[int, int]) -> None:
+    """Within rounding of another library's transforms, in units of [0, 1], before the normalisation.
+
+    Pillow resizes along one axis, rounds, then along the other, in the cheaper order: that differs where only the
+    visible part is resized, and the rounding with it, at a few pixels of sharp edges.
+    """
+    picture = photograph().resize(size)
+    ours = preprocess(torch.from_numpy(preprocess.prepare(picture).copy()).permute(2, 0, 1)[None])[0]
+    theirs = transforms(picture)
+    assert ours.shape == theirs.shape
+    difference = ((ours - theirs) * torch.tensor(preprocess.std)[:, None, None]).abs()
+    assert (difference <= 1.5 / 255).float().mean() > 0.999
+    assert difference.max() <= 5 / 255
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("alexnet", (224, 256, "bilinear")),
+        ("resnet50", (224, 232, "bilinear")),
+        ("efficientnet_b1", (240, 255, "bilinear")),
+        ("inception_v3", (299, 342, "bilinear")),
+        ("swin_t", (224, 232, "bicubic")),
+        ("vit_b_16", (224, 256, "bilinear")),
+    ],
+)
+def test_pictures_are_prepared_as_torchvision_prepares_them(name, expected, size):
+    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    preprocess = catalog.of_transforms(transforms)
+    assert (preprocess.image_size, preprocess.resize_size, preprocess.interpolation) == expected
+    assert_prepared_alike(preprocess, transforms, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_without_a_resize_size_the_square_spans_the_shorter_side(size):
+    preprocess = Preprocess(64)
+    transforms = torchvision.transforms.Compose(
+        [
+            torchvision.transforms.Resize(64),
+            torchvision.transforms.CenterCrop(64),
+            torchvision.transforms.ToTensor(),
+            torchvision.transforms.Normalize(preprocess.mean, preprocess.std),
+        ]
+    )
+    assert_prepared_alike(preprocess, transforms, size)
+
+
+def test_a_network_by_name_expects_what_its_weights_expect():
+    assert catalog.from_name("resnet18", None).preprocess == Preprocess(
+        224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 256, "bilinear"
+    )
+
+
+def test_the_visible_box_lies_within_the_picture():
+    random = np.random.default_rng(0)
+    for width, height, side, more in random.integers(1, 400, (500, 4)).tolist():
+        left, top, right, bottom = Preprocess(side, resize_size=side + more).visible_box(width, height)
+        assert 0 <= left < right <= width
+        assert 0 <= top < bottom <= height
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 0}, "image_size must be a whole number of pixels, 1 or more, not 0"),
+        ({"image_size": "224"}, "image_size must be a whole number of pixels"),
+        ({"image_size": 10.5}, "image_size must be a whole number of pixels"),
+        ({"image_size": True}, "image_size must be a whole number of pixels"),
+        ({"image_size": None}, "image_size must be a whole number of pixels"),
+        ({"resize_size": -3}, "resize_size must be a whole number of pixels"),
+        ({"resize_size": 63}, "resize_size must be a whole number of pixels, image_size or more: 63"),
+        ({"mean": []}, "mean must hold one number per channel"),
+        ({"mean": "abc"}, "mean must hold one number per channel"),
+        ({"mean": [0.5, 0.5, float("nan")]}, "mean must hold one number per channel"),
+        ({"std": [0.5, 0.5]}, "std must hold as many numbers as mean, all above 0"),
+        ({"std": [0.5, 0.5, 0]}, "std must hold as many numbers as mean, all above 0"),
+        ({"std": 3}, "std must hold one number per channel"),
+        ({"interpolation": "nearest"}, "interpolation must be one of bilinear, bicubic, not 'nearest'"),
+        ({"interpolation": None}, "interpolation must be one of"),
+        ({"colour": "red"}, "the preparation of pictures cannot be"),
+    ],
+)
+def test_what_cannot_be_an_input(changes, message):
+    whole = Preprocess(64).as_dict()
+    assert Preprocess.from_dict(whole) == Preprocess(64)
+    with pytest.raises(ValueError, match=message):
+        Preprocess.from_dict({**whole, **changes})
+
+
+# ---- timm, which is no dependency
+
+
+@pytest.fixture
+def timm(monkeypatch, tmp_path):
+    """timm without a connection and with an empty cache."""
+    found = pytest.importorskip("timm", reason="timm is not installed; camlab works without it")
+    constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub is not installed")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return found
+
+
+def test_a_network_of_timms_without_a_connection(timm):
+    with pytest.raises(UserError) as told:
+        catalog.from_name("resnet10t")
+    said = str(told.value)
+    assert said.startswith("network=resnet10t: its weights could not be downloaded (")
+    assert len(said.splitlines()) == 1
+    for way_out in ("network.weights=FILE.safetensors", "network.weights=null", "the cache of huggingface_hub"):
+        assert way_out in said
+
+
+def test_a_network_of_timms_that_has_no_weights(timm):
+    name = next(name for name in timm.list_models() if not timm.is_model_pretrained(name))
+    with pytest.raises(UserError, match=f"network={name}: timm has no pretrained weights for it. Give network.weights"):
+        catalog.from_name(name)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "efficientnet_lite0", "test_vit"])
+@pytest.mark.parametrize("size", SIZES)
+def test_pictures_are_prepared_as_timm_prepares_them(timm, name, size):
+    trained = catalog.from_name(name, None)
+    config = timm.data.resolve_model_data_config(trained.network)
+    assert_prepared_alike(trained.preprocess, timm.data.create_transform(**config), size)
+
+
+# ---- the device
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "name", "expected"),
+    [
+        (True, True, "auto", "cuda"),
+        (False, True, "auto", "mps"),
+        (False, False, "auto", "cpu"),
+        (True, True, "gpu", "cuda"),
+        (False, True, "gpu", "mps"),
+        (True, True, "cpu", "cpu"),
+        (True, True, "mps", "mps"),
+        (True, False, "cuda", "cuda"),
+    ],
+)
+def test_the_device(monkeypatch, cuda, mps, name, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device(name) == torch.device(expected)
+
+
+@pytest.mark.parametrize(("cuda", "mps", "name"), [(False, False, "gpu"), (False, True, "cuda"), (True, False, "mps")])
+def test_a_device_that_is_not_there(monkeypatch, cuda, mps, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    with pytest.raises(UserError, match=f"^where={name}: no such device here. Leave it out, or give cpu.$"):
+        choose_device(name, "where")

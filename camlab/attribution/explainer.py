@@ -1,55 +1,57 @@
-"""Heatmaps of any image classifier, at any moment: one forward pass, cut at the target layer, and the head's gradient.
+"""Heatmaps of any image classifier, at any moment: `heatmaps` for one call, `Explainer` for many."""
 
-The pass runs without a graph up to the target layer; a forward hook replaces that layer's output by a leaf, and what
-follows is recorded. Nothing before the layer is differentiated, no parameter gets a gradient, and weights, flags,
-hooks and RNG are left as they were. Works under `no_grad`, `inference_mode` and autocast, with frozen parameters,
-in-place ReLUs, compiled and DDP-wrapped modules.
-"""
-
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from camlab import maps
-from camlab.attribution.hooks import cut, eager, reading, unwrapped
+from camlab.attribution.classes import Chooser, choose, one_per_image
+from camlab.attribution.forward_pass import ForwardPass, record_pass
+from camlab.attribution.hooks import passing, unwrapped
 from camlab.attribution.methods import METHODS, check_methods
-from camlab.attribution.target_layer import find_layers
+from camlab.attribution.raw_maps import cam_of_all_classes, gradient_maps, of_classes, score_maps
+from camlab.attribution.target_layer import Layer, find_layers, layer_names
 from camlab.errors import UserError
 from camlab.maps import Normalization
-from camlab.models.evaluating import evaluating
 
 
 def heatmaps(
     model: nn.Module,
     images: Tensor,
     method: str = "grad_cam",
-    layer: str | Sequence[str] | None = None,
+    layer: Layer | Sequence[Layer] | None = None,
     target: int | Tensor | Sequence[int] | None = None,
     normalize: Normalization = "per_image",
     counterfactual: bool = False,
 ) -> Tensor:
-    """Where a classifier looks, for one class per image.
+    """Compute where a classifier looks, for one class per image.
 
     Args:
-        model: any classifier of images, N×C×H×W → N×M logits.
-        images: its input, on its device.
-        method: one of `camlab.attribution.methods.METHODS`.
-        layer: a module's name (`features.28`), several to be averaged, or None for the default: the ReLU after the last
-            convolution, else the last layer with an output larger than 1×1.
-        target: the class: None = the predicted one, an index for all images, or one per image.
-        normalize: `per_image` and `shared` give [0, 1]; `raw` the rectified map in its own units.
-        counterfactual: the evidence against the class instead, from negated gradients (Selvaraju et al. 2017, §3.3).
+        model: Any classifier of images, N×C×H×W → N×M logits.
+        images: The network's input, on its device.
+        method: Name from `camlab.attribution.methods.METHODS`.
+        layer: A layer by name (`features.28`) or as a module (`model.layer4`), several to be averaged, or None for the
+            default: the ReLU after the last convolution, else the last layer with an output larger than 1×1.
+        target: The class: None for the predicted one, an index for all images, or one index per image.
+        normalize: `per_image` and `shared` give [0, 1]; `raw` gives the rectified map in the units of the score.
+        counterfactual: Show the evidence against the class, from negated gradients (Selvaraju et al. 2017, §3.3).
 
     Returns:
-        float32 N×H×W on the images' device and at their size.
+        float32 N×H×W, on the images' device and of their size.
 
     Raises:
-        UserError: unknown method or layer, a layer without spatial output or used twice, `cam` on a network that has no
-            global average pooling before one linear layer, targets that do not fit,
-            `counterfactual` with a method that has no gradients.
+        UserError: The method or layer is unknown; the layer has no spatial output or is used twice; the method is `cam`
+            and the network has no global average pooling before one linear layer; the targets do not fit;
+            `counterfactual` is given with a method that has no gradients.
+        ValueError: `normalize` is unknown.
+
+    Example:
+        >>> head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+        >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), head)
+        >>> heatmaps(network, torch.rand(5, 3, 32, 48), layer=network[1], target=0).shape
+        torch.Size([5, 32, 48])
     """
     return Explainer(model, layer)(images, method, target, normalize, counterfactual)
 
@@ -63,7 +65,7 @@ class Explanation:
         class_idx: The classes that the maps are of, N×R.
         maps: Signed maps by method, one tensor N×R×h×w for each target layer, on the layer's own grid.
         layers: Names of the target layers by method.
-        cam_of_all_classes: CAM of every class, N×M×h×w, where `cam` is one of the methods.
+        cam_of_all_classes: CAM of every class, N×M×h×w, where `cam` is one of the methods and has one layer.
     """
 
     logits: Tensor
@@ -73,47 +75,32 @@ class Explanation:
     cam_of_all_classes: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class ForwardPass:
-    """What one pass through the network recorded, detached.
-
-    Attributes:
-        logits: The network's output, N×M.
-        class_idx: The classes to explain, N×R.
-        activations: Output of each target layer, N×K×H×W.
-        gradients: Gradient of each class's score with respect to each layer's activations, R×N×K×H×W.
-        pooled: Inputs of the network's last linear layer, one for each call.
-    """
-
-    logits: Tensor
-    class_idx: Tensor
-    activations: dict[str, Tensor]
-    gradients: dict[str, Tensor]
-    pooled: list[Tensor]
-
-
 class Explainer:
-    """A network and where to look into it; reusable, and nothing of a call stays alive after it.
+    """Heatmaps of one network, for any number of calls. Nothing that a call computes stays alive after it.
 
     Args:
-        model: any classifier of images; compiled and (D)DP wrappers are looked through.
-        layer: as in `heatmaps`; the default is found at the first call.
+        model: Any classifier of images; wrappers of torch.compile and (D)DP are removed.
+        layer: As in `heatmaps`; the default is found at the first call with images of a size.
 
     Raises:
-        UserError: no such layer.
+        UserError: A layer is not part of the network.
+
+    Example:
+        >>> head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+        >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), head)
+        >>> explanation = Explainer(network).explain(torch.rand(5, 3, 32, 48), ["cam", "grad_cam"], top_k=2)
+        >>> explanation.layers
+        {'cam': ('1',), 'grad_cam': ('1',)}
+        >>> explanation.maps["cam"][0].shape
+        torch.Size([5, 2, 30, 46])
     """
 
-    def __init__(self, model: nn.Module, layer: str | Sequence[str] | None = None) -> None:
+    def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None) -> None:
         self.model = unwrapped(model)
-        modules = self.model.named_modules(remove_duplicate=False)  # one may have two names
-        self._modules = {name: module for name, module in modules if name}
-        self._layers = () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer)
-        for name in self._layers:
-            if name not in self._modules:
-                near = difflib.get_close_matches(name, list(self._modules), n=5, cutoff=0.3)
-                near = near or [name for name, _ in self.model.named_children()]
-                raise UserError(f"layer={name}: no such layer. Near: {', '.join(near)}.")
-        self._found: tuple[str, str] | None = None
+        named = self.model.named_modules(remove_duplicate=False)  # a module may have two names
+        self._modules = {name: module for name, module in named if name}
+        self._layers = () if layer is None else layer_names(self._modules, layer)
+        self._defaults: dict[torch.Size, tuple[str, str]] = {}  # by the size of the images
 
     def __call__(
         self,
@@ -126,19 +113,20 @@ class Explainer:
         """`heatmaps` of this network: float32 N×H×W."""
         check_methods([method])
         if counterfactual and not METHODS[method].needs_gradients:
-            raise UserError(f"counterfactual: not with {method}; choose of {', '.join(maps.GRADIENT_METHODS)}.")
-        class_idx = None if target is None else _one_per_image(target, images)[:, None]
+            raise UserError(f"counterfactual: not with {method}. Choose from {', '.join(maps.GRADIENT_METHODS)}.")
+        class_idx = None if target is None else one_per_image(target, images)
+        size = (images.shape[-2], images.shape[-1])
         if len(images) == 0:
-            return images.new_zeros((0, *images.shape[-2:]), dtype=torch.float32)
-        (signed,) = self.explain(images, (method,), class_idx, counterfactual=counterfactual).maps.values()
-        fused = maps.fuse([part[:, 0] for part in signed], normalize)
-        return maps.upsample(maps.normalize(fused, normalize), (images.shape[-2], images.shape[-1]))
+            return images.new_zeros((0, *size), dtype=torch.float32)
+        layers = self.explain(images, (method,), class_idx, counterfactual=counterfactual).maps[method]
+        fused = maps.fuse([signed[:, 0] for signed in layers], normalize)
+        return maps.upsample(maps.normalize(fused, normalize), size)
 
     def explain(
         self,
         images: Tensor,
         methods: Sequence[str],
-        class_idx: Tensor | Callable[[Tensor], Tensor] | None = None,
+        class_idx: Tensor | Chooser | None = None,
         top_k: int = 1,
         counterfactual: bool = False,
     ) -> Explanation:
@@ -156,149 +144,48 @@ class Explainer:
             UserError: As `heatmaps`.
         """
         check_methods(methods)
-        default, last = ("", "") if self._layers else self._default_layers(images)
-        layers = {name: self._layers or ((last,) if name == "cam" else (default,)) for name in methods}
-        wanted = tuple(dict.fromkeys(layer for chosen in layers.values() for layer in chosen))
-        differentiate = any(METHODS[name].needs_gradients for name in methods)
-        done = self._run(images, wanted, class_idx, top_k, differentiate)
-        found: dict[str, list[Tensor]] = {}
-        every: Tensor | None = None
-        for name in methods:
-            if name == "cam":
-                all_classes = [self._cam(images, done, layer) for layer in layers[name]]
-                every = all_classes[0] if len(all_classes) == 1 else None
-                found[name] = [_of_classes(cams, done.class_idx) for cams in all_classes]
-            elif name == "score_cam":
-                found[name] = [self._score_cam(images, done, layer) for layer in layers[name]]
-            else:
-                found[name] = [_gradient_maps(name, done, layer, counterfactual) for layer in layers[name]]
-        return Explanation(done.logits, done.class_idx, found, layers, every)
+        layers = self._layers_by_method(methods, images)
+        passed = record_pass(
+            self.model,
+            images,
+            self._modules,
+            layers=tuple(dict.fromkeys(layer for chosen in layers.values() for layer in chosen)),
+            choose=lambda logits: choose(logits, class_idx, top_k),
+            differentiate=any(METHODS[name].needs_gradients for name in methods),
+        )
+        cams = {layer: cam_of_all_classes(self.model, passed, layer) for layer in layers.get("cam", ())}
+        found = {
+            name: [self._maps(name, passed, layer, cams, counterfactual) for layer in layers[name]] for name in methods
+        }
+        every = next(iter(cams.values())) if len(cams) == 1 else None
+        return Explanation(passed.logits, passed.class_idx, found, layers, every)
 
     def default_layer(self, images: Tensor) -> str:
-        """The layer that gradient methods look at unless another is given; runs one image through the network."""
+        """Name of the layer for gradient methods where none is given; runs one image through the network."""
         return self._default_layers(images)[0]
 
+    def _layers_by_method(self, methods: Sequence[str], images: Tensor) -> dict[str, tuple[str, ...]]:
+        """Names of the target layers: those that were given, else the defaults for images of this size."""
+        if self._layers:
+            return dict.fromkeys(methods, self._layers)
+        for_gradients, for_cam = self._default_layers(images)
+        return {name: (for_cam if name == "cam" else for_gradients,) for name in methods}
+
     def _default_layers(self, images: Tensor) -> tuple[str, str]:
-        """For gradient methods, and for CAM: what the global average pooling reads."""
-        if self._found is None:
-            with torch.inference_mode(False), torch.no_grad(), eager(), evaluating(self.model):
-                self._found = find_layers(self.model, images[:1].clone())
-        return getattr(self.model, "grad_cam_layer", self._found[0]), self._found[1]
+        """The layer for gradient methods, and the layer for CAM: the input of the global average pooling."""
+        size = images.shape[1:]
+        if size not in self._defaults:
+            with passing(self.model, images.device), torch.no_grad():
+                self._defaults[size] = find_layers(self.model, images[:1].clone())
+        for_gradients, for_cam = self._defaults[size]
+        return getattr(self.model, "grad_cam_layer", for_gradients), for_cam
 
-    def _classifier(self) -> nn.Linear | None:
-        """The last linear layer in the order of definition: of a network with CAMs, the only one behind the pooling."""
-        return next((m for m in reversed(list(self.model.modules())) if isinstance(m, nn.Linear)), None)
-
-    def _run(
-        self,
-        images: Tensor,
-        layers: Sequence[str],
-        class_idx: Tensor | Callable[[Tensor], Tensor] | None,
-        top_k: int,
-        differentiate: bool,
-        record: bool = False,
-    ) -> ForwardPass:
-        device = images.device.type
-        autocast = torch.autocast(  # weights that autocast has cached in inference mode could not be used here
-            device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), cache_enabled=False
-        )
-        pooled: list[Tensor] = []
-        grad_mode = torch.enable_grad() if record else torch.no_grad()
-        with torch.inference_mode(False), grad_mode, autocast, eager(), evaluating(self.model):
-            inputs = images.clone() if images.is_inference() else images
-            with cut(self._modules, layers, differentiate) as kept, reading(self._classifier(), pooled):
-                logits = _logits(self.model(inputs))
-            for layer in layers:
-                if layer not in kept:
-                    raise UserError(f"layer={layer}: the network does not use it for these images.")
-            if differentiate and not logits.requires_grad and not record:
-                # A network that runs its backbone in no_grad goes back to this pass's grad mode when it leaves it.
-                return self._run(images, layers, class_idx, top_k, differentiate, record=True)
-            chosen = _chosen(logits, class_idx, top_k, len(images))
-            gradients = _gradients(logits, chosen, kept) if differentiate else {}
-        activations = {name: tensor.detach() for name, tensor in kept.items()}
-        return ForwardPass(logits.detach(), chosen, activations, gradients, pooled)
-
-    def _cam(self, images: Tensor, done: ForwardPass, layer: str) -> Tensor:
-        """CAM of all classes, N×M×h×w."""
-        features, classifier, pooled = done.activations[layer], self._classifier(), done.pooled
-        means = features.mean(dim=(2, 3))
-        if (
-            classifier is None
-            or len(pooled) != 1
-            or pooled[0].shape != means.shape
-            or classifier.out_features != done.logits.shape[1]
-            or not torch.allclose(pooled[0].to(means.dtype), means, rtol=1e-2, atol=1e-3 * float(means.abs().max()))
-        ):
-            others = ", ".join(name for name in METHODS if name != "cam")
-            raise UserError(
-                f"cam: the network does not end in global average pooling of {layer} and one linear layer, or what it"
-                f" pools is 1×1 for images of {images.shape[-2]}×{images.shape[-1]}. These methods apply: {others}."
-            )
-        with torch.no_grad():
-            return maps.cam(features, classifier.weight)
-
-    def _score_cam(self, images: Tensor, done: ForwardPass, layer: str) -> Tensor:
-        activations = done.activations[layer]
-        with torch.inference_mode(False), torch.no_grad(), eager(), evaluating(self.model):
-            inputs = images.clone() if images.is_inference() else images
-            ranks = [
-                maps.score_cam(lambda x: _logits(self.model(x)), inputs, activations, classes)
-                for classes in done.class_idx.unbind(1)
-            ]
-        return torch.stack(ranks, dim=1)
-
-
-def _of_classes(every: Tensor, class_idx: Tensor) -> Tensor:
-    """The maps of chosen classes: N×M×h×w and N×R → N×R×h×w."""
-    return every.gather(1, class_idx[:, :, None, None].expand(-1, -1, *every.shape[2:]))
-
-
-def _gradient_maps(method: str, done: ForwardPass, layer: str, counterfactual: bool) -> Tensor:
-    sign = -1 if counterfactual else 1
-    function, activations = maps.GRADIENT_METHODS[method], done.activations[layer]
-    return torch.stack([function(activations, sign * gradients) for gradients in done.gradients[layer]], dim=1)
-
-
-def _gradients(logits: Tensor, class_idx: Tensor, kept: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of each class's score, R×N×K×H×W for each layer; images do not depend on each other in eval mode."""
-    ranks = []
-    with torch.enable_grad():
-        scores = logits.gather(1, class_idx).sum(dim=0)
-    for rank, score in enumerate(scores):
-        more = rank + 1 < len(scores)
-        parts: Sequence[Tensor | None] = [None] * len(kept)
-        if score.requires_grad:
-            parts = torch.autograd.grad(score, list(kept.values()), retain_graph=more, allow_unused=True)
-        for name, part in zip(kept, parts, strict=True):
-            if part is None:
-                raise UserError(f"layer={name}: no gradient gets there; the network cuts it off (detach or no_grad).")
-        ranks.append(parts)
-    return {name: torch.stack(parts) for name, parts in zip(kept, zip(*ranks, strict=True), strict=True)}
-
-
-def _chosen(logits: Tensor, class_idx: Tensor | Callable[[Tensor], Tensor] | None, top_k: int, n: int) -> Tensor:
-    """The classes to explain, N×R."""
-    count = logits.shape[1]
-    if class_idx is None:
-        return logits.detach().topk(min(top_k, count), dim=1).indices
-    chosen = class_idx if isinstance(class_idx, Tensor) else class_idx(logits.detach())
-    if chosen.shape[0] != n:
-        raise UserError(f"target: {n} images need one class each (or one for all), not {chosen.shape[0]}.")
-    if int(chosen.min()) < 0 or int(chosen.max()) >= count:
-        raise UserError(f"target: the network has the classes 0 to {count - 1}.")
-    return chosen.clone()  # one made in inference mode cannot be used for a gradient
-
-
-def _one_per_image(target: int | Tensor | Sequence[int], images: Tensor) -> Tensor:
-    classes = torch.as_tensor(target, device=images.device)
-    if classes.is_floating_point() or classes.dtype == torch.bool or classes.dim() > 1:
-        raise UserError("target: a class index, or one for each image.")
-    return classes.long().expand(len(images)).clone() if classes.dim() == 0 else classes.long()
-
-
-def _logits(output: object) -> Tensor:
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise UserError(f"The network gives {type(output).__name__} instead of N×M logits; is it a classifier?")
-    return logits
+    def _maps(
+        self, method: str, passed: ForwardPass, layer: str, cams: dict[str, Tensor], counterfactual: bool
+    ) -> Tensor:
+        """Signed maps of a method at one layer, N×R×h×w; `cams` are those of all classes by layer."""
+        if method == "cam":
+            return of_classes(cams[layer], passed.class_idx)
+        if method == "score_cam":
+            return score_maps(self.model, passed, layer)
+        return gradient_maps(method, passed, layer, counterfactual)

@@ -1,17 +1,19 @@
-"""What is changed in a network while a pass runs, and put back behind it: hooks, wrappers, compiled graphs."""
+"""Temporary changes to a network while a pass runs: hooks, wrappers, compiled graphs, modes. All are undone."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from camlab.errors import UserError
+from camlab.maps import gradient_safe
+from camlab.models.evaluating import evaluating
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside torch.compile's and (Distributed)DataParallel's wrappers."""
+    """The module inside the wrappers of torch.compile and of (Distributed)DataParallel."""
     inner = getattr(model, "_orig_mod", None)
     if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         inner = model.module
@@ -19,9 +21,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def eager() -> Iterator[None]:
-    """Run what `torch.compile` has compiled as it was written: compiled graphs have no hooks."""
-    if "torch._dynamo" in sys.modules:  # without it nothing is compiled: neither the network nor a part of it
+def passing(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Prepare a pass through a network: eval mode, no inference mode, no compiled graphs, a gradient-safe autocast."""
+    with gradient_safe(device), _eager(), evaluating(model):
+        yield
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Run compiled modules as they were written, because the graphs of `torch.compile` have no hooks."""
+    if "torch._dynamo" in sys.modules:  # without it nothing is compiled, neither the network nor a part of it
         with torch.compiler.set_stance("force_eager"):
             yield
     else:
@@ -29,8 +38,20 @@ def eager() -> Iterator[None]:
 
 
 @contextmanager
-def cut(modules: dict[str, nn.Module], layers: Sequence[str], differentiate: bool) -> Iterator[dict[str, Tensor]]:
-    """Keep the layers' outputs while a forward pass runs; a graph is recorded from the first of them on."""
+def cut(modules: Mapping[str, nn.Module], layers: Sequence[str], differentiate: bool) -> Iterator[dict[str, Tensor]]:
+    """Keep the outputs of layers while a forward pass runs.
+
+    Args:
+        modules: The network's modules by name.
+        layers: Names of the layers.
+        differentiate: Replace the output of the first layer by a leaf and record a graph from there on.
+
+    Yields:
+        Outputs by layer, N×K×H×W, filled as the pass proceeds.
+
+    Raises:
+        UserError: A layer is used twice or its output is not a map.
+    """
     kept: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., Tensor]:
@@ -41,11 +62,11 @@ def cut(modules: dict[str, nn.Module], layers: Sequence[str], differentiate: boo
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise UserError(f"layer={name}: its output is {shape}; a map needs N×K×H×W, larger than 1×1.")
             if differentiate:
-                if not kept or not output.requires_grad:  # the first, or one beside it with frozen parameters
+                if not kept or not output.requires_grad:  # the first layer, or one beside it with frozen parameters
                     output = output.detach().clone().requires_grad_()
-                torch.set_grad_enabled(True)  # for the rest of the pass; the caller's no_grad puts it back
+                torch.set_grad_enabled(True)  # for the rest of the pass; the caller's `no_grad` restores the mode
             kept[name] = output
-            return output.clone()  # an in-place ReLU behind the layer changes this one
+            return output.clone()  # an in-place ReLU behind the layer changes the clone
 
         return hook
 
@@ -58,15 +79,20 @@ def cut(modules: dict[str, nn.Module], layers: Sequence[str], differentiate: boo
 
 
 @contextmanager
-def reading(classifier: nn.Linear | None, pooled: list[Tensor]) -> Iterator[None]:
-    """Keep what the classifier reads."""
+def reading(classifier: nn.Linear | None) -> Iterator[list[Tensor]]:
+    """Keep the inputs of a linear layer while a forward pass runs.
+
+    Yields:
+        One detached tensor for each call of the layer; none for a call that passes its input by keyword.
+    """
+    inputs_read: list[Tensor] = []
 
     def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        pooled.extend(tensor.detach() for tensor in inputs[:1])  # none if it is given by name
+        inputs_read.extend(tensor.detach() for tensor in inputs[:1])
 
     handle = classifier.register_forward_pre_hook(read) if classifier is not None else None
     try:
-        yield
+        yield inputs_read
     finally:
         if handle is not None:
             handle.remove()

@@ -1,4 +1,4 @@
-"""The methods that draw heatmaps, by name. Imports nothing heavy: the command line checks names against this list."""
+"""The methods that compute heatmaps, by name. Without torch, because the command line checks names with it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,10 +39,17 @@ METHODS = {
 
 
 def check_methods(names: Iterable[str]) -> None:
-    """Refuse names that are no methods.
+    """Refuse unknown names of methods.
 
     Raises:
         UserError: A name is unknown; the message lists the known ones.
+
+    Example:
+        >>> check_methods(["cam", "grad_cam"])
+        >>> check_methods(["gradcam"])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: methods=gradcam: unknown method. Did you mean grad_cam? Choose from cam, ...
     """
     for name in names:
         if name not in METHODS:

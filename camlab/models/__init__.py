@@ -1,1 +1,1 @@
-"""Networks that show where they look, and what their input is."""
+"""Networks, their weights, the preparation of their input, and the device that they run on."""

@@ -1,7 +1,7 @@
-"""CamNet: a torchvision backbone made to show where it looks.
+"""CamNet: a torchvision backbone with a head whose class scores are weighted sums of feature maps.
 
-Report section 2, after Zhou et al. 2016 (arXiv:1512.04150): the layers behind the last max-pooling give way to a 3×3
-convolution, global average pooling and one linear layer, so that a class score is a weighted sum of feature maps.
+Report section 2, after Zhou et al. 2016 (arXiv:1512.04150): a 3×3 convolution, global average pooling and one linear
+layer replace the layers behind the last max-pooling.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from camlab.errors import UserError
 from camlab.models.backbones import BACKBONES
 from camlab.models.weights import load_backbone_weights
 
-_WINDOWS = ((0, -1), (0, 0), (1, 0))  # rows (or columns) that a kernel's first, second and third cell read
+_WINDOWS = ((0, -1), (0, 0), (1, 0))  # rows (or columns) that the first, second and third cell of a kernel read
 
 
 class CamNet(nn.Module):
@@ -26,16 +26,17 @@ class CamNet(nn.Module):
     N×256×6×6 (13×13 without the last pooling), features N×K×6×6, logits N×M.
 
     Args:
-        backbone: a name of `BACKBONES`.
+        backbone: Name from `camlab.models.backbones.BACKBONES`.
         num_classes: M.
         cam_channels: K, 10 in the report, 1024 in the paper.
-        cam_relu: put a ReLU behind cam_conv (the report has none).
-        keep_last_pool: keep the backbone's last max-pooling, as the report does; without it maps are twice as fine.
-        weights: for the backbone: `imagenet` (torchvision's), a .safetensors or .pth file, or None.
-        frozen: the backbone never learns and never leaves eval mode (a fixed feature extractor).
+        cam_relu: Put a ReLU behind cam_conv (the report has none).
+        keep_last_pool: Keep the backbone's last max-pooling, as the report does; without it maps are twice as fine.
+        weights: Weights of the backbone: `imagenet` (torchvision's), a .safetensors or .pth file, or None for random
+            ones.
+        frozen: Keep the backbone's weights fixed and the backbone in eval mode.
 
     Raises:
-        UserError: unknown backbone; weights that cannot be had or do not fit.
+        UserError: The backbone is unknown; the weights cannot be downloaded or read, or do not fit.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class CamNet(nn.Module):
     ) -> None:
         super().__init__()
         if backbone not in BACKBONES:
-            raise UserError(f"arch.backbone={backbone}: choose one of {', '.join(BACKBONES)}.")
+            raise UserError(f"arch.backbone={backbone}: unknown network. Choose from {', '.join(BACKBONES)}.")
         self.spec: dict[str, Any] = {
             "backbone": backbone,
             "num_classes": num_classes,
@@ -58,7 +59,7 @@ class CamNet(nn.Module):
             "cam_relu": cam_relu,
             "keep_last_pool": keep_last_pool,
         }
-        with torch.device("meta"):  # nine tenths of the whole are a classifier that nobody needs
+        with torch.device("meta"):  # nine tenths of the weights belong to a classifier that is not used
             layers = torchvision.models.get_model(backbone, weights=None).features
         layers = layers.to_empty(device=torch.get_default_device())
         for layer in layers:
@@ -77,7 +78,7 @@ class CamNet(nn.Module):
         self.backbone.requires_grad_(not frozen)
         if weights is None:
             _initialize(self)
-        self.to(memory_format=torch.channels_last)  # 1.2 to 1.7 × as fast on CPUs, and what tensor cores want
+        self.to(memory_format=torch.channels_last)  # 1.2 to 1.7 × as fast on CPUs, and the layout of tensor cores
         self.train()
 
     def train(self, mode: bool = True) -> "CamNet":
@@ -91,7 +92,7 @@ class CamNet(nn.Module):
         return self.backbone(images)
 
     def forward_backbone(self, images: Tensor) -> Tensor:
-        """What cam_conv reads: the backbone's output behind its last pooling."""
+        """Input of cam_conv: the backbone's output behind its last pooling."""
         return self.pool(self.forward_last_relu(images))
 
     def forward_cam_conv(self, backbone_features: Tensor) -> Tensor:
@@ -99,7 +100,7 @@ class CamNet(nn.Module):
         return self.cam_relu(self.cam_conv(backbone_features))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """N×K×H×W: cam_conv's output, what the global average pooling reads."""
+        """N×K×H×W features: output of cam_conv, input of the global average pooling."""
         return self.forward_cam_conv(self.forward_backbone(images))
 
     def forward_head(self, features: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class CamNet(nn.Module):
         return self.fc(features.mean(dim=(2, 3)))
 
     def forward_from_last_relu(self, activations: Tensor) -> Tensor:
-        """N×M logits from `forward_last_relu`'s output: all that follows Grad-CAM's default target."""
+        """N×M logits from `forward_last_relu`'s output: the part of the network behind Grad-CAM's default target."""
         return self.forward_head(self.forward_cam_conv(self.pool(activations)))
 
     def head_statistic(self, backbone_features: Tensor) -> Tensor:
@@ -173,10 +174,15 @@ class CamNet(nn.Module):
 
 
 def window_means(features_NCHW: Tensor) -> Tensor:
-    """What each weight of a 3×3 convolution with padding 1 sees on average, N×(C·9), in the order of its kernel.
+    """Mean input of each weight of a 3×3 convolution with padding 1, N×(C·9), in the order of its kernel.
 
     Entry (c, i, j) is the mean over all output positions of the input that kernel cell (i, j) reads there, zero where
     it reads the padding: the sum over all rows but the last, all, or all but the first (columns likewise), over H·W.
+
+    Example:
+        >>> means = window_means(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
+        >>> (4 * means).reshape(3, 3).tolist()  # sums over the cells that each kernel cell reads
+        [[1.0, 3.0, 2.0], [4.0, 10.0, 6.0], [3.0, 7.0, 4.0]]
     """
     height, width = features_NCHW.shape[-2:]
     rows = [features_NCHW[..., first : height + last, :].sum(dim=-2) for first, last in _WINDOWS]
@@ -185,9 +191,10 @@ def window_means(features_NCHW: Tensor) -> Tensor:
 
 
 def _initialize(network: nn.Module) -> None:
-    """Start from scratch as He et al. 2015, and as torchvision's VGGs do.
+    """Draw random weights as He et al. 2015 and torchvision's VGGs do.
 
-    Its AlexNet's default shrinks the signal threefold with each layer and stands still for the first epochs.
+    The default of torchvision's AlexNet shrinks the signal threefold with each layer, so that the first epochs learn
+    nothing.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):

@@ -1,6 +1,6 @@
-"""Classifiers by name: torchvision's, and timm's where it is installed, as they were trained."""
+"""Classifiers by name, with their trained weights: torchvision's, and timm's where it is installed."""
 
-import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,49 +8,51 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from camlab.errors import UserError
-from camlab.models.preprocess import Preprocess
+from camlab.errors import UserError, did_you_mean, first_line
+from camlab.models.preprocess import INTERPOLATIONS, Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.models.weights import download, read_tensors
+from camlab.models.weights import download, matching_tensors, read_tensors
 
 
 def from_name(name: str, weights: str | None = "DEFAULT") -> TrainedNetwork:
-    """A network of torchvision's or timm's.
+    """Build a classifier of torchvision or timm.
 
     Args:
         name: `vgg16`, `resnet50`, …
-        weights: a name of torchvision's enum (`DEFAULT`, `IMAGENET1K_V1`), a file of all the network's tensors, or None
-            for random ones. For timm: `DEFAULT`, a file or None.
+        weights: A name of torchvision's enum (`DEFAULT`, `IMAGENET1K_V1`), a file of all the network's tensors, or None
+            for random weights. For timm: `DEFAULT`, a file or None.
 
     Raises:
-        UserError: no such network or weights; weights that cannot be had or do not fit.
+        UserError: The network or the weights are unknown; the weights cannot be downloaded or read, or do not fit.
+
+    Example:
+        >>> trained = from_name("squeezenet1_1", weights=None)
+        >>> trained.preprocess.image_size, trained.preprocess.resize_size, trained.class_names[281]
+        (224, 256, 'tabby')
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if name in known:
         return _of_torchvision(name, weights)
     if found := _of_timm(name, weights):
         return found
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise UserError(
-        f"network={name}: torchvision has no such classifier, and timm neither (if installed). {hint}".strip()
+        f"network={name}: no such classifier in torchvision, nor in timm if that is installed."
+        f" {did_you_mean(name, known, most=3)}".rstrip()
     )
 
 
 def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:
     enums = torchvision.models.get_model_weights(name)
     best: Any = enums.DEFAULT
-    transforms = best.transforms()
     given = f"network.weights={weights}"
+    state: Mapping[str, Tensor] | None = None
     if weights is not None and Path(weights).suffix:
         state = _of_file(weights)
-    elif weights is None:
-        state = None
     elif weights in enums.__members__:
         best = enums[weights]
-        transforms, state = best.transforms(), download(best, given)
-    else:
-        raise UserError(f"{given}: choose one of {', '.join(enums.__members__)}, a .safetensors or .pth file, or null.")
+        state = download(best, given)
+    elif weights is not None:
+        raise UserError(f"{given}: unknown weights. Choose from {', '.join(enums.__members__)}, FILE.pth, null.")
     special: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):  # torchvision's weights for them expect inputs in [-1, 1]
         special = {"init_weights": state is None, "transform_input": state is not None}
@@ -61,8 +63,23 @@ def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:
             num_classes = len(state[head])
             network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **special)
         _fill(network, state, name, given)
-    preprocess = Preprocess(transforms.crop_size[0], tuple(transforms.mean), tuple(transforms.std))
-    return TrainedNetwork(network.eval(), preprocess, _class_names(num_classes), name)
+    return TrainedNetwork(network.eval(), of_transforms(best.transforms()), _class_names(num_classes), name)
+
+
+def of_transforms(transforms: Any) -> Preprocess:
+    """The input that torchvision's weights expect, from their `transforms()`.
+
+    Example:
+        >>> of_transforms(torchvision.models.ResNet50_Weights.IMAGENET1K_V2.transforms()).resize_size
+        232
+    """
+    return Preprocess(
+        transforms.crop_size[0],
+        tuple(transforms.mean),
+        tuple(transforms.std),
+        transforms.resize_size[0],
+        transforms.interpolation.value,
+    )
 
 
 def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
@@ -72,12 +89,55 @@ def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
         return None
     if not timm.is_model(name):
         return None
-    network = timm.create_model(name, pretrained=weights == "DEFAULT")
-    if weights not in (None, "DEFAULT"):
-        _fill(network, _of_file(weights), name, f"network.weights={weights}")
-    about = timm.data.resolve_model_data_config(network)
-    preprocess = Preprocess(about["input_size"][-1], tuple(about["mean"]), tuple(about["std"]))
+    if weights == "DEFAULT":
+        network = _pretrained_of_timm(name)
+    else:
+        network = timm.create_model(name)
+        if weights is not None:
+            _fill(network, _of_file(weights), name, f"network.weights={weights}")
+    if not network.num_classes:
+        raise UserError(f"network={name}: has no classes; it gives features only. Choose a classifier.")
+    preprocess = of_data_config(timm.data.resolve_model_data_config(network))
     return TrainedNetwork(network.eval(), preprocess, _class_names(network.num_classes), name)
+
+
+def of_data_config(config: Mapping[str, Any]) -> Preprocess:
+    """The input that timm's weights expect, from their data config.
+
+    Example:
+        >>> config = {"input_size": (3, 224, 224), "crop_pct": 0.9, "interpolation": "bicubic"}
+        >>> of_data_config({**config, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}).resize_size
+        248
+    """
+    side = config["input_size"][-1]
+    interpolation = config["interpolation"]
+    return Preprocess(
+        side,
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        math.floor(side / config["crop_pct"]),
+        interpolation if interpolation in INTERPOLATIONS else "bicubic",
+    )
+
+
+def _pretrained_of_timm(name: str) -> Any:
+    """A network of timm's with its weights, downloaded or from the cache of huggingface_hub.
+
+    Raises:
+        UserError: There are no such weights, or they cannot be downloaded.
+    """
+    import timm
+
+    ways_out = "Give network.weights=FILE.safetensors, or network.weights=null for random weights."
+    if not timm.is_model_pretrained(name):
+        raise UserError(f"network={name}: timm has no pretrained weights for it. {ways_out}")
+    try:
+        return timm.create_model(name, pretrained=True)
+    except Exception as error:  # httpx, huggingface_hub and timm have their own for a missing connection
+        raise UserError(
+            f"network={name}: its weights could not be downloaded ({first_line(error)}). {ways_out} Weights that were"
+            " downloaded before are read from the cache of huggingface_hub (HF_HOME)."
+        ) from error
 
 
 def _of_file(weights: str) -> Mapping[str, Tensor]:
@@ -85,16 +145,7 @@ def _of_file(weights: str) -> Mapping[str, Tensor]:
 
 
 def _fill(network: nn.Module, state: Mapping[str, Tensor], name: str, given: str) -> None:
-    expected = network.state_dict()
-    for key, tensor in expected.items():
-        if key not in state and not key.endswith("num_batches_tracked"):
-            raise UserError(
-                f"{given}: no tensor {key}, which {name} needs. A features-only file, or another network's?"
-            )
-        if key in state and state[key].shape != tensor.shape:
-            sizes = ["×".join(map(str, each.shape)) for each in (state[key], tensor)]
-            raise UserError(f"{given}: {key} is {sizes[0]}, but {sizes[1]} in {name}. Another network's file?")
-    network.load_state_dict(dict(state), strict=False)
+    network.load_state_dict(matching_tensors(state, network.state_dict(), name, given), strict=False)
 
 
 def _class_names(num_classes: int) -> tuple[str, ...]:

@@ -7,47 +7,67 @@ import torch
 
 from camlab.errors import UserError
 
+_GPUS = ("cuda", "mps")  # the best first
+
 
 def check_accelerator(accelerator: str, key: str = "trainer.accelerator") -> None:
     """Refuse a GPU that is not there.
 
+    Args:
+        accelerator: `gpu`, `cuda`, `mps`, or any other device, which is not checked.
+        key: The setting that named it, for messages.
+
     Raises:
-        UserError: saying what to give instead.
+        UserError: There is no such GPU.
+
+    Example:
+        >>> check_accelerator("cpu")
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    there["gpu"] = there["cuda"] or there["mps"]
-    if not there.get(accelerator, True):
+    if accelerator in ("gpu", *_GPUS) and not _gpus_here(accelerator):
         raise UserError(f"{key}={accelerator}: no such device here. Leave it out, or give cpu.")
 
 
 def choose_device(name: str = "auto", key: str = "device") -> torch.device:
-    """Choose the device to compute on: for `auto` a CUDA GPU if there is one, else MPS, else the CPU.
+    """Choose the device that a network runs on.
+
+    Args:
+        name: `auto` for the best that is there (a CUDA GPU, else MPS, else the CPU), `gpu` for the best GPU, `cpu`,
+            `cuda` or `mps`.
+        key: The setting that named it, for messages.
 
     Raises:
-        UserError: The device is not there.
+        UserError: There is no such device.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
     """
     check_accelerator(name, key)
-    if name not in ("auto", "gpu"):
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name in ("auto", "gpu"):
+        return torch.device((*_gpus_here("gpu"), "cpu")[0])
+    return torch.device(name)
+
+
+def _gpus_here(name: str) -> list[str]:
+    """The kinds of GPU that are there, the best first; only one kind unless the name is `gpu`."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [kind for kind in _GPUS if there[kind] and name in (kind, "gpu")]
 
 
 def device_name(device: torch.device) -> str:
-    """What `result.json` says of the hardware."""
+    """Name of the hardware for `result.json`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def peak_memory_gb(device: torch.device) -> float | None:
-    """The most memory that tensors took on a GPU, in units of 10⁹ bytes; None elsewhere."""
+    """Largest amount of memory that tensors took on a GPU, in units of 10⁹ bytes; None for other devices."""
     return round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if device.type == "cuda" else None
 
 
 def settled_time(device: torch.device) -> float:
-    """Seconds on a steady clock, once the device has done all that it was given: a wait, so not for every step."""
+    """Seconds on a steady clock, read when the device has finished its work. It waits, so do not call it every step."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

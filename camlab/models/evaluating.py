@@ -1,4 +1,4 @@
-"""Eval mode for a while."""
+"""A context in which a network is in eval mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,16 @@ from torch import nn
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; every module's train/eval flag is put back, whatever happens."""
+    """Put a network into eval mode; afterwards every module has its own train/eval flag again, after errors, too.
+
+    Example:
+        >>> network = nn.Dropout()
+        >>> with evaluating(network):
+        ...     network.training
+        False
+        >>> network.training
+        True
+    """
     flags = [(module, module.training) for module in network.modules()]
     try:
         network.eval()

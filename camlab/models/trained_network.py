@@ -1,4 +1,4 @@
-"""A network with everything that its use takes."""
+"""A trained network with the preparation of its input and the names of its classes."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,10 @@
-"""Reading backbone weights: torchvision's, or a file that holds tensors and nothing else."""
+"""Reading weights: torchvision's, or files that hold tensors and plain values only. No file can run code."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -11,93 +13,123 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from camlab.errors import UserError
+from camlab.errors import UserError, first_line
 
 
 def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) -> None:
-    """Fill `layers` (torchvision's `features`) in place.
+    """Fill a backbone in place.
 
     Args:
-        layers: the backbone's `features`.
+        layers: torchvision's `features` of the backbone.
         backbone: torchvision's name of the network.
         weights: `imagenet`, or a `.safetensors`, `.pth` or `.pt` file with `features.*` tensors (others are ignored).
 
     Raises:
-        UserError: weights that cannot be downloaded or read, hold code, or lack or misshape a tensor (it is named).
+        UserError: The weights cannot be downloaded or read, hold code, or lack or misshape a tensor (it is named).
     """
-    enum = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1
-    found = (
-        download(enum, "arch.weights=imagenet") if weights == "imagenet" else read_tensors(Path(weights).expanduser())
-    )
-    expected = layers.state_dict(prefix="features.")
-    chosen = {}
+    given, prefix = f"arch.weights={weights}", "features."
+    if weights == "imagenet":
+        found = download(torchvision.models.get_model_weights(backbone).IMAGENET1K_V1, given)
+    else:
+        found = read_tensors(Path(weights).expanduser())
+    state = matching_tensors(found, layers.state_dict(prefix=prefix), backbone, given)
+    layers.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in state.items()}, strict=False)
+
+
+def matching_tensors(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], network: str, given: str
+) -> dict[str, Tensor]:
+    """Pick the tensors that a network needs out of a file's.
+
+    Args:
+        found: Tensors of the file by name; more than are needed may be there.
+        expected: The network's state dict. Batch norm's `num_batches_tracked` may be missing in the file.
+        network: Name of the network, for messages.
+        given: The setting that asked for the weights, for messages.
+
+    Raises:
+        UserError: A tensor is missing or has another shape.
+
+    Example:
+        >>> found = {"conv.bias": torch.ones(2), "fc.bias": torch.ones(10)}
+        >>> matching_tensors(found, {"conv.bias": torch.zeros(2)}, "alexnet", "weights=FILE")
+        {'conv.bias': tensor([1., 1.])}
+    """
     for name, tensor in expected.items():
-        if name not in found and name.endswith("num_batches_tracked"):
-            continue  # absent from files of before torch 0.4.1
-        if name not in found:
+        if name not in found and not name.endswith("num_batches_tracked"):  # absent before torch 0.4.1
+            raise UserError(f"{given}: no tensor {name}, which {network} needs. Another network's file?")
+        if name in found and found[name].shape != tensor.shape:
             raise UserError(
-                f"arch.weights={weights}: no tensor {name}, which {backbone} needs. Another network's file?"
+                f"{given}: {name} is {_size(found[name])}, but {_size(tensor)} in {network}. Another network's file?"
             )
-        if found[name].shape != tensor.shape:
-            raise UserError(
-                f"arch.weights={weights}: {name} is {_size(found[name])}, but {_size(tensor)} in {backbone}."
-                " Another network's file?"
-            )
-        chosen[name.removeprefix("features.")] = found[name].to(tensor.dtype)
-    layers.load_state_dict(chosen, strict=False)
+    return {name: found[name] for name in expected if name in found}
 
 
 def read_tensors(path: Path, key: str = "arch.weights", named: str = "imagenet") -> Mapping[str, Tensor]:
-    """The tensors of a weights file by name; pickled code is refused, never run.
+    """Read the tensors of a weights file by name. Pickled code is refused and never runs.
 
     Args:
-        path: a .safetensors, .pth or .pt file.
-        key: the setting that named it, for messages.
-        named: what else, beside null, the setting may be.
+        path: A .safetensors, .pth or .pt file.
+        key: The setting that named the file, for messages.
+        named: The value that the setting may have beside a file and null.
 
     Raises:
-        UserError: no such file, unknown ending, damaged file, or anything but tensors in it.
+        UserError: There is no such file, its ending is unknown, or it is damaged or holds anything but tensors.
     """
+    given = f"{key}={path}"
     if not path.is_file():
-        raise UserError(f"{key}={path}: no such file. Give a .safetensors or .pth file, {named} or null.")
+        raise UserError(f"{given}: no such file. Give a .safetensors or .pth file, {named} or null.")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except (safetensors.SafetensorError, ValueError) as error:
-            raise UserError(f"{key}={path}: damaged or no safetensors file ({error}).") from error
+            raise UserError(f"{given}: damaged or no safetensors file ({first_line(error)}).") from error
     if path.suffix not in (".pth", ".pt"):
-        raise UserError(f"{key}={path}: {path.suffix or 'no ending'}; .safetensors, .pth and .pt are read.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{key}={path}: refused: it is damaged or holds code, and only tensors are read.") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{key}={path}: damaged or no torch file ({_first_line(error)}).") from error
+        raise UserError(f"{given}: unknown ending {path.suffix!r}. Choose from .safetensors, .pth, .pt.")
+    content = load_without_code(path, given)
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{key}={path}: holds no state dict (a dict of names and tensors).")
+        raise UserError(f"{given}: holds no state dict (a dict of names and tensors).")
     return content
+
+
+def load_without_code(path: Path, given: str) -> Any:
+    """Load a file of torch.save that holds tensors and plain values only. Pickled code is refused and never runs.
+
+    Args:
+        path: An existing file. What torch writes today is mapped into memory, so that unused tensors are not read.
+        given: The setting that named the file, for messages.
+
+    Raises:
+        UserError: The file is damaged or holds code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{given}: refused: it is damaged or holds code, and only tensors are read.") from error
+    except Exception as error:  # a damaged file can raise any exception
+        raise UserError(f"{given}: damaged or no file of torch.save ({first_line(error)}).") from error
 
 
 def download(enum: WeightsEnum, given: str) -> Mapping[str, Tensor]:
     """Weights of torchvision's, downloaded and checked by hash, or from torch's cache.
 
+    Args:
+        enum: Weights of a network.
+        given: The setting that asked for them, for messages.
+
     Raises:
-        UserError: they cannot be had; `given` is the setting that asked for them.
+        UserError: The weights cannot be downloaded.
     """
     try:
         return enum.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; a download with the wrong hash
+    except (OSError, RuntimeError) as error:  # no network, or a download with another hash
         folder, key = Path(torch.hub.get_dir()) / "checkpoints", given.partition("=")[0]
         raise UserError(
-            f"{given}: {enum.url} cannot be had ({_first_line(error)}).\n"
-            f"Put the file into {folder}, or give {key}=FILE.safetensors, or {key}=null for none."
+            f"{given}: {enum.url} could not be downloaded ({first_line(error)}).\n"
+            f"Put the file into {folder}, or give {key}=FILE.safetensors, or {key}=null for random weights."
         ) from error
 
 
 def _size(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a scalar"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

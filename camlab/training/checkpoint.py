@@ -1,27 +1,24 @@
-"""Networks from checkpoints: a file of tensors and plain values, read without running anything in it."""
+"""Networks from checkpoints: files of tensors and plain values, whose code, if there is any, never runs."""
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from camlab.errors import UserError
+from camlab.errors import UserError, first_line
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
+from camlab.models.weights import load_without_code
+from camlab.runs import run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint meant by a file or by a run's folder (its best one, else its last).
+    """The checkpoint that a path names: the file itself, or of a run's folder the best checkpoint, else the last.
 
     Raises:
-        UserError: there is none.
+        UserError: There is no checkpoint.
     """
-    candidates = [path, *(path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))]
-    for candidate in candidates:
+    for candidate in (path, path / run_folder.BEST, path / run_folder.LAST):
         if candidate.is_file():
             return candidate
     raise UserError(
@@ -33,35 +30,30 @@ def load_network(path: Path) -> TrainedNetwork:
     """Build the network of a checkpoint file or a run's folder.
 
     Raises:
-        UserError: none there, damaged, holding code, or not camlab's.
+        UserError: There is no checkpoint, or it is damaged, holds code, or was not written by camlab.
     """
     file = find_checkpoint(path)
+    _check_whole(file)
     content = read_checkpoint(file)
     try:
         return _rebuild(content, file)
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"checkpoint={file}: incomplete, or of another version of camlab ({reason}).") from error
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"checkpoint={file}: incomplete, or of another version of camlab ({first_line(error)})."
+        ) from error
 
 
 def read_checkpoint(file: Path, setting: str = "checkpoint") -> dict[str, Any]:
-    """What a checkpoint holds: tensors and plain values.
+    """Read the tensors and plain values of a checkpoint.
 
     Args:
-        file: there.
-        setting: that named it, for messages.
+        file: An existing file.
+        setting: The setting that named it, for messages.
 
     Raises:
-        UserError: damaged, holding code, or not camlab's.
+        UserError: The file is damaged, holds code, or was not written by camlab.
     """
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{setting}={file}: refused: it is damaged or holds code, and only tensors are read."
-        ) from error
-    except Exception as error:  # a damaged file raises nearly anything
-        raise UserError(f"{setting}={file}: damaged or no checkpoint ({type(error).__name__}).") from error
+    content = load_without_code(file, f"{setting}={file}")
     if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
         raise UserError(f"{setting}={file}: not written by camlab.")
     return content
@@ -86,15 +78,21 @@ def check_resumable(file: Path, network: CamNet, class_names: tuple[str, ...]) -
     return str(about.get("data_fingerprint"))
 
 
-def _is_zip(file: Path) -> bool:
-    """What torch writes today is mapped, not read: a look into it costs nothing."""
-    return zipfile.is_zipfile(file)
+def _check_whole(file: Path) -> None:
+    """Refuse a checkpoint that differs from its checksum, and name the whole ones beside it."""
+    if not run_folder.is_whole(file):
+        whole = [str(other) for other in sorted(file.parent.glob("*.ckpt")) if run_folder.is_whole(other)]
+        way_out = f"Choose from {', '.join(whole)}." if whole else "Give another checkpoint."
+        raise UserError(f"checkpoint={file}: damaged, because it differs from its checksum. {way_out}")
 
 
 def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     about, prefix = content[CHECKPOINT_KEY], "network."
+    class_names = about["class_names"]
+    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
+        raise ValueError(f"the names of the classes cannot be {class_names!r}")
     network = CamNet(**about["network"])
     state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
     network.load_state_dict(state)
     preprocess = Preprocess.from_dict(about["preprocess"])
-    return TrainedNetwork(network.eval(), preprocess, tuple(about["class_names"]), network.spec["backbone"], file)
+    return TrainedNetwork(network.eval(), preprocess, tuple(class_names), network.spec["backbone"], file)

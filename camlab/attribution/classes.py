@@ -1,0 +1,69 @@
+"""The classes of a network's output: its logits, and the choice of the classes to explain."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from camlab.errors import UserError
+
+Chooser = Callable[[Tensor], Tensor]  # logits N×M → the R classes to explain for each image, N×R
+
+
+def logits_of(output: object) -> Tensor:
+    """The logits in a network's output: the output itself, or its attribute `logits`.
+
+    Raises:
+        UserError: There are no N×M logits.
+
+    Example:
+        >>> logits_of(torch.zeros(2, 10)).shape
+        torch.Size([2, 10])
+    """
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        raise UserError(f"The network gives {type(output).__name__} instead of N×M logits; is it a classifier?")
+    return logits
+
+
+def one_per_image(target: int | Tensor | Sequence[int], images: Tensor) -> Tensor:
+    """Bring a target to one class index per image: int64, N×1.
+
+    Raises:
+        UserError: The target is neither an index nor a list of indices.
+
+    Example:
+        >>> one_per_image(3, torch.zeros(2, 3, 8, 8)).tolist()
+        [[3], [3]]
+    """
+    classes = torch.as_tensor(target, device=images.device)
+    if classes.is_floating_point() or classes.dtype == torch.bool or classes.dim() > 1:
+        raise UserError("target: a class index, or one for each image.")
+    classes = classes.long()
+    return (classes.expand(len(images)).clone() if classes.dim() == 0 else classes)[:, None]
+
+
+def choose(logits: Tensor, class_idx: Tensor | Chooser | None, top_k: int) -> Tensor:
+    """Choose the R classes to explain for each image: int64, N×R.
+
+    Args:
+        logits: The network's output, N×M.
+        class_idx: The classes, N×R, or a function that chooses them; None: the `top_k` classes with the highest scores.
+        top_k: R where `class_idx` is None; at most M.
+
+    Raises:
+        UserError: The classes do not fit the images or the network.
+
+    Example:
+        >>> choose(torch.tensor([[0.1, 0.9, 0.5]]), None, top_k=2).tolist()
+        [[1, 2]]
+    """
+    n, count = logits.shape
+    if class_idx is None:
+        return logits.detach().topk(min(top_k, count), dim=1).indices
+    chosen = class_idx if isinstance(class_idx, Tensor) else class_idx(logits.detach())
+    if chosen.shape[0] != n:
+        raise UserError(f"target: {n} images need one class each (or one for all), not {chosen.shape[0]}.")
+    if int(chosen.min()) < 0 or int(chosen.max()) >= count:
+        raise UserError(f"target: the network has the classes 0 to {count - 1}.")
+    return chosen.clone()  # a tensor made in inference mode cannot be used for a gradient
