@@ -221,7 +221,7 @@ def test_finish_is_bounded_with_the_limits_as_they_are(tmp_path, server, said, m
 
 def in_a_process(script: str, *arguments: Any, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """A script of its own; what it says is in `stderr`."""
-    prelude = "import logging, os, signal, sys, time\nfrom camlab import tracking\nlogging.basicConfig(level='INFO')\n"
+    prelude = "import logging, os, signal, sys, time\nfrom camlab.tracking import wandb_logger\nlogging.basicConfig(level='INFO')\n"
     command = [sys.executable, "-c", prelude + textwrap.dedent(script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=Path(__file__).parents[1])
 

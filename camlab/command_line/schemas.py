@@ -138,9 +138,7 @@ Wandb = dataclasses.make_dataclass(  # of Lightning's WandbLogger and of wandb.i
         ("log_checkpoint", bool, False),
     ],
 )
-_TENSORBOARD = (
-    "name version log_graph default_hp_metric prefix sub_dir comment purge_step max_queue flush_secs filename_suffix"
-)
+_TENSORBOARD = "name version log_graph prefix sub_dir comment purge_step max_queue flush_secs filename_suffix"
 TensorBoard = dataclasses.make_dataclass("TensorBoard", [(name, Any, None) for name in _TENSORBOARD.split()])
 
 
