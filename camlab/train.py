@@ -83,7 +83,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
     _check_objective(config, data)
     classifier = _build_classifier(config, data)
     if checkpoint is not None:
-        _check_checkpoint(checkpoint, classifier, data)
+        _check_checkpoint(config, checkpoint, classifier, data)
     csv = MetricsCsv(run_dir)
     loggers = [*_build_loggers(config, run_dir), csv]
     trainer = _build_trainer(config, run_dir, data, loggers, interruption)
@@ -204,12 +204,14 @@ def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
     return classifier
 
 
-def _check_checkpoint(checkpoint: Path, classifier: Classifier, data: ImageData) -> None:
+def _check_checkpoint(config: DictConfig, checkpoint: Path, classifier: Classifier, data: ImageData) -> None:
     from camlab.training.checkpoint import check_resumable
 
-    fingerprint = check_resumable(checkpoint, classifier.network, data.class_names)
-    if fingerprint != data.fingerprint():
-        log.warning("%s was trained on other data of the same classes.", checkpoint)
+    if check_resumable(checkpoint, classifier.network, data.class_names) == data.fingerprint():
+        return
+    if config.resume in ("auto", "last"):
+        raise UserError(f"{checkpoint} was trained on other data. resume={checkpoint} goes on from it nevertheless.")
+    log.warning("%s was trained on other data of the same classes.", checkpoint)
 
 
 def _build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:

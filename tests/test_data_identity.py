@@ -46,8 +46,11 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def there(made, tmp_path) -> Path:
-    """A copy of it, to be changed."""
-    return Path(shutil.copytree(made, tmp_path / "there", dirs_exist_ok=True))
+    """A copy of it, to be changed, as if the run had been made there."""
+    folder = Path(shutil.copytree(made, tmp_path / "there", dirs_exist_ok=True))
+    kept = folder / "run" / "data.json"
+    kept.write_text(kept.read_text().replace(str(made), str(folder)))
+    return folder
 
 
 def run(monkeypatch, there: Path, animals: str, *arguments: str) -> int:
@@ -111,6 +114,10 @@ def test_pictures_that_were_exchanged_in_their_place_are_other_data(there, monke
     (there / "dogs").rename(there / "cats")
     assert run(monkeypatch, there, "cats", f"hydra.run.dir={there / 'run'}") == 2
     assert "holds a run on other data" in capsys.readouterr().err
+
+    arguments = ["resume=last", f"hydra.run.dir={there / 'new'}"]
+    assert run(monkeypatch, there, "cats", *arguments) == 2
+    assert "was trained on other data. resume=" in capsys.readouterr().err
 
 
 def test_the_last_run_is_the_last_one_on_these_data(there, monkeypatch, capsys):

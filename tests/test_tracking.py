@@ -119,7 +119,7 @@ def test_a_finished_run_in_wandb(tmp_path, monkeypatch, log_checkpoint):
         if record["type"] == "summary":
             summary.update(record["summary"].get("update", {}))
     per_class = {k.removeprefix("test/acc/"): v for k, v in summary.items() if k.startswith("test/acc/")}
-    assert per_class == result["class_accuracy"]
+    assert per_class == result["per_class"]
     assert len(per_class) == 10
     history = [r["history"]["item"] for r in found if r["type"] == "history"]
     assert [item["val/best_acc"] for item in history if "val/acc" in item][-1] == result["metrics"]["val/best_acc"]

@@ -65,7 +65,7 @@ def describe_result(
     metrics, device = {**fitted, **(report.metrics if report else {})}, trainer.strategy.root_device
     return {
         "metrics": metrics,
-        "class_accuracy": report and {k: v for k, v in report.per_class.items() if not math.isnan(v)},
+        "per_class": report and {k: v for k, v in report.per_class.items() if not math.isnan(v)},
         "tested_checkpoint": report and Path(report.checkpoint).stem,
         "objective": metrics.get("val/best_acc", metrics.get("test/acc", math.nan)),
         "epochs": trainer.current_epoch,
@@ -85,7 +85,7 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
     else:
         tested = Path(report.checkpoint)
         kept = tested if tested.is_file() else None
-        log_result(loggers, RunResult(metrics, result["class_accuracy"], report.class_names, report.confusion, kept))
+        log_result(loggers, RunResult(metrics, result["per_class"], report.class_names, report.confusion, kept))
         log.info("Test accuracy %.2f %% (%s checkpoint).", 100 * metrics["test/acc"], result["tested_checkpoint"])
     if "test/pointing_game" in metrics:
         log.info(

@@ -74,5 +74,5 @@ def check_same_data(run_dir: Path, identity: DataIdentity) -> None:
         where += f" (classes {', '.join(found.class_names[:5])}{', …' if len(found.class_names) > 5 else ''})"
     raise UserError(
         f"{run_dir} holds a run on other data{where}.\n"
-        "Give another folder: out=FOLDER. To train anew in place of that run, add force=true."
+        "Give another out=FOLDER; to train anew in place of that run, add force=true."
     )

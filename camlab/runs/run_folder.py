@@ -117,7 +117,7 @@ def locked(run_dir: Path, wait: bool) -> Iterator[None]:
                 remove_leftovers(folder)
             yield
     except locks.Locked:
-        raise Busy(f"{run_dir}: another process trains there. Give another folder: out=FOLDER.") from None
+        raise Busy(f"{run_dir}: another process trains there. Give another out=FOLDER.") from None
 
 
 def check_same_run(run_dir: Path, config_hash: str) -> None:
@@ -129,7 +129,7 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
     if read_config_hash(run_dir) not in (None, config_hash) and has_output(run_dir):
         raise UserError(
             f"{run_dir} holds a run of another configuration (see {CONFIG} there); nothing was changed.\n"
-            f"Give another folder: out=FOLDER. To go on from that run with new settings, add resume={run_dir}."
+            f"Give another out=FOLDER; to go on from that run with new settings, add resume={run_dir}."
         )
 
 

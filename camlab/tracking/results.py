@@ -17,14 +17,14 @@ class RunResult:
 
     Attributes:
         metrics: Final metrics by name.
-        class_accuracy: Share of each class's test images that were recognised, 0 to 1, by class.
+        per_class: Share of each class's test images that were recognised, 0 to 1, by class.
         class_names: M names.
         confusion: Counts of the test, M×M; row is the true class, column the predicted one.
         checkpoint: Path of the tested weights; None where no checkpoint was kept.
     """
 
     metrics: Mapping[str, float]
-    class_accuracy: Mapping[str, float]
+    per_class: Mapping[str, float]
     class_names: Sequence[str]
     confusion: np.ndarray
     checkpoint: Path | None
@@ -34,7 +34,7 @@ def log_result(loggers: Sequence[Logger], result: RunResult) -> None:
     """Send a result to a Trainer's loggers; those that keep curves only are passed over."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_test(result.class_accuracy, result.confusion, result.class_names)
+            logger.log_test(result.per_class, result.confusion, result.class_names)
             if result.checkpoint is not None:
                 logger.log_checkpoint(result.checkpoint)
         elif isinstance(logger, TensorBoardLogger):

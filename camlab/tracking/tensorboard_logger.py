@@ -12,12 +12,11 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     Args:
         save_dir: Folder of the run.
-        default_hp_metric: Show `hp_metric=-1` while the run has no result.
         **options: Options of Lightning's TensorBoardLogger.
     """
 
-    def __init__(self, save_dir: str, default_hp_metric: bool = False, **options: Any) -> None:
-        super().__init__(save_dir, default_hp_metric=default_hp_metric, **options)
+    def __init__(self, save_dir: str, **options: Any) -> None:
+        super().__init__(save_dir, default_hp_metric=False, **options)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -89,11 +89,11 @@ class WandbLogger(LightningWandbLogger):
         self._attempt(send)
 
     @rank_zero_only
-    def log_test(self, class_accuracy: Mapping[str, float], confusion: np.ndarray, class_names: Sequence[str]) -> None:
+    def log_test(self, per_class: Mapping[str, float], confusion: np.ndarray, class_names: Sequence[str]) -> None:
         """Log a test: accuracies per class as `test/acc/CLASS` in the summary, and the confusion matrix as a chart.
 
         Args:
-            class_accuracy: 0 to 1, by class.
+            per_class: 0 to 1, by class.
             confusion: Counts, M×M; row is the true class, column the predicted one.
             class_names: M names.
         """
@@ -101,7 +101,7 @@ class WandbLogger(LightningWandbLogger):
         def send() -> None:
             import wandb
 
-            self.experiment.summary.update({f"test/acc/{name}": value for name, value in class_accuracy.items()})
+            self.experiment.summary.update({f"test/acc/{name}": value for name, value in per_class.items()})
             cells = [
                 [true, predicted, int(confusion[i, j])]
                 for i, true in enumerate(class_names)
