@@ -38,7 +38,7 @@ def one_per_image(target: int | Tensor | Sequence[int], images: Tensor) -> Tenso
     """
     classes = torch.as_tensor(target, device=images.device)
     if classes.is_floating_point() or classes.dtype == torch.bool or classes.dim() > 1:
-        raise UserError("target: a class index, or one for each image.")
+        raise UserError("target: give a class index, or one for each image.")
     classes = classes.long()
     return (classes.expand(len(images)).clone() if classes.dim() == 0 else classes)[:, None]
 

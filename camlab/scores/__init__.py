@@ -1,1 +1,1 @@
-"""How far a heatmap can be trusted."""
+"""Scores that tell how far a heatmap can be trusted."""
