@@ -96,7 +96,7 @@ def test_lines_of_many_tiles_are_of_nearly_one_length():
     seven = [white(10, 100)] * 7
     page = layout.flow(seven, layout.even_width(seven, 550, 4), 4)
     assert page.shape == (2 * 10 + 4, 4 * 100 + 3 * 4, 3), "4 and 3, not 5 and 2"
-    assert layout.even_width(seven[:3], 550, 4) == 3 * 100 + 2 * 4
+    assert layout.flow(seven[:3], layout.even_width(seven[:3], 550, 4), 4).shape == (10, 3 * 100 + 2 * 4, 3)
     assert layout.even_width(seven[:1], 50, 4) == 100
 
 

@@ -23,11 +23,14 @@ def flow(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
 
 
 def even_width(images: Sequence[np.ndarray], limit: int, gap: int) -> int:
-    """The least width of lines that takes no more lines than `limit` does: lines of nearly one length."""
+    """A width of at most `limit` that takes as many lines as `limit` does, but lines of nearly one length."""
     widths = [image.shape[1] for image in images]
     limit = max(limit, *widths)
     count = len(_lines(widths, limit, gap))
-    return next(width for width in range(max(widths), limit + 1) if len(_lines(widths, width, gap)) == count)
+    if count == 1:
+        return limit
+    narrower = range(max(widths), limit, 4)
+    return next((width for width in narrower if len(_lines(widths, width, gap)) == count), limit)
 
 
 def best_width(sizes: Sequence[tuple[int, int]], gap: int) -> int:

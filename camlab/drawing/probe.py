@@ -1,14 +1,16 @@
 """Heatmaps of a fixed set of pictures, as a network in training sees them after each epoch."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
 
+from camlab.drawing import render
 from camlab.drawing.batch_explainer import BatchExplainer, Request
 from camlab.drawing.maps_file import write_maps
-from camlab.drawing.render import write_image
 from camlab.drawing.results import Source
 from camlab.drawing.scaling import scale
 from camlab.drawing.sheets import Legend, contact_sheet
@@ -69,10 +71,11 @@ class Probe:
         folder, layers = self.folder / f"epoch_{epochs_done:04d}", self._explainer.layers
         folder.mkdir(parents=True, exist_ok=True)
         self._write_pictures()
-        for i, drawn in enumerate(panels):
-            write_image(folder / f"{i:02d}.jpg", drawn)
         title = f"Epoch {epochs_done}" if epochs_done else "Before training"
-        write_image(folder / "sheet.png", contact_sheet(panels, Legend(title, layers, self.style, scaled.peaks)))
+        sheet = contact_sheet(panels, Legend(title, layers, self.style, scaled.peaks))
+        files = {"sheet.png": sheet, **{f"{i:02d}.jpg": drawn for i, drawn in enumerate(panels)}}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # encoding takes longer than drawing
+            list(pool.map(render.write_image, [folder / name for name in files], files.values()))
         pictures = Path("..", "pictures")
         write_maps(folder / "maps.npz", results, self.class_names, layers, pictures, np.float16, epochs_done)
         return panels, [caption(result, self.class_names) for result in results]
@@ -82,5 +85,5 @@ class Probe:
         if not self._pictures_are_written:
             (self.folder / "pictures").mkdir(exist_ok=True)
             for source, picture in zip(self.sources, self.pictures, strict=True):
-                write_image(self.folder / "pictures" / source.file, picture)
+                render.write_image(self.folder / "pictures" / source.file, picture)
             self._pictures_are_written = True
