@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from camlab.command_line.conf import options_of
 from camlab.command_line.refusals import settings_of, unknown_setting
 from camlab.command_line.sections import SECTIONS
-from camlab.errors import UserError, did_you_mean
+from camlab.errors import UserError, did_you_mean, first_line
 
 _EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "optuna": "sweep", "ray": "ray"}
 
@@ -40,7 +40,7 @@ def _explain(error: BaseException) -> str | None:
         return told
     for link in chain:
         if type(link).__name__ == "MisconfigurationException":  # of Lightning
-            return _first_line(link)
+            return first_line(link)
         if isinstance(link, MissingConfigException):
             return _missing_option(link)
         if isinstance(link, InstantiationException):
@@ -48,7 +48,7 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return f"{error.filename or 'The output'}: {error.strerror}. Make room, then repeat the command."
     if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
-        return f"deterministic=true: {_first_line(error).partition(',')[0]}. Leave it out, or train on a CPU."
+        return f"deterministic=true: {first_line(error).partition(',')[0]}. Leave it out, or train on a CPU."
     if isinstance(error, OSError) and _is_output_trouble(error):
         return f"{error.filename}: {error.strerror}. Give another folder for the output: out=FOLDER."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -62,7 +62,7 @@ def _missing_option(error: MissingConfigException) -> str:
         return f"{option}: not installed. pip install 'camlab[{extra}]' adds it."
     options = [o for o in error.options or options_of(group) if o != option]
     if not options:
-        return _first_line(error)
+        return first_line(error)
     hint = did_you_mean(option, options, f"{group}=")
     return f"{group}={option}: unknown option. {hint}Choose from {', '.join(options)}."
 
@@ -72,12 +72,12 @@ def _instantiation(error: InstantiationException) -> str | None:
     place = re.search(r"full_key: (\S+)", str(error))
     prefix = f"{place[1]}: " if place else ""
     if "Error locating target" in str(error):
-        return f"{prefix}{_first_line(error)}"
+        return f"{prefix}{first_line(error)}"
     cause = error.__cause__
     if re.match(r"Error in call to target '(lightning|torch)\b", str(error)) and isinstance(
         cause, (TypeError, ValueError, ImportError)
     ):
-        return f"{prefix}{_first_line(cause)}"
+        return f"{prefix}{first_line(cause)}"
     return None
 
 
@@ -127,7 +127,3 @@ def _settings(node: Any, path: str = "") -> Iterator[str]:
 def _is_output_trouble(error: OSError) -> bool:
     """Whether Hydra could not make or write the run's folder, before any job began."""
     return error.filename is not None and not any(f.name == "job" for f in traceback.extract_tb(error.__traceback__))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torchvision.datasets import CIFAR10 as Archive
 from torchvision.datasets.utils import download_and_extract_archive
 
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
 from camlab.errors import UserError
+from camlab.storage.locks import locked
 
 
 class Cifar10(ImageData):
@@ -48,7 +48,7 @@ class Cifar10(ImageData):
     def _download(self) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.root / ".download.lock"):  # of the jobs of a sweep, one downloads
+            with locked(self.root / ".download.lock"):  # of the jobs of a sweep, one downloads
                 if not (self.root / Archive.base_folder).is_dir():
                     download_and_extract_archive(Archive.url, str(self.root), md5=Archive.tgz_md5)
         except (OSError, RuntimeError) as error:
