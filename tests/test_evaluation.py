@@ -66,7 +66,7 @@ def trained_network(data: Coloured, num_outputs: int) -> TrainedNetwork:
 
 
 def test_outputs_beyond_the_classes_of_the_data_are_counted(tmp_path):
-    data = Coloured(masks=True)
+    data = Coloured(masks=True, image_size=224)  # a map of 6×6 cells: smaller ones are not scored
     report = evaluate(trained_network(data, 6), data, "test", {"accelerator": "cpu"}, str(tmp_path))
     assert report.class_names == ("class0", "class1", "class2", "class3", "output 4", "output 5")
     assert report.confusion[:4, 5].tolist() == [6, 6, 6, 6]

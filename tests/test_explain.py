@@ -62,7 +62,7 @@ def named(tmp_path_factory) -> tuple[list[str], nn.Module, Preprocess]:
     network = torchvision.models.get_model(SMALL, weights=None).eval()
     file = tmp_path_factory.mktemp("weights") / "a=b c.pth"
     torch.save(network.state_dict(), file)
-    imagenet = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    imagenet = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize_size=256)
     return [f"network={SMALL}", f"network.weights={file}"], network, imagenet
 
 
@@ -122,14 +122,15 @@ def seen_by(preprocess: Preprocess, file: Path) -> Tensor:
     return preprocess(torch.from_numpy(np.array(square)).permute(2, 0, 1)[None])
 
 
-def heatmap(signed: Sequence[Tensor], file: Path, mode: maps.Normalization = "per_image") -> np.ndarray:
+def heatmap(
+    signed: Sequence[Tensor], file: Path, mode: maps.Normalization = "per_image", preprocess: Preprocess | None = None
+) -> np.ndarray:
     """What the Python call gives for a picture, in colours where the network sees it: the square in the middle."""
     picture = np.array(Image.open(file).convert("RGB"))
-    (height, width), side = picture.shape[:2], min(picture.shape[:2])
-    top, left = round((height - side) / 2), round((width - side) / 2)
-    (heat,) = maps.upsample(maps.normalize(maps.fuse(signed, mode), mode), (side, side)).numpy()
+    left, top, right, bottom = map(round, (preprocess or Preprocess(8)).visible_box(picture.shape[1], picture.shape[0]))
+    (heat,) = maps.upsample(maps.normalize(maps.fuse(signed, mode), mode), (bottom - top, right - left)).numpy()
     drawn = render.fade(picture)
-    drawn[top : top + side, left : left + side] = render.colorize(heat)
+    drawn[top:bottom, left:right] = render.colorize(heat)
     return drawn
 
 
@@ -150,7 +151,9 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
     assert written.folder == tmp_path
     assert written.names == ["one.png", "one.png"]
     assert written.sizes.tolist() == [[91, 37], [48, 80]]
-    assert written.visible.tolist() == [[27, 0, 64, 37], [0, 16, 48, 64]]
+    boxes = [network.preprocess.visible_box(91, 37), network.preprocess.visible_box(48, 80)]
+    np.testing.assert_allclose(written.visible, boxes)
+    np.testing.assert_allclose(written.visible, [[27, 0, 64, 37], [0, 16, 48, 64]], atol=0.3)
     assert written.class_names == list(CLASSES)
     assert written.layers == {"cam": ("cam_relu",), "grad_cam": ("backbone",)}
     assert (written.labels, written.epoch, written.cam_of_all_classes) == (None, None, None)
@@ -296,7 +299,7 @@ def test_a_layer_by_name_and_several_fused(run, named, tmp_path):
         for own, part in zip(written.maps["layer_cam"], parts, strict=True):
             np.testing.assert_allclose(own[0], part[0], rtol=1e-3, atol=1e-4 * float(part.max()))
         [drawn] = (tmp_path / out / "overlays").iterdir()
-        assert shows(drawn, heatmap([part[:, 0] for part in parts], Path("photos/a/one.png")))
+        assert shows(drawn, heatmap([part[:, 0] for part in parts], Path("photos/a/one.png"), preprocess=preprocess))
 
 
 # ---- a set whose maps are known: class 0 sees red, class 1 what is not
@@ -617,7 +620,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["images=photos", "checkpoint=text.jpg"], "checkpoint=text.jpg: refused: it is damaged"),
     (
         ["images=photos", "network=resnet-18"],
-        "no such classifier in torchvision, nor in timm if that is installed. Did you mean resnet18 ",
+        "no such classifier in torchvision, nor in timm if that is installed. Did you mean resnet18, ",
     ),
     (
         ["images=photos", f"network={SMALL}", "network.weights=V9"],
@@ -640,7 +643,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([*NAMED, "target=²"], "target=²: no such class."),
     ([*NAMED, "layer=fc"], "layer=fc: its output is (2, 1000); a map needs"),
     ([*NAMED, "layer=[stage3,fc]"], "layer=fc: its output is"),
-    ([*NAMED, "layer=stage9"], "layer=stage9: no such layer. Near: stage"),
+    ([*NAMED, "layer=stage9"], "layer=stage9: no such layer. Did you mean stage4, stage3 or stage2?"),
     ([*NAMED, "layer=3"], "layer=3: no such layer."),
     (
         [*NAMED, "methods=[cam,gradcam]"],

@@ -55,7 +55,9 @@ def put(checkpoint: Path) -> Path:
     """A checkpoint as a run writes it, with its checksum."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     written = write_checkpoint(checkpoint.with_suffix(".partial"))
-    run_folder.put_checkpoint(written, checkpoint)
+    with run_folder.open_checkpoint(checkpoint) as file:
+        file.write(written.read_bytes())
+    written.unlink()
     return checkpoint
 
 

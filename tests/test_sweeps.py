@@ -233,7 +233,8 @@ def test_optuna_goes_on_after_a_job_that_fails(tmp_path, monkeypatch, capsys):
     rates = "optimizer.lr=choice(-1,0.01)"  # the first is refused
     assert command(monkeypatch, train.main, *sweep, "hydra.sweeper.params=null", rates) == 2
     folder = tmp_path / "outputs" / "sweeps" / "tuned"
-    assert sorted(path.parent.name for path in folder.glob("*/*.json")) == ["optimizer.lr--1", "optimizer.lr-0.01"]
+    assert [path.parent.name for path in folder.glob("*/failure.json")] == ["optimizer.lr--1"]
+    assert {path.parent.name for path in folder.glob("*/result.json")} == {"optimizer.lr-0.01"}
     assert (folder / "optimization_results.yaml").is_file()
     assert "Error executing job" not in capsys.readouterr().err
 
