@@ -155,7 +155,7 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
     np.testing.assert_allclose(written.visible, boxes)
     np.testing.assert_allclose(written.visible, [[27, 0, 64, 37], [0, 16, 48, 64]], atol=0.3)
     assert written.class_names == list(CLASSES)
-    assert written.layers == {"cam": ("cam_relu",), "grad_cam": ("backbone",)}
+    assert written.layers == {"cam": ("cam_conv",), "grad_cam": ("backbone",)}
     assert (written.labels, written.epoch, written.cam_of_all_classes) == (None, None, None)
     assert overlays(tmp_path / "out") == sorted(
         f"{n:05d}_one_{method}_{rank}_{CLASSES[written.class_idx[n, rank]]}.jpg"
@@ -183,7 +183,7 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
                 )
                 drawn = next((tmp_path / "out" / "overlays").glob(f"{n:05d}_one_{method}_{rank}_*"))
                 assert pixels(drawn).shape == ((37, 91, 3) if n == 0 else (80, 48, 3))
-                assert shows(drawn, heatmap([look.maps[method][0][:, rank]], file))
+                assert shows(drawn, heatmap([look.maps[method][0][:, rank]], file, preprocess=network.preprocess))
 
 
 def test_the_defaults_give_a_sheet_worth_showing(run, trained, tmp_path):

@@ -457,7 +457,8 @@ def test_cam_refuses_a_single_cell():
     """AlexNet's last pooling makes 1×1 of 64×64: there is nothing to place."""
     network = CamNet("alexnet", num_classes=M).eval()
     with pytest.raises(
-        UserError, match=r"or what it pools is 1×1 for images of 64×64\. These methods apply: grad_cam, "
+        UserError,
+        match=r"layer=cam_conv: its output is \(1, 10, 1, 1\); .* Choose an earlier layer, or larger images\.",
     ):
         heatmaps(network, torch.randn(1, 3, 64, 64), "cam")
 

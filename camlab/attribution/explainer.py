@@ -178,7 +178,7 @@ class Explainer:
             with passing(self.model, images.device), torch.no_grad():
                 self._defaults[size] = find_layers(self.model, images[:1].clone())
         for_gradients, for_cam = self._defaults[size]
-        return getattr(self.model, "grad_cam_layer", for_gradients), for_cam
+        return getattr(self.model, "grad_cam_layer", for_gradients), getattr(self.model, "cam_layer", for_cam)
 
     def _maps(
         self, method: str, passed: ForwardPass, layer: str, cams: dict[str, Tensor], counterfactual: bool

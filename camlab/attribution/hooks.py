@@ -60,7 +60,10 @@ def cut(modules: Mapping[str, nn.Module], layers: Sequence[str], differentiate: 
                 raise UserError(f"layer={name}: used more than once in a pass; choose the block that holds it.")
             if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[2:].numel() < 2:
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise UserError(f"layer={name}: its output is {shape}; a map needs N×K×H×W, larger than 1×1.")
+                raise UserError(
+                    f"layer={name}: its output is {shape}; a map needs N×K×H×W, larger than 1×1."
+                    " Choose an earlier layer, or larger images."
+                )
             if differentiate:
                 if not kept or not output.requires_grad:  # the first layer, or one beside it with frozen parameters
                     output = output.detach().clone().requires_grad_()

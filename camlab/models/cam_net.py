@@ -74,6 +74,7 @@ class CamNet(nn.Module):
         self.cam_relu = nn.ReLU() if cam_relu else nn.Identity()
         self.fc = nn.Linear(cam_channels, num_classes)
         self.grad_cam_layer = "backbone"  # the ReLU after the last pretrained convolution, before pooling
+        self.cam_layer = "cam_relu" if cam_relu else "cam_conv"  # the input of the global average pooling
         self.frozen = frozen
         self.backbone.requires_grad_(not frozen)
         if weights is None:
