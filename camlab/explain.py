@@ -36,6 +36,8 @@ def explain(config: DictConfig) -> int:
 
     if (config.checkpoint is None) == (config.network.name is None):
         raise UserError("Which network? Give checkpoint=RUN, or network=NAME (vgg16, resnet50, …), one of them.")
+    if config.target != "auto" and config.top_k > 1:
+        raise UserError(f"top_k={config.top_k}: target={config.target} names one class. Give one of the two.")
     files = find_pictures(str(config.images))
 
     from camlab.drawing.batch_explainer import Request
@@ -48,7 +50,7 @@ def explain(config: DictConfig) -> int:
     if config.checkpoint is None and config.network.weights is None:
         log.warning("network.weights=null: the weights are random, so the heatmaps mean nothing.")
     request = Request(
-        methods=None if config.methods in ("auto", None) else _words(config.methods),
+        methods=_methods(config.methods),
         layers=None if config.layer is None else _words(config.layer),
         target=_target(str(config.target), trained.class_names),
         top_k=config.top_k,
@@ -78,6 +80,14 @@ def _trained(config: DictConfig) -> TrainedNetwork:
 
 def _words(value: Any) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, ListConfig) else (str(value),)
+
+
+def _methods(given: Any) -> tuple[str, ...] | None:
+    """Names of the methods; None for `auto`."""
+    names = ("auto",) if given is None else _words(given)
+    if "auto" in names and len(names) > 1:
+        raise UserError(f"methods=[{','.join(names)}]: auto chooses the methods by itself. Give it alone.")
+    return None if names == ("auto",) else names
 
 
 def _target(given: str, class_names: tuple[str, ...]) -> int | None:

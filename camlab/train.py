@@ -1,6 +1,6 @@
 """Train a CamNet: `python -m camlab.train arch=alexnet mode=finetune` (Hydra entry).
 
-Torch is imported only when the configuration is sound and there is something to do.
+Torch is imported only when the configuration is valid and the run is not finished yet.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ADVICE = "mode=frozen trains the head only; data=shapes is small; trainer.max_epochs=10 is a first look."
+_ADVICE = "mode=frozen trains the head only; data=shapes is small; trainer.max_epochs=10 gives a first impression."
 
 
 def main() -> None:
@@ -45,28 +45,26 @@ def main() -> None:
 
 
 def train(config: DictConfig) -> float:
-    """Run one job in Hydra's folder for it, unless the folder holds its result already.
+    """Run one job in its output folder; a job that is already finished is skipped.
 
     Returns:
-        The objective of a sweep: the best validation accuracy, or the test accuracy where nothing is held out.
+        The objective of a sweep: the best validation accuracy, or the test accuracy if there is no validation split.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if sweeps.under_way():
         config.run_name = run_dir.name
     with run_folder.locked(run_dir, wait=sweeps.chooses()):
-        if config.force:
-            run_folder.forget(run_dir)
-        elif config.resume in (None, "auto") and (result := _finished(config, run_dir)) is not None:
+        in_place = config.resume in (None, "auto")
+        if in_place and not config.force and (result := _finished(config, run_dir)) is not None:
             return float(result["objective"])
         (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
-        outputs, same_data = Path(config.paths.outputs), functools.partial(_has_these_data, config)
-        checkpoint = run_folder.checkpoint_to_resume(config.resume, run_dir, outputs, config_hash(config), same_data)
+        checkpoint = None if in_place and config.force else _checkpoint(config, run_dir)
         with _interruptible(run_dir) as interruption:
             return _run(config, run_dir, checkpoint, interruption)
 
 
 def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruption: Interruption) -> float:
-    """Build, fit, test once, write `result.json`; a run that is cut short can be resumed."""
+    """Build, fit, test once, write `result.json`. An interrupted run can be resumed."""
     from camlab.models.devices import check_accelerator
 
     check_accelerator(config.trainer.accelerator)  # before the rest of the stack is imported
@@ -87,6 +85,8 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
     csv = MetricsCsv(run_dir)
     loggers = [*_build_loggers(config, run_dir), csv]
     trainer = _build_trainer(config, run_dir, data, loggers, interruption)
+    if config.force:
+        run_folder.forget(run_dir)  # only now, when everything else is known to be right
     run_folder.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), config_hash(config))
     write_data_identity(run_dir, _identity(config, data))
     try:
@@ -110,7 +110,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
 
 
 def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
-    """Result of this run, if the folder holds it already, which one line then says; else None.
+    """Result of the run if it is finished, which is logged in one line; else None.
 
     Raises:
         UserError: The folder holds another run: one of other settings, or on other data.
@@ -126,6 +126,25 @@ def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
     return result
 
 
+def _checkpoint(config: DictConfig, run_dir: Path) -> Path | None:
+    """Path of the checkpoint that training resumes from; None to start from the beginning.
+
+    Raises:
+        UserError: There is none where `resume` says, it is damaged, or `force` would remove it.
+    """
+    same_data = functools.partial(_has_these_data, config)
+    outputs, digest = Path(config.paths.outputs), config_hash(config)
+    found = run_folder.checkpoint_to_resume(config.resume, run_dir, outputs, digest, same_data)
+    inside = found is not None and found.resolve().is_relative_to(run_dir.resolve())
+    if not inside and not config.force:
+        run_folder.check_same_run(run_dir, digest)  # another run's output would be overwritten
+    if config.force and inside:
+        raise UserError(
+            f"force=true would remove {found}, from which resume={config.resume} continues. Give one of them."
+        )
+    return found
+
+
 def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
     """Whether the run in a folder has this run's data: from the same place, or the same wherever they are now."""
     found = read_data_identity(run_dir)
@@ -136,13 +155,13 @@ def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
 
 @contextmanager
 def _interruptible(run_dir: Path) -> Iterator[Interruption]:
-    """End at Ctrl-C and SIGTERM with a line that says how to go on."""
+    """End at Ctrl-C and SIGTERM with a line that says how to continue."""
     try:
         with Interruption() as interruption:
             yield interruption
     except Interrupted as stop:
         where = "" if sweeps.under_way() else f" with out={run_dir}"
-        raise Interrupted(stop.signal_number, f"Interrupted. To go on: the same command{where}") from None
+        raise Interrupted(stop.signal_number, f"Interrupted. To continue, give the same command{where}") from None
 
 
 # ---- building
@@ -159,7 +178,7 @@ def _identity(config: DictConfig, data: ImageData) -> DataIdentity:
 
 
 def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
-    if config.resume in (None, "auto"):
+    if config.resume in (None, "auto") and not config.force:
         check_same_data(run_dir, _identity(config, data))
     there, given = len(data.class_names), config.arch.num_classes
     if given is not None and given < there:
@@ -167,7 +186,7 @@ def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
 
 
 def _check_objective(config: DictConfig, data: ImageData) -> None:
-    """Refuse a run whose result nothing would measure, before it is trained.
+    """Refuse a run that has neither validation nor test images, before it is trained.
 
     Raises:
         UserError: Nothing is held out to choose by, or neither validation nor test is left.
@@ -210,7 +229,7 @@ def _check_checkpoint(config: DictConfig, checkpoint: Path, classifier: Classifi
     if check_resumable(checkpoint, classifier.network, data.class_names) == data.fingerprint():
         return
     if config.resume in ("auto", "last"):
-        raise UserError(f"{checkpoint} was trained on other data. resume={checkpoint} goes on from it nevertheless.")
+        raise UserError(f"{checkpoint} was trained on other data. resume={checkpoint} continues from it all the same.")
     log.warning("%s was trained on other data of the same classes.", checkpoint)
 
 
@@ -219,7 +238,7 @@ def _build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
     try:
         return [instantiate(node, _convert_="all", save_dir=str(run_dir)) for node in nodes]
     except Exception as error:
-        if "tensorboard" in str(error):
+        if isinstance(error.__cause__, ModuleNotFoundError) and "tensorboard" in str(error.__cause__):
             raise UserError("logger=tensorboard: not installed; pip install tensorboard.") from error
         raise
 
@@ -265,7 +284,7 @@ def _build_callbacks(
 
 
 def _describe(config: DictConfig, run_dir: Path, checkpoint: Path | None, loggers: list[Logger]) -> None:
-    """Tell the trackers what this run is, and the user where it goes."""
+    """Log the settings to the loggers, and the run's folder to the user."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     about = {**plain, "config_hash": config_hash(config), "run_dir": str(run_dir), **provenance()}
@@ -273,10 +292,10 @@ def _describe(config: DictConfig, run_dir: Path, checkpoint: Path | None, logger
         logger.log_hyperparams({str(key): value for key, value in about.items()})
     log.info("Run folder: %s", run_dir)
     if checkpoint is not None:
-        log.info("Going on from %s", checkpoint)
+        log.info("Resuming from %s", checkpoint)
 
 
 if __name__ == "__main__":
-    from camlab.train import main as entry  # under a name that other processes can import, not as __main__
+    from camlab.train import main as entry  # so that pickled jobs refer to camlab.train, not to __main__
 
     entry()

@@ -104,7 +104,7 @@ def test_data_that_moved_are_the_same_data(there, monkeypatch, capsys):
     assert files(folder) == before
     unfinish(folder)
     assert run(monkeypatch, there, "felines", f"hydra.run.dir={folder}") == 0
-    assert "Going on from" in capsys.readouterr().out
+    assert "Resuming from" in capsys.readouterr().out
     assert json.loads((folder / "data.json").read_text())["root"] == str(there / "felines")
 
 
@@ -126,7 +126,7 @@ def test_the_last_run_is_the_last_one_on_these_data(there, monkeypatch, capsys):
     assert "no unfinished run with this configuration and these data" in capsys.readouterr().err
     (there / "cats").rename(there / "felines")
     assert run(monkeypatch, there, "felines", "resume=last", f"hydra.run.dir={there / 'new'}") == 0
-    assert f"Going on from {there / 'run'}" in capsys.readouterr().out
+    assert f"Resuming from {there / 'run'}" in capsys.readouterr().out
 
 
 def test_a_checkpoint_named_by_hand_may_know_other_pictures_but_not_other_classes(there, monkeypatch, capsys):

@@ -449,14 +449,14 @@ def test_batches_are_small_decoded_as_needed_and_change_nothing(redness, tmp_pat
 @pytest.mark.parametrize("counterfactual", [False, True])
 def test_every_method(redness, tmp_path, counterfactual):
     file = red(tmp_path / "x.png", (np.arange(64).reshape(8, 8) * 4).repeat(8, axis=0).repeat(8, axis=1))
-    request = Request(tuple(METHODS), target=0, counterfactual=counterfactual)
+    methods = tuple(maps.GRADIENT_METHODS if counterfactual else METHODS)
+    request = Request(methods, target=0, counterfactual=counterfactual)
     explain_files(redness, [file], tmp_path, request, Style(boxes=False, alpha=1))
-    assert list(stored(tmp_path).maps) == list(METHODS)
+    assert tuple(stored(tmp_path).maps) == methods
     warmest = {name.split("_x_")[1]: pixels(tmp_path / "overlays" / name)[-1, -1] for name in overlays(tmp_path)}
-    for method in METHODS:
+    for method in methods:
         colour = warmest[f"{method}_0_red.jpg"]
-        against = counterfactual and method in maps.GRADIENT_METHODS
-        assert np.abs(colour - render.colorize(np.array([[0.0 if against else 1.0]]))[0, 0]).max() < 20, method
+        assert np.abs(colour - render.colorize(np.array([[0.0 if counterfactual else 1.0]]))[0, 0]).max() < 20, method
 
 
 def test_small_maps_keep_their_digits(redness, tmp_path):
@@ -543,7 +543,7 @@ def test_what_the_network_does_not_see_has_no_colours(redness, tmp_path):
 
 
 def test_the_folder_says_how_it_was_made(run, trained, tmp_path):
-    given = ["methods=[grad_cam]", "top_k=2", "normalize=shared", "colormap=cividis", "target=dog", "out=out"]
+    given = ["methods=[grad_cam]", "normalize=shared", "colormap=cividis", "target=dog", "out=out"]
     (tmp_path / "photos" / "broken.png").touch()
     assert run("images=photos", f"checkpoint={trained}", *given)[0] == 2
     told = json.loads((tmp_path / "out" / "explain.json").read_text(encoding="utf-8"))
@@ -653,6 +653,9 @@ MISTAKES: list[tuple[list[str], str]] = [
     ([*NAMED, "methods=[cam]", "layer=stage3"], "cam: the network does not end in global average pooling of stage3"),
     (["images=photos", "network=alexnet", "network.weights=null", "methods=[cam]"], "These methods apply: grad_cam, "),
     ([*NAMED, "normalize=share"], "normalize=share: unknown value. Did you mean shared?"),
+    ([*NAMED, "top_k=2", "target=3"], "top_k=2: target=3 names one class. Give one of the two."),
+    ([*NAMED, "methods=[auto,cam]"], "methods=[auto,cam]: auto chooses the methods by itself. Give it alone."),
+    ([*NAMED, "counterfactual=true", "methods=[cam]"], "counterfactual: not with cam. Choose from grad_cam, "),
     ([*NAMED, "top_k=0"], "top_k=0: must be at least 1."),
     ([*NAMED, "colormap=viridi"], "colormap=viridi: unknown value. Did you mean viridis?"),
     ([*NAMED, "method=cam"], "method: unknown setting. Did you mean methods?"),

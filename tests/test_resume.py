@@ -257,7 +257,7 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(tmp_path, m
     assert command(monkeypatch, train.main, *plan) == 0
     said = capsys.readouterr().out
     assert said.count("is damaged") == 1
-    assert "Going on from" in said
+    assert "Resuming from" in said
     found = json.loads((folder / run_folder.RESULT).read_text())["metrics"]
     assert {k: v for k, v in found.items() if "second" not in k} == {
         k: v for k, v in expected.items() if "second" not in k
@@ -270,6 +270,36 @@ def test_force_starts_anew(tmp_path, monkeypatch):
     first = (tmp_path / "run" / run_folder.RESULT).stat().st_mtime_ns
     assert command(monkeypatch, train.main, *plan, "force=true") == 0
     assert (tmp_path / "run" / run_folder.RESULT).stat().st_mtime_ns > first
+
+
+def test_force_removes_nothing_before_the_new_run_is_known_to_be_right(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    plan = [*QUICK, f"hydra.run.dir={run}", f"paths.cache={tmp_path}"]
+    assert command(monkeypatch, train.main, *plan) == 0
+    kept = {path: path.read_bytes() for path in (run / run_folder.RESULT, run / run_folder.LAST)}
+    for wrong in ("arch.num_classes=3", f"resume={run}"):
+        assert command(monkeypatch, train.main, *plan, "force=true", wrong) == 2
+        assert {path: path.read_bytes() for path in kept} == kept, wrong
+    assert "force=true would remove" in capsys.readouterr().err
+
+
+def test_the_result_of_a_run_that_continues_with_other_settings_is_withdrawn(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    plan = [*QUICK, f"hydra.run.dir={run}", f"paths.cache={tmp_path}"]
+    assert command(monkeypatch, train.main, *plan) == 0
+    run_folder.write_config(run, "seed: 1\n", "another hash")  # what the start of a run with resume=RUN does
+    assert run_folder.read_result(run) is None
+
+
+def test_another_finished_run_is_not_overwritten_by_one_that_resumes_elsewhere(tmp_path, monkeypatch, capsys):
+    for name, seed in (("a", 1), ("b", 2)):
+        plan = [*QUICK, f"hydra.run.dir={tmp_path / name}", f"paths.cache={tmp_path}", f"seed={seed}"]
+        assert command(monkeypatch, train.main, *plan) == 0
+    before = (tmp_path / "b" / run_folder.RESULT).read_bytes()
+    plan = [*QUICK, f"hydra.run.dir={tmp_path / 'b'}", f"resume={tmp_path / 'a'}", "seed=1", "trainer.max_epochs=4"]
+    assert command(monkeypatch, train.main, *plan) == 2
+    assert "holds a run of another configuration" in capsys.readouterr().err
+    assert (tmp_path / "b" / run_folder.RESULT).read_bytes() == before
 
 
 # ---- a full disk

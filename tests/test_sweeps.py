@@ -270,7 +270,7 @@ def test_a_sweep_of_two_jobs_and_one_that_fails(tmp_path, launcher):
         for name in ("optimizer.lr-0.001", "optimizer.lr-0.01"):
             assert re.search(rf"^\[{name}\] epoch 2/2 done", said, re.MULTILINE), said
         assert "[optimizer.lr--1] This job failed: " in said
-    assert re.search(r"0\.01 .*1 finished", said), said
+    assert re.search(r"0\.01 .*finished", said), said
     assert len(list(tmp_path.glob("cache/*.npy"))) == 2, "both share the features of train and val"
 
 
@@ -292,7 +292,7 @@ def test_killed_in_the_middle_the_same_command_goes_on(tmp_path):
     assert process.returncode == 0, said
     assert sorted(finished(tmp_path)) == ["seed-0", "seed-1", "seed-2"]
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
-    assert re.search(r"Going on from .*seed-1/checkpoints/last.ckpt", said)
+    assert re.search(r"Resuming from .*seed-1/checkpoints/last.ckpt", said)
     assert "seed-0 is finished" in said
 
 
@@ -313,5 +313,5 @@ def test_a_job_that_runs_out_of_time_is_queued_again_and_goes_on(tmp_path):
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     logs = "".join(path.read_text() for path in tmp_path.glob("outputs/sweeps/*/.submitit/*/*_log.*"))
-    assert "Going on from" in logs
+    assert "Resuming from" in logs
     assert [result["epochs"] for result in finished(tmp_path).values()] == [100]

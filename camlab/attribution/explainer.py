@@ -111,9 +111,6 @@ class Explainer:
         counterfactual: bool = False,
     ) -> Tensor:
         """`heatmaps` of this network: float32 N×H×W."""
-        check_methods([method])
-        if counterfactual and not METHODS[method].needs_gradients:
-            raise UserError(f"counterfactual: not with {method}. Choose from {', '.join(maps.GRADIENT_METHODS)}.")
         class_idx = None if target is None else one_per_image(target, images)
         size = (images.shape[-2], images.shape[-1])
         if len(images) == 0:
@@ -138,12 +135,15 @@ class Explainer:
             class_idx: The R classes to explain for each image, N×R, or a function that chooses them from the logits,
                 N×M → N×R; None: the `top_k` classes with the highest scores.
             top_k: R where `class_idx` is None.
-            counterfactual: Negate the gradients.
+            counterfactual: Negate the gradients; for methods that use gradients only.
 
         Raises:
             UserError: As `heatmaps`.
         """
         check_methods(methods)
+        for name in methods if counterfactual else ():
+            if not METHODS[name].needs_gradients:
+                raise UserError(f"counterfactual: not with {name}. Choose from {', '.join(maps.GRADIENT_METHODS)}.")
         layers = self._layers_by_method(methods, images)
         passed = record_pass(
             self.model,

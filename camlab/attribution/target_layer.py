@@ -27,7 +27,7 @@ def layer_names(modules: Mapping[str, nn.Module], layers: Layer | Sequence[Layer
         >>> layer_names(dict(network.named_children()), [network[1], "0"])
         ('1', '0')
     """
-    each = (layers,) if isinstance(layers, (str, nn.Module)) else tuple(layers)
+    each = layers if isinstance(layers, (list, tuple)) else (layers,)
     return tuple(_name_of(layer, modules) for layer in each)
 
 

@@ -69,7 +69,7 @@ class Outputs(TypedDict, total=False):
     outputs: Required[str]
 
 
-Methods = Annotated[list[Annotated[str, Words("auto", *METHODS)]], BeforeValidator(as_list)]
+Methods = Annotated[list[Annotated[str, Words("auto", *METHODS)]], Field(min_length=1), BeforeValidator(as_list)]
 Layers = Annotated[list[str | int], BeforeValidator(as_list)]
 
 

@@ -108,14 +108,15 @@ def _compose_and_run(job: _Job, command: str) -> None:
     if job.failure:
         raise job.failure
     if sweeps.under_way():
-        _conclude_sweep(began)
+        _conclude_sweep(command, began)
 
 
-def _conclude_sweep(began: float) -> None:
-    """Print the table of a sweep's runs, then the jobs that failed, if any did."""
-    from camlab.runs.report import compare
+def _conclude_sweep(command: str, began: float) -> None:
+    """Print the table of a sweep of training runs, then the jobs that failed, if any did."""
+    if command == "train":
+        from camlab.runs.report import compare
 
-    compare([sweeps.folder()], sweeps.folder())
+        compare([sweeps.folder()], sweeps.folder())
     if failures := sweeps.failures(began):
         _end(sweeps.report(failures), 2 if all(failure.by_user for failure in failures.values()) else 1)
 

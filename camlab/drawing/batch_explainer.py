@@ -80,7 +80,9 @@ class BatchExplainer:
         return None
 
     def _usual_methods(self, one: Tensor) -> tuple[str, ...]:
-        """CAM where the network has it, which one picture shows, and Grad-CAM."""
+        """CAM if the network supports it, which one picture shows, and Grad-CAM; Grad-CAM alone for counterfactuals."""
+        if self.request.counterfactual:
+            return ("grad_cam",)
         try:
             self._explainer.explain(one, ("cam",))
         except UserError:

@@ -165,11 +165,11 @@ def _as_typed(value: Any) -> str:
 
 
 def _plain(value: str) -> str:
-    """A value in one spelling: 1e-3 and 0.001 are equal, and Hydra's quotes are left out."""
+    """A value in one spelling: 1e-3 and 0.001 are equal, and Hydra's quotes are left out; true and True too."""
     try:
         number = float(value)
     except ValueError:
-        return value.strip("'\"")
+        return value.lower() if value in ("True", "False") else value.strip("'\"")
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:.10g}"
 
 

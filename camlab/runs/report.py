@@ -35,7 +35,7 @@ def compare(folders: Sequence[Path], out: Path) -> Comparison:
         out.mkdir(parents=True, exist_ok=True)
         header, rows = _cells(compared)
         _write_csv(compared, out / f"{NAME}.csv")
-        (out / f"{NAME}.md").write_text(_markdown(header, rows), encoding="utf-8")
+        (out / f"{NAME}.md").write_text(_markdown(header, rows), encoding="utf-8", errors="surrogateescape")
         from camlab.runs.plot import draw  # takes a second to import
 
         draw(compared, out / f"{NAME}.png")
@@ -114,7 +114,7 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
 def _write_csv(compared: Comparison, path: Path) -> None:
     """One line for each run, with whole names and all digits."""
     scores = compared.scores
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["folder", "state", *compared.varied, SEED, *MEASURES, *scores, "failure"])
         for group in compared.groups:

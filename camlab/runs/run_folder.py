@@ -27,7 +27,11 @@ _CHECKSUMS_KEPT = 8
 
 
 def write_config(run_dir: Path, yaml: str, config_hash: str) -> None:
-    """Keep the resolved configuration, with its hash in the first line."""
+    """Record the resolved configuration of a run that begins or continues, with its hash in the first line.
+
+    An earlier result is removed: it may be that of another configuration.
+    """
+    (run_dir / RESULT).unlink(missing_ok=True)
     write_atomically(run_dir / CONFIG, f"{_HASH_LINE}{config_hash}\n{yaml}")
 
 
