@@ -58,7 +58,7 @@ def heatmaps(
 
 @dataclass(frozen=True)
 class Explanation:
-    """The network's answer to a batch of N images, and the raw maps of R classes for each image.
+    """Logits of a batch of N images, and the raw maps of R classes for each image.
 
     Attributes:
         logits: The network's output, N×M.
@@ -76,7 +76,7 @@ class Explanation:
 
 
 class Explainer:
-    """Heatmaps of one network, for any number of calls. Nothing that a call computes stays alive after it.
+    """Heatmaps of one network, for any number of calls. Calls keep no tensors.
 
     Args:
         model: Any classifier of images; wrappers of torch.compile and (D)DP are removed.
@@ -127,7 +127,7 @@ class Explainer:
         top_k: int = 1,
         counterfactual: bool = False,
     ) -> Explanation:
-        """Compute raw maps of several methods from as few passes as they need.
+        """Compute raw maps of several methods with as few passes as possible.
 
         Args:
             images: The network's input, N×C×H×W.

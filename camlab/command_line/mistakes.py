@@ -1,4 +1,4 @@
-"""Errors that the user can mend, as one or two lines that say how."""
+"""Errors that the user can correct, as one or two lines that say how."""
 
 import errno
 import re
@@ -24,7 +24,7 @@ _EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "swee
 
 
 def explain_mistake(error: BaseException) -> str | None:
-    """Message of one or two lines for an error that the user can mend; None for any other."""
+    """Message of one or two lines for an error that the user can correct; None for any other."""
     if (told := _explain(error)) is None:
         return None
     told = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in told)  # what was typed

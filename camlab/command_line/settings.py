@@ -18,7 +18,7 @@ from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError
 from camlab.runs import run_folder
 
-# Where things lie, who watches, how a run is started: two runs that differ in these only have the same outcome.
+# Settings that do not change a run's result: paths, loggers, callbacks, how it is started.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
 )

@@ -77,7 +77,7 @@ def note_failure(error: BaseException, mistake: str | None) -> None:
 
     Args:
         error: The error that ended the job.
-        mistake: Message if the user can mend it, else None.
+        mistake: Message if the user can correct it, else None.
     """
     message = mistake or f"{type(error).__name__}: {error}".rstrip(": ")
     log.error("This job failed: %s", message)

@@ -29,12 +29,12 @@ class ImageData(L.LightningDataModule, ABC):
         max_shift: Largest distance, in pictures' pixels, by which a picture is moved either way in training.
         batch_size: Global size, over all ranks.
         val_size: Number of images taken out of the training set for validation, stratified; 0 trains on all of them.
-        split_seed: Seed of that split, apart from `seed`.
+        split_seed: Seed of that split, independent of `seed`.
         seed: Seed of the order and the flips.
         placement: `device` keeps the set on the training device, `host` on the host, `auto` decides by its size (on a
             GPU at most half of the free memory).
         num_workers: Number of processes that fetch batches from the host; only for a set kept there.
-        test_each_epoch: Validate on the test set as well, to draw its curve. It selects nothing.
+        test_each_epoch: Evaluate the test set after each epoch as well. Its result never selects a checkpoint.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ImageData(L.LightningDataModule, ABC):
         self.placement = placement
         self.num_workers = num_workers
         self.test_each_epoch = test_each_epoch
-        self.test_split: Split = "test"  # the split that a test counts; an evaluation may choose another
+        self.test_split: Split = "test"  # the split that `trainer.test` uses; an evaluation may change it
         self.splits: dict[Split, ImageSet] = {}
         self.head_statistics: dict[Split, Tensor] = {}  # set by `use_cached_features`
         self._fingerprints: dict[Split, str] = {}
@@ -77,7 +77,7 @@ class ImageData(L.LightningDataModule, ABC):
         """Return the training images, the test images and, if the source has its own, validation images, on the host.
 
         Raises:
-            UserError: The data are missing, or not what they should be.
+            UserError: The data are missing, or invalid.
         """
 
     @property
@@ -114,7 +114,7 @@ class ImageData(L.LightningDataModule, ABC):
         return self._fingerprints[split]
 
     def use_cached_features(self, split: Split, head_statistics: Tensor) -> None:
-        """Make batches of a split hold what a frozen backbone has made of its images, in place of the images.
+        """Use cached features of a frozen backbone in place of the images of a split.
 
         Args:
             split: Split that the features belong to.

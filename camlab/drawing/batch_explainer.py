@@ -33,7 +33,7 @@ class Request:
 
 
 class BatchExplainer:
-    """Computes the maps of batches and parts them into the pictures' results.
+    """Computes the maps of batches and splits them into the pictures' results.
 
     Args:
         network: Any classifier; left as it was found: weights, gradients, train/eval flags, RNG.

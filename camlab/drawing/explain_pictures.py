@@ -1,6 +1,6 @@
-"""Pictures in, heatmaps out: any number of files through one network, at constant memory.
+"""Explain picture files and write the results: any number of files through one network, at constant memory.
 
-Decoding and drawing run in threads beside the network. One broken file is named and left out; the rest is done.
+Decoding and drawing run in threads beside the network. Unreadable files are reported and skipped.
 """
 
 import os
@@ -36,12 +36,12 @@ from camlab.storage.pictures import read_picture
 
 @dataclass
 class ExplainResult:
-    """What was made.
+    """What `explain_pictures` has written.
 
     Attributes:
         folder: Folder of the files.
         done: Number of pictures that were explained.
-        broken: A line for each of the others, with what is wrong.
+        broken: A message for each picture that could not be read.
         sheet: Path of the contact sheet.
     """
 
@@ -69,7 +69,7 @@ def explain_pictures(
     Args:
         trained: The network.
         files: Paths of pictures, of any size and kind.
-        folder: Made if need be.
+        folder: Output folder; it is created if it does not exist.
         request: Which maps to compute; None: the usual ones of the predicted class.
         style: How to draw them; None: each map on its own scale, with boxes.
         batch_size: Pictures that pass the network together, at most: fewer of large ones.
@@ -92,7 +92,7 @@ def explain_pictures(
         if not results:
             told = "The picture could not" if len(files) == 1 else f"None of the {len(files)} pictures could"
             raise UserError(f"{told} be read. {made.broken[0]}")
-        # One scale for all is known only now.
+        # The common maximum is known only after all batches.
         peaks = {} if style.normalize == "per_image" else _draw_set(writer, results, pool)
     made.done = len(results)
     is_cut = any(result.source.is_cut for result in results[:PANELS])
@@ -182,7 +182,7 @@ def _record(
 
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """One for each core, and OpenCV without any of its own."""
+    """A pool with one thread per core; OpenCV's own threads are off meanwhile."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

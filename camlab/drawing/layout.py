@@ -1,4 +1,4 @@
-"""Where pictures stand on a sheet: beside each other, below each other, in lines like words."""
+"""Layout of pictures on a sheet: beside each other, below each other, in lines like words."""
 
 import math
 from collections.abc import Sequence

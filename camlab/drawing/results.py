@@ -1,4 +1,4 @@
-"""A picture's answer from a network: what training and `explain` compute, draw and write."""
+"""The network's result for one picture: what training and `explain` compute, draw and write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,13 +41,13 @@ class Source:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the network sees a part of the picture only."""
+        """Whether the network sees only part of the picture."""
         return self.visible_pixels != (0, 0, *self.size)
 
 
 @dataclass(frozen=True)
 class PictureResult:
-    """The network's answer to one picture, and the raw maps of R classes; tensors are float32 and on the CPU.
+    """The network's result for one picture, and the raw maps of R classes; tensors are float32 and on the CPU.
 
     Attributes:
         source: The picture.

@@ -1,4 +1,4 @@
-"""From a picture's result to tiles: the picture and its overlays, each under its title, with one caption above."""
+"""Draw the result of a picture as tiles: the picture and its overlays, each under its title, with one caption above."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def draw_overlays(
 
     Args:
         picture: uint8 RGB, upright and whole.
-        result: The network's answer to it.
+        result: The network's result for this picture.
         heat: By method, R×h×w in [0, 1].
         class_names: Names of all classes.
         style: How to draw.
@@ -133,7 +133,7 @@ def titled(image: np.ndarray, title: str, subtitle: str) -> np.ndarray:
 
 
 def _caption_parts(result: PictureResult, class_names: Sequence[str]) -> tuple[str, str]:
-    """What the picture is, and what the network says of it."""
+    """The two parts of a caption: the name or true class, and the predicted classes."""
     truth = "" if result.label is None else f"true {class_names[result.label]}"
     heading = ": ".join(part for part in (result.source.name, truth) if part)
     best = result.probabilities.topk(min(2, len(result.probabilities)))

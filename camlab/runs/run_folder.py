@@ -1,4 +1,4 @@
-"""A run's folder: its files, whether the run in it is finished, and the checkpoint that training goes on from."""
+"""A run's folder: its files, whether the run in it is finished, and the checkpoint that training resumes from."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ CONFIG, RESULT = "config.yaml", "result.json"
 LAST, BEFORE_LAST, BEST = (f"checkpoints/{name}.ckpt" for name in ("last", "before_last", "best"))
 METRICS, HEATMAPS, FAILURE = "metrics.csv", "heatmaps", "failure.json"
 _HASH_LINE = "# config_hash: "
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning and SLURM; 0 is the first
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning and SLURM; rank 0 is the main process
 _CHECKSUMS_KEPT = 8
 
 
@@ -77,7 +77,7 @@ def write_failure(run_dir: Path, failure: Failure) -> None:
 
 
 def read_failure(run_dir: Path) -> Failure | None:
-    """Note of a run that failed, else None."""
+    """The recorded failure of a run, or None."""
     try:
         return Failure(**(read_json(run_dir / FAILURE) or {}))
     except TypeError:
@@ -138,7 +138,7 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
 
 
 def open_checkpoint(path: Path) -> AbstractContextManager[BinaryIO]:
-    """Open a checkpoint for writing; it takes its place, with a checksum beside it, when the block ends.
+    """Open a checkpoint for writing; when the block ends, the file is renamed to `path` and has a checksum beside it.
 
     At no moment is there a complete checkpoint without its checksum, nor `last.ckpt` without the one before it, which
     is kept as `before_last.ckpt`.
@@ -165,7 +165,7 @@ def checkpoint_to_resume(
     config_hash: str,
     is_same_data: Callable[[Path], bool] = lambda run_dir: True,
 ) -> Path | None:
-    """Return the checkpoint that training goes on from; None to start at the beginning.
+    """Return the checkpoint that training resumes from; None to start at the beginning.
 
     Args:
         resume: `auto`: this folder's own last checkpoint, if there is one; `last`: that of the newest unfinished run
@@ -197,7 +197,7 @@ def checkpoint_to_resume(
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Content of a JSON file that holds an object; None if there is none, or if it is damaged."""
+    """Content of a JSON file that holds an object; None if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Locks between processes: one works, the others wait or leave."""
+"""Locks between processes: one process holds the lock, the others wait or fail."""
 
 import logging
 from collections.abc import Iterator

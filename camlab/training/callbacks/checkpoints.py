@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last one to go on from, and the best one by validation accuracy."""
+"""Checkpoints of a run: the last one to resume from, and the best one by validation accuracy."""
 
 import re
 import time
@@ -21,19 +21,19 @@ _RUN_KEY = "camlab_run"
 def checkpoints(
     run_dir: Path, has_validation: bool, every: int | str | None = None, interruption: Interruption | None = None
 ) -> list[L.Callback]:
-    """Callbacks that keep `last.ckpt` to go on from and, with validation, `best.ckpt` by its accuracy.
+    """Callbacks that keep `last.ckpt` to resume from and, with validation, `best.ckpt` by its accuracy.
 
     Args:
         run_dir: Folder of the run.
         has_validation: Whether images are held out.
         every: Interval of `last.ckpt` within epochs, as `LastCheckpoint` takes it.
-        interruption: Place where signals are noted.
+        interruption: Records the signals that have arrived.
     """
     keep: list[L.Callback] = [LastCheckpoint(run_dir / run_folder.LAST, every, interruption or Interruption())]
     if has_validation:
         folder = run_dir / Path(run_folder.BEST).parent
         best = ModelCheckpoint(folder, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
-        keep.insert(0, best)  # before the last one, which holds its state
+        keep.insert(0, best)  # runs first, so that last.ckpt contains its state
     return keep
 
 
@@ -46,7 +46,7 @@ class LastCheckpoint(Checkpoint):
     Args:
         path: Path of the checkpoint.
         every: Interval within epochs: a number of steps, or minutes as `10min`; None: at the end of epochs only.
-        interruption: Place where signals are noted.
+        interruption: Records the signals that have arrived.
     """
 
     def __init__(self, path: Path, every: int | str | None, interruption: Interruption) -> None:
@@ -123,7 +123,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all, with a checksum; `last.ckpt` keeps the one before it beside it."""
+    """Writes checkpoints whole or not at all, with a checksum; `before_last.ckpt` is the previous one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
@@ -140,7 +140,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def steps_or_seconds(every: int | str | None) -> tuple[int, float]:
-    """Read an interval as (steps, seconds), of which one at most is not 0.
+    """Read an interval as (steps, seconds), of which at least one is 0.
 
     Example:
         >>> steps_or_seconds(500), steps_or_seconds("10min"), steps_or_seconds(None)

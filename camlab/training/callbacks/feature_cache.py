@@ -1,4 +1,4 @@
-"""Cache of a frozen backbone's features: each image passes the backbone once, then only the head trains."""
+"""Cache of a frozen backbone's features: each image runs through the backbone once, then only the head trains."""
 
 import functools
 import hashlib
@@ -109,7 +109,7 @@ class FeatureCache(L.Callback):
         return self._used
 
     def _no_room(self, trainer: L.Trainer, shapes: _Shapes, missing: _Shapes, spare: int) -> str | None:
-        """Which of memory and disk has no room for `spare` times the features, in words."""
+        """Message if memory or disk cannot hold `spare` times the features; None if they can."""
         much = "more than half of" if spare > 1 else "more than"
         if (memory := _free_memory(trainer.strategy.root_device)) < spare * _num_bytes(shapes):
             return f"{_gigabytes(shapes)} are {much} the free memory, {memory / 1e9:.1f} GB"
@@ -132,7 +132,7 @@ class BackbonePass:
 
     @property
     def splits(self) -> list[Split]:
-        """Splits that the run looks at; a test with masks needs the images themselves."""
+        """Splits that the run uses; a test with masks needs the images themselves."""
         test: tuple[Split, ...] = ("test",) if self.data.splits["test"].masks is None else ()
         return list(dict.fromkeys(("train", *self.data.validation_splits, *test)))
 
@@ -141,7 +141,7 @@ class BackbonePass:
         return len(self.data.splits[split]), self._views(split), *self.statistic_shape
 
     def key(self, split: Split) -> str:
-        """Hash of all that decides the numbers; devices and precisions round differently."""
+        """Hash of everything that the features depend on; devices and precisions round differently."""
         decisive = {
             "format": _FORMAT,
             "images": self.data.split_fingerprint(split),
