@@ -210,7 +210,6 @@ def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
 
     network = instantiate(config.arch, num_classes=config.arch.num_classes or len(data.class_names))
     image_size = data.preprocess.image_size
-    network.check_image_size(image_size)
     if warning := warning_of_small_maps(network.map_size, image_size, network.spec["keep_last_pool"]):
         log.warning("%s", warning)
     classifier = Classifier(

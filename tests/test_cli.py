@@ -417,6 +417,7 @@ def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["train", "arch=alexnt"], 2, "arch=alexnt: unknown option. Did you mean arch=alexnet?"),
         (["train", "optimizer.lrr=1"], 2, "optimizer.lrr: unknown setting. Did you mean optimizer.lr?"),
         (["train", "arch=alexnet", "optimizer.lr=abc"], 2, "optimizer.lr=abc: must be a number."),
+        (["train", "data.image_size=48"], 2, "data.image_size=48: too small for alexnet, which needs 63 pixels"),
         (["train", "data.flip=2"], 2, "data.flip=2: must be at most 1."),
         (["train", "arch.weights=nowhere.pth"], 2, "arch.weights=nowhere.pth: no such file."),
         (["explain", "images=x", "network=vgg16", "methods=[cam,grad_cma]"], 2, "Did you mean grad_cam?"),

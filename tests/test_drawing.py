@@ -133,6 +133,28 @@ def test_each_class_is_drawn_once():
     assert len(tiles.draw_overlays(white(20, 30), two, heat, CLASSES, Style())) == 4
 
 
+def test_a_long_answer_goes_on_in_another_line_and_is_not_cut():
+    names = tuple(f"a class of a name with many words {i}" for i in range(3))
+    one = result()
+    narrow = tiles.panel(white(20, 30), one, [], names)
+    short = tiles.panel(white(20, 30), one, [], CLASSES)
+    assert narrow.shape[0] >= short.shape[0] + 2 * text.line_height(), "lines"
+    assert narrow.shape[1] == short.shape[1]
+
+
+@pytest.mark.parametrize(("side", "boxed"), [(17, False), (40, True)])
+def test_a_box_hides_no_small_picture(side, boxed):
+    signed = torch.zeros(1, 4, 4)
+    signed[0, 1:3, 1:3] = 1
+    source = Source(Path("a.png"), "a", 0, (side, side), (0.0, 0.0, side, side))
+    one = PictureResult(source, (1,), torch.tensor([0.2, 0.5, 0.3]), {"cam": [signed]})
+    (heat,) = scale([one], "per_image").heat
+    (drawn,) = tiles.draw_overlays(white(side, side), one, heat, CLASSES, Style())
+    (plain,) = tiles.draw_overlays(white(side, side), one, heat, CLASSES, Style(boxes=False))
+    assert drawn.box is not None, "it is written in any case"
+    assert (not np.array_equal(drawn.image, plain.image)) == boxed
+
+
 def test_a_map_without_evidence_is_labelled():
     none = result()
     none = PictureResult(none.source, (1,), none.probabilities, {"cam": [-torch.ones(1, 4, 4)]})

@@ -536,10 +536,28 @@ def test_what_the_network_does_not_see_has_no_colours(redness, tmp_path):
         [drawn] = (pixels(out / "overlays" / name) for name in overlays(out))
         inside = np.zeros((40, 80), bool)
         inside[2:38, 22:58] = True  # with a block of JPEG's around it
-        assert np.ptp(drawn[~inside], axis=1).max() <= 12, "grey"
+        assert np.ptp(drawn[~inside], axis=1).max() <= 20, "grey"
         assert drawn[~inside].min() > 255 * 0.6, "and light"
         [found] = json.loads((out / "boxes.json").read_text())[str(tmp_path / "x.png")]
         assert found["box"] == [30, 10, 50, 30]
+
+
+@pytest.mark.parametrize("there", ["album", "run"])
+def test_another_commands_folder_is_left_as_it_is(run, trained, tmp_path, there):
+    import shutil
+
+    given = ["images=photos/a", f"checkpoint={trained}", "methods=cam", "out=out"]
+    if there == "album":
+        assert run(*given)[0] == 0
+    else:
+        shutil.copytree(trained, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    code, _, err = run(*given, "target=dog")
+    assert (code, err) == (
+        2,
+        "out is not empty; nothing was changed. Give another out=FOLDER.\n",
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
 def test_the_folder_says_how_it_was_made(run, trained, tmp_path):

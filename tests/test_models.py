@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from camlab.errors import UserError
 from camlab.models import catalog
-from camlab.models.backbones import BACKBONES
+from camlab.models.backbones import BACKBONES, least_image_size
 from camlab.models.cam_net import CamNet
 from camlab.models.devices import choose_device
 from camlab.models.preprocess import Preprocess
@@ -64,15 +64,24 @@ def test_sizes_of_maps_and_the_least_size_of_images(backbone, least, keep_last_p
     with torch.device("meta"):  # shapes cost nothing there
         twin = CamNet(backbone, keep_last_pool=keep_last_pool).eval()
     for side in (*range(smallest, smallest + 40), 224):
-        net.check_image_size(side)
         assert net.map_size(side) == twin.forward_features(torch.zeros(1, 3, side, side, device="meta")).shape[2:]
     for side in (1, 2, smallest - 1):
         with pytest.raises(RuntimeError):
             twin(torch.zeros(1, 3, side, side, device="meta"))
         message = f"data.image_size={side}: too small for {backbone}, which needs {smallest} pixels at least"
-        for refuse in (net.check_image_size, net.map_size):
-            with pytest.raises(UserError, match=message):
-                refuse(side)
+        with pytest.raises(UserError, match=message):
+            net.map_size(side)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_least_size_is_the_layers(backbone):
+    """The command line knows it without building the network."""
+    for keep_last_pool in (True, False):
+        with torch.device("meta"):
+            net, least = CamNet(backbone, keep_last_pool=keep_last_pool), least_image_size(backbone, keep_last_pool)
+            assert net.eval()(torch.zeros(1, 3, least, least)).shape == (1, 10)
+            with pytest.raises(RuntimeError):
+                net(torch.zeros(1, 3, least - 1, least - 1))
 
 
 def test_unknown_backbone_is_named():

@@ -231,6 +231,19 @@ def test_ticks_of_the_chart_are_whole_epochs_and_its_legend_names_the_groups(tmp
     assert "2 more in grey" in legend.get_title().get_text()
 
 
+def test_the_tick_of_runs_of_one_epoch_is_that_epoch(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    seen: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: seen.append(figure))
+    for i in range(2):
+        make_run(tmp_path / f"{i}", [f"optimizer.lr={10.0 ** (i - 3):g}"], [0.1 + i / 10])
+    draw(side_by_side(read_runs([tmp_path])), tmp_path / "summary.png")
+    right = seen[0].axes[1]
+    low, high = right.get_xlim()
+    assert [tick for tick in right.get_xticks() if low <= tick <= high] == [1.0]
+
+
 def test_nobody_reads(tmp_path):
     """`camlab-summary outputs | head` ends as other commands do, without a word; the files are there all the same."""
     make_run(tmp_path / "a", [], [0.5])

@@ -62,7 +62,7 @@ def cut(modules: Mapping[str, nn.Module], layers: Sequence[str], differentiate: 
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise UserError(
                     f"layer={name}: its output is {shape}; a map needs N×K×H×W, larger than 1×1."
-                    " Choose an earlier layer, or larger images."
+                    " Larger images have one, and so have earlier layers (for all methods but cam)."
                 )
             if differentiate:
                 if not kept or not output.requires_grad:  # the first layer, or one beside it with frozen parameters

@@ -11,6 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -63,6 +64,8 @@ class _Job:
 
     def _run(self, config: DictConfig) -> Any:
         config = checked(config, self.command)
+        if sweeps.under_way() and self.command in ("evaluate", "explain"):  # a single job was checked before its start
+            run_folder.check_unused(Path(HydraConfig.get().runtime.output_dir))
         _quiet_libraries()
         return self.task(config)
 

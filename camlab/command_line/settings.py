@@ -16,6 +16,7 @@ from camlab.command_line.refusals import check_section, shown
 from camlab.command_line.run_data import with_data_of_run
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError
+from camlab.models.backbones import check_image_size
 from camlab.runs import run_folder
 
 # Settings that do not change a run's result: paths, loggers, callbacks, how it is started.
@@ -41,8 +42,11 @@ class CheckBeforeRun(Callback):
         plain.pop("hydra")
         try:
             plain = checked(plain, self.entry)
+            folder = Path(config.hydra.run.dir)
+            if self.entry in ("evaluate", "explain"):
+                run_folder.check_unused(folder)
             if self.entry == "train" and plain.resume in (None, "auto") and not plain.force:
-                run_folder.check_same_run(Path(config.hydra.run.dir), config_hash(plain))
+                run_folder.check_same_run(folder, config_hash(plain))
         except UserError as error:
             # Hydra turns exceptions of callbacks into warnings, but not this one; a single run ends here anyway.
             print(error, file=sys.stderr)
@@ -79,6 +83,8 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
             raise UserError(f"{path}._partial_={shown(section['_partial_'])}: must be true or false.")
         if schema := SECTIONS.get(section["_target_"]):
             check_section(path, section, schema)
+    if entry == "train":
+        _check_image_size(plain)
     return config
 
 
@@ -112,6 +118,13 @@ def _check_targets(plain: dict[str, Any]) -> None:
     for key, node in needed.items():
         if not (isinstance(node, dict) and isinstance(node.get("_target_"), str)):
             raise UserError(f"{key}={shown(node)}: must be a section that names its class: {key}._target_=CLASS.")
+
+
+def _check_image_size(plain: dict[str, Any]) -> None:
+    """Refuse images that are too small for the network; data and networks of the user's own are left to themselves."""
+    arch, data = plain["arch"], plain["data"]
+    if {arch["_target_"], data["_target_"]} <= SECTIONS.keys():
+        check_image_size(arch["backbone"], arch["keep_last_pool"], data["image_size"])
 
 
 def _check_files(plain: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from camlab.maps import Normalization
 
 TILE_HEIGHT = 192  # pixels, a multiple of 32
 _NARROWEST = 128  # width of a tile, so that its title can be read
+_LEAST_BOXED = 32  # pixels of the visible part's shorter side; a box of 3 pixels would hide a smaller one
 _WIDEST = 1500  # width of a panel with more tiles than fit in one line
 _GAP = 6
 _WRONG = (170, 30, 30)
@@ -86,7 +87,8 @@ def draw_overlays(
             drawn = render.overlay(seen, own, style.alpha, style.colormap)
             box = render.largest_box(own, METHODS[method].box_share) if style.boxes else None
             if box is not None:
-                drawn = render.draw_box(drawn, box)
+                if min(seen.shape[:2]) >= _LEAST_BOXED:
+                    drawn = render.draw_box(drawn, box)
                 box = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
             if faded is not None:
                 whole = faded.copy()
@@ -121,7 +123,7 @@ def panel(
     heading, answer = _caption_parts(result, class_names)
     wrong = result.label is not None and result.label != int(result.probabilities.argmax())
     lines = [text.line(heading, body.shape[1], bold=True)] if heading else []
-    lines.append(text.line(answer, body.shape[1], colour=_WRONG if wrong else text.BLACK))
+    lines.append(text.paragraph(answer, body.shape[1], colour=_WRONG if wrong else text.BLACK))
     return layout.below([*lines, body])
 
 

@@ -1,3 +1,30 @@
 """The convolutional networks of torchvision that a CamNet can be built on. Without torch, for the command line."""
 
+from camlab.errors import UserError
+
 BACKBONES = ("alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")))
+
+
+def least_image_size(backbone: str, keep_last_pool: bool) -> int:
+    """Side of the smallest images, in pixels, of which a backbone leaves at least one cell.
+
+    Example:
+        >>> least_image_size("alexnet", keep_last_pool=True), least_image_size("vgg13", keep_last_pool=False)
+        (63, 16)
+    """
+    with_pool, without = (63, 31) if backbone == "alexnet" else (32, 16)
+    return with_pool if keep_last_pool else without
+
+
+def check_image_size(backbone: str, keep_last_pool: bool, image_size: int) -> None:
+    """Refuse images that are so small that no feature is left of them.
+
+    Raises:
+        UserError: The images are too small; the message names the least size that works.
+    """
+    least = least_image_size(backbone, keep_last_pool)
+    if image_size < least:
+        raise UserError(
+            f"data.image_size={image_size}: too small for {backbone}, which needs {least} pixels at least."
+            f" Give data.image_size={least} or more."
+        )

@@ -4,7 +4,6 @@ Report section 2, after Zhou et al. 2016 (arXiv:1512.04150): a 3×3 convolution,
 layer replace the layers behind the last max-pooling.
 """
 
-import itertools
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from camlab.errors import UserError
-from camlab.models.backbones import BACKBONES
+from camlab.models.backbones import BACKBONES, check_image_size
 from camlab.models.weights import load_backbone_weights
 
 _WINDOWS = ((0, -1), (0, 0), (1, 0))  # rows (or columns) that the first, second and third cell of a kernel read
@@ -142,22 +141,9 @@ class CamNet(nn.Module):
             >>> CamNet("alexnet").map_size(224), CamNet("alexnet", keep_last_pool=False).map_size(224)
             ((6, 6), (13, 13))
         """
-        self.check_image_size(image_size)
+        check_image_size(self.spec["backbone"], self.spec["keep_last_pool"], image_size)
         side = self._features_side(image_size)
         return side, side
-
-    def check_image_size(self, image_size: int) -> None:
-        """Refuse images that are so small that no feature is left of them.
-
-        Raises:
-            UserError: The images are too small; the message names the least size that works.
-        """
-        if self._features_side(image_size) < 1:
-            least = next(side for side in itertools.count(image_size + 1) if self._features_side(side) >= 1)
-            raise UserError(
-                f"data.image_size={image_size}: too small for {self.spec['backbone']}, which needs {least} pixels at"
-                f" least. Give data.image_size={least} or more."
-            )
 
     def _features_side(self, side: int) -> int:
         """Side of the features in cells for square images; 0 where a layer has nothing left to read."""

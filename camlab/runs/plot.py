@@ -68,7 +68,7 @@ class _Shown:
                 label = self.names[i] if k == 0 and i < _NAMED else None
                 axes.plot(epochs, accuracies, style, ms=4, lw=1, alpha=0.8, color=colour, zorder=front, label=label)
         axes.set(xlabel="epochs done", ylabel="validation accuracy, %" if self.split == "val" else "test accuracy, %")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if self.varied and self.groups:
             more = len(self.groups) - _NAMED
             title = ", ".join(self.varied) + (f"\n(best {_NAMED}; {more} more in grey)" if more > 0 else "")

@@ -137,6 +137,16 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
         )
 
 
+def check_unused(folder: Path) -> None:
+    """Refuse a folder for the output of `explain` or `evaluate` that holds anything else.
+
+    Raises:
+        UserError: The folder is not empty; Hydra's files and the log of a job that failed early do not count.
+    """
+    if folder.is_dir() and any(path.name != ".hydra" and path.suffix != ".log" for path in folder.iterdir()):
+        raise UserError(f"{folder} is not empty; nothing was changed. Give another out=FOLDER.")
+
+
 def open_checkpoint(path: Path) -> AbstractContextManager[BinaryIO]:
     """Open a checkpoint for writing; when the block ends, the file is renamed to `path` and has a checksum beside it.
 
