@@ -34,10 +34,6 @@ def explain(config: DictConfig) -> int:
     """
     from camlab.storage.pictures import find_pictures
 
-    if (config.checkpoint is None) == (config.network.name is None):
-        raise UserError("Which network? Give checkpoint=RUN, or network=NAME (vgg16, resnet50, …), one of them.")
-    if config.target != "auto" and config.top_k > 1:
-        raise UserError(f"top_k={config.top_k}: target={config.target} names one class. Give one of the two.")
     files = find_pictures(str(config.images))
 
     from camlab.drawing.batch_explainer import Request
@@ -84,10 +80,7 @@ def _words(value: Any) -> tuple[str, ...]:
 
 def _methods(given: Any) -> tuple[str, ...] | None:
     """Names of the methods; None for `auto`."""
-    names = ("auto",) if given is None else _words(given)
-    if "auto" in names and len(names) > 1:
-        raise UserError(f"methods=[{','.join(names)}]: auto chooses the methods by itself. Give it alone.")
-    return None if names == ("auto",) else names
+    return None if given is None or _words(given) == ("auto",) else _words(given)
 
 
 def _target(given: str, class_names: tuple[str, ...]) -> int | None:

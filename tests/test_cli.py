@@ -313,7 +313,8 @@ def test_evaluate_refuses_a_run_whose_settings_it_cannot_take(launch, tmp_path, 
 @pytest.mark.parametrize("entry", ["train", "explain"])
 @pytest.mark.parametrize("folder", ["a b=it's, (1) [é] ~", "2024"])
 def test_out_is_the_folder_of_a_run_and_of_a_sweep(launch, tmp_path, entry, folder):
-    given = ["images=x", "network=vgg16"] if entry == "explain" else []
+    (tmp_path / "x.png").touch()
+    given = [f"images={tmp_path}/x.png", "network=vgg16"] if entry == "explain" else []
     folders: list[Path] = []
     note = lambda config: folders.append(Path(HydraConfig.get().runtime.output_dir))  # noqa: E731
     assert launch(*given, f"out=one/{folder}", task=note, entry=entry)[:2] == (0, "")

@@ -294,3 +294,42 @@ def test_overlay_names_are_short_and_unique():
         }
         assert len(names) == 8
         assert max(len(os.fsencode(name)) for name in names) <= 143
+
+
+def test_tiles_of_each_class_stand_in_lines_of_their_own_where_one_line_is_too_short():
+    one = result()
+    overlays = [
+        tiles.Overlay(method, rank, CLASSES[rank], white(20, 30), None, True)
+        for rank in range(2)
+        for method in ("cam", "grad_cam", "layer_cam", "hires_cam")
+    ]
+    few = tiles.panel(white(20, 30), one, overlays[:1], CLASSES)
+    one_class = tiles.panel(white(20, 30), one, overlays[:4], CLASSES)
+    both = tiles.panel(white(20, 30), one, overlays, CLASSES)
+    assert few.shape[0] == one_class.shape[0], "one line"
+    assert both.shape[1] == one_class.shape[1], "the second class below the first"
+    assert both.shape[0] > 1.8 * (one_class.shape[0] - 2 * text.line_height())
+
+
+@pytest.mark.parametrize(
+    ("size", "visible", "rows", "columns"),
+    [
+        ((300, 100), (0, 0, 300, 100), slice(0, 100), slice(0, 300)),
+        ((2000, 60), (970, 0, 1030, 60), slice(0, 60), slice(910, 1090)),
+        ((40, 900), (0, 430, 40, 470), slice(390, 510), slice(0, 40)),
+        ((900, 40), (0, 0, 40, 40), slice(0, 40), slice(0, 120)),
+        ((900, 40), (0, 0, 900, 40), slice(0, 40), slice(0, 900)),
+    ],
+)
+def test_of_a_long_picture_the_part_around_what_is_seen_is_shown(size, visible, rows, columns):
+    source = Source(Path("a.png"), "a", 0, size, visible)
+    assert tiles._window(source) == (rows, columns)
+
+
+def test_letters_that_the_font_lacks_are_told_once(caplog, monkeypatch):
+    monkeypatch.setattr(text, "_has_warned", False)
+    for words in ("Großer Fisch, Ζωή", "犬の写真", "猫の写真"):
+        text.line.__wrapped__(words, 200)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Pictures show empty boxes for letters that their font lacks, as in: 犬の写真"
+    ]

@@ -452,7 +452,7 @@ def test_every_method(redness, tmp_path, counterfactual):
     methods = tuple(maps.GRADIENT_METHODS if counterfactual else METHODS)
     request = Request(methods, target=0, counterfactual=counterfactual)
     explain_files(redness, [file], tmp_path, request, Style(boxes=False, alpha=1))
-    assert tuple(stored(tmp_path).maps) == methods
+    assert (tuple(stored(tmp_path).maps), stored(tmp_path).counterfactual) == (methods, counterfactual)
     warmest = {name.split("_x_")[1]: pixels(tmp_path / "overlays" / name)[-1, -1] for name in overlays(tmp_path)}
     for method in methods:
         colour = warmest[f"{method}_0_red.jpg"]

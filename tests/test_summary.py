@@ -300,3 +300,15 @@ def test_no_torch_is_needed(tmp_path):
 def test_the_result_is_what_json_says(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"metrics": 3, "objective": 1, "epochs": 1, "wall_time_s": 1}))
     assert run_folder.read_result(tmp_path) is None
+
+
+def test_the_chart_is_drawn_along_the_setting_with_the_most_values(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    seen: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: seen.append(figure))
+    for i, rate in enumerate(("0.001", "0.01", "0.1")):
+        for decay in ("0.5", "0.25"):
+            make_run(tmp_path / f"{i}{decay}", [f"optimizer.weight_decay={decay}", f"optimizer.lr={rate}"], [0.1, 0.2])
+    draw(side_by_side(read_runs([tmp_path])), tmp_path / "summary.png")
+    assert seen[0].axes[0].get_xlabel() == "optimizer.lr"

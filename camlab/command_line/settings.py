@@ -18,6 +18,7 @@ from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError
 from camlab.models.backbones import check_image_size
 from camlab.runs import run_folder
+from camlab.storage.pictures import find_pictures
 
 # Settings that do not change a run's result: paths, loggers, callbacks, how it is started.
 INDECISIVE = frozenset(
@@ -43,6 +44,8 @@ class CheckBeforeRun(Callback):
         try:
             plain = checked(plain, self.entry)
             folder = Path(config.hydra.run.dir)
+            if self.entry == "explain":
+                find_pictures(str(plain.images))
             if self.entry in ("evaluate", "explain"):
                 run_folder.check_unused(folder)
             if self.entry == "train" and plain.resume in (None, "auto") and not plain.force:
@@ -85,6 +88,8 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
             check_section(path, section, schema)
     if entry == "train":
         _check_image_size(plain)
+    if entry == "explain":
+        _check_explain(plain)
     return config
 
 
@@ -125,6 +130,17 @@ def _check_image_size(plain: dict[str, Any]) -> None:
     arch, data = plain["arch"], plain["data"]
     if {arch["_target_"], data["_target_"]} <= SECTIONS.keys():
         check_image_size(arch["backbone"], arch["keep_last_pool"], data["image_size"])
+
+
+def _check_explain(plain: dict[str, Any]) -> None:
+    """Refuse settings of `explain` that contradict each other."""
+    if (plain["checkpoint"] is None) == (plain["network"]["name"] is None):
+        raise UserError("Which network? Give checkpoint=RUN, or network=NAME (vgg16, resnet50, …), one of them.")
+    target, top_k, methods = plain["target"], plain["top_k"], plain["methods"]
+    if target != "auto" and top_k > 1:
+        raise UserError(f"top_k={top_k}: target={target} names one class. Give one of the two.")
+    if isinstance(methods, list) and "auto" in methods and len(methods) > 1:
+        raise UserError(f"methods={shown(methods)}: auto chooses the methods by itself. Give it alone.")
 
 
 def _check_files(plain: dict[str, Any]) -> None:

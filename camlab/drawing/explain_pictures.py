@@ -3,6 +3,7 @@
 Decoding and drawing run in threads beside the network. Unreadable files are reported and skipped.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,8 @@ from camlab.models.trained_network import TrainedNetwork
 from camlab.progress import progress
 from camlab.runs.provenance import provenance, utc_now
 from camlab.storage.pictures import read_picture
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -95,6 +98,9 @@ def explain_pictures(
         # The common maximum is known only after all batches.
         peaks = {} if style.normalize == "per_image" else _draw_set(writer, results, pool)
     made.done = len(results)
+    if request.methods is None and not request.counterfactual and "cam" not in explainer.layers:
+        side = trained.preprocess.image_size
+        log.info("Grad-CAM alone is drawn: CAM does not apply to this network at %d×%d pixels.", side, side)
     is_cut = any(result.source.is_cut for result in results[:PANELS])
     legend = Legend(_title(trained, made.done), explainer.layers, style, peaks, request.counterfactual, is_cut)
     settings = {**asdict(request), "methods": list(explainer.layers), **asdict(style), "batch_size": batch_size}

@@ -22,11 +22,16 @@ def flow(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
     return below(lines, gap)
 
 
+def count_lines(images: Sequence[np.ndarray], width: int, gap: int) -> int:
+    """How many lines `flow` needs."""
+    return len(_lines([image.shape[1] for image in images], width, gap))
+
+
 def even_width(images: Sequence[np.ndarray], limit: int, gap: int) -> int:
     """A width of at most `limit` that takes as many lines as `limit` does, but lines of nearly one length."""
     widths = [image.shape[1] for image in images]
     limit = max(limit, *widths)
-    count = len(_lines(widths, limit, gap))
+    count = count_lines(images, limit, gap)
     if count == 1:
         return limit
     narrower = range(max(widths), limit, 4)

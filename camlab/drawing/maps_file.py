@@ -37,6 +37,7 @@ class StoredMaps:
         labels: True classes, N; None where they are not known.
         cam_of_all_classes: CAM of every class, N×M×h×w; None where it was not kept.
         epoch: Epochs done; None outside of training.
+        counterfactual: Whether the maps show the evidence against the classes.
     """
 
     files: list[str]
@@ -52,6 +53,7 @@ class StoredMaps:
     labels: np.ndarray | None = None
     cam_of_all_classes: np.ndarray | None = None
     epoch: int | None = None
+    counterfactual: bool = False
 
 
 def write_maps(
@@ -62,6 +64,7 @@ def write_maps(
     folder: Path,
     dtype: type[np.floating[Any]] = np.float32,
     epoch: int | None = None,
+    counterfactual: bool = False,
 ) -> None:
     """Write the raw maps of a set of pictures; a reader finds the whole file or none.
 
@@ -73,6 +76,7 @@ def write_maps(
         folder: Where relative paths of the pictures start: absolute, or relative to the folder of `path`.
         dtype: Number format of the maps; float16 keeps three digits and values of up to 65504.
         epoch: Epochs done, in training.
+        counterfactual: Whether the maps show the evidence against the classes.
 
     Raises:
         OSError: The file cannot be written.
@@ -88,6 +92,7 @@ def write_maps(
         "class_idx": [result.class_idx for result in results],
         "probabilities": torch.stack([result.probabilities for result in results]).numpy(),
         "methods": list(layers),
+        "counterfactual": counterfactual,
     }
     if results[0].label is not None:
         arrays["labels"] = [result.label for result in results]
@@ -138,6 +143,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], place: Path) -> StoredMaps:
         labels=arrays.get("labels"),
         cam_of_all_classes=arrays.get("cam_of_all_classes"),
         epoch=int(arrays["epoch"]) if "epoch" in arrays else None,
+        counterfactual=bool(arrays["counterfactual"]),
     )
 
 

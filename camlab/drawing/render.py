@@ -124,11 +124,11 @@ def draw_box(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def thumbnail(image: np.ndarray, height: int) -> np.ndarray:
-    """Bring to a height, keeping the shape; a strip that would be wider than four times that becomes lower.
+    """Bring to a height, keeping the shape; one that would be wider than twice that becomes lower.
 
     A smaller picture is enlarged by repeating pixels, then resized.
     """
-    scale = min(height / image.shape[0], 4 * height / image.shape[1])
+    scale = min(height / image.shape[0], 2 * height / image.shape[1])
     size = [max(1, round(scale * side)) for side in image.shape[:2]]
     if scale > 1:
         image = enlarge(image, math.ceil(scale) * min(image.shape[:2]))

@@ -72,7 +72,14 @@ class ResultWriter:
         if self.style.boxes:
             boxes = {str(result.source.file): self._boxes[result.source.number] for result in results}
             self._write_text("boxes.json", json.dumps(boxes, indent=1, ensure_ascii=False) + "\n")
-        write_maps(self.folder / "maps.npz", results, self.class_names, legend.layers, Path.cwd())
+        write_maps(
+            self.folder / "maps.npz",
+            results,
+            self.class_names,
+            legend.layers,
+            Path.cwd(),
+            counterfactual=legend.counterfactual,
+        )
         self._write_text("explain.json", json.dumps(about, indent=2, ensure_ascii=False, default=str) + "\n")
         sheet = self.folder / "sheet.png"
         render.write_image(sheet, contact_sheet([part for _, part in sorted(self._panels.items())], legend))

@@ -5,12 +5,15 @@ ones, which become empty boxes.
 """
 
 import functools
+import logging
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from camlab.drawing.render import PAPER
+
+log = logging.getLogger(__name__)
 
 BLACK, GREY = (25, 25, 25), (110, 110, 110)
 _SIZE = 14  # pixels, of an em
@@ -74,12 +77,38 @@ def _fitted(text: str, width: int, size: int, bold: bool) -> tuple[str, ImageFon
 def _drawable(text: str) -> str:
     """Text in one line, without the halves of characters that stand for undecodable bytes of file names."""
     valid = text.encode("utf-8", "replace").decode()
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in valid).split())
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in valid).split())
+    if any(ord(letter) not in _letters() for letter in plain):
+        _warn_of_boxes(plain)
+    return plain
+
+
+_has_warned = False
+
+
+def _warn_of_boxes(text: str) -> None:
+    """Warn once in a process: many pictures share their names."""
+    global _has_warned
+    if not _has_warned:
+        _has_warned = True
+        log.warning("Pictures show empty boxes for letters that their font lacks, as in: %s", text)
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Code points that the font can draw."""
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(str(_font_file(bold=False))).get_charmap())
 
 
 @functools.cache
 def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(_font_file(bold)), size)
+
+
+@functools.cache
+def _font_file(bold: bool) -> Path:
     import matplotlib  # takes 0.2 s, and only what writes text needs its fonts
 
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")

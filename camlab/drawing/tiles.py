@@ -8,13 +8,14 @@ import numpy as np
 from camlab.attribution.methods import METHODS
 from camlab.drawing import layout, render, text
 from camlab.drawing.render import Box
-from camlab.drawing.results import PictureResult
+from camlab.drawing.results import PictureResult, Source
 from camlab.maps import Normalization
 
 TILE_HEIGHT = 192  # pixels, a multiple of 32
 _NARROWEST = 128  # width of a tile, so that its title can be read
 _LEAST_BOXED = 32  # pixels of the visible part's shorter side; a box of 3 pixels would hide a smaller one
 _WIDEST = 1500  # width of a panel with more tiles than fit in one line
+_LONGEST = 3  # length of a tile's picture over its width; of longer pictures, a part is shown
 _GAP = 6
 _WRONG = (170, 30, 30)
 
@@ -113,18 +114,55 @@ def caption(result: PictureResult, class_names: Sequence[str]) -> str:
 def panel(
     picture: np.ndarray, result: PictureResult, overlays: Sequence[Overlay], class_names: Sequence[str]
 ) -> np.ndarray:
-    """A picture and its overlays as tiles beside each other, under their caption: uint8 RGB."""
+    """A picture and its overlays as tiles beside each other, under their caption: uint8 RGB.
+
+    Where they do not fit in one line, each class has lines of its own beside the picture. Of a picture that is much
+    longer than wide, tiles show the part around what the network sees.
+    """
     width, height = result.source.size
-    tiles = [titled(picture, "Picture", f"{width}×{height}")]
+    rows, columns = _window(result.source)
+    is_part = (rows.stop - rows.start, columns.stop - columns.start) != (height, width)
+    first = titled(picture[rows, columns], "Picture", f"{'part of ' if is_part else ''}{width}×{height}")
+    classes: dict[str, list[np.ndarray]] = {}
     for overlay in overlays:
-        evidence = "" if overlay.has_evidence else ": none"
-        tiles.append(titled(overlay.image, METHODS[overlay.method].title, f"{overlay.class_name}{evidence}"))
-    body = layout.flow(tiles, layout.even_width(tiles, _WIDEST, _GAP), _GAP)
+        subtitle = overlay.class_name if overlay.has_evidence else f"{overlay.class_name}: none"
+        tile = titled(overlay.image[rows, columns], METHODS[overlay.method].title, subtitle)
+        classes.setdefault(overlay.class_name, []).append(tile)
+    body = _arranged(first, list(classes.values()))
     heading, answer = _caption_parts(result, class_names)
     wrong = result.label is not None and result.label != int(result.probabilities.argmax())
     lines = [text.line(heading, body.shape[1], bold=True)] if heading else []
     lines.append(text.paragraph(answer, body.shape[1], colour=_WRONG if wrong else text.BLACK))
     return layout.below([*lines, body])
+
+
+def _arranged(first: np.ndarray, classes: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """The picture's tile, then the tiles of each class: in one line if they fit, else in lines for each class."""
+    tiles = [tile for of_class in classes for tile in of_class]
+    if len(classes) < 2 or layout.count_lines([first, *tiles], _WIDEST, _GAP) == 1:
+        tiles = [first, *tiles]
+        return layout.flow(tiles, layout.even_width(tiles, _WIDEST, _GAP), _GAP)
+    left = _WIDEST - first.shape[1] - _GAP
+    lines = [layout.flow(of_class, layout.even_width(of_class, left, _GAP), _GAP) for of_class in classes]
+    return layout.beside([first, layout.below(lines, _GAP)], _GAP)
+
+
+def _window(source: Source) -> tuple[slice, slice]:
+    """Rows and columns of a picture that its tiles show: all, or of a long one those around the part that is seen."""
+    left, top, right, bottom = source.visible_pixels
+    longest = _LONGEST * min(source.size)
+    (left, right), (top, bottom) = (
+        _around(low, high, longest, length)
+        for low, high, length in zip((left, top), (right, bottom), source.size, strict=True)
+    )
+    return slice(top, bottom), slice(left, right)
+
+
+def _around(low: int, high: int, longest: int, length: int) -> tuple[int, int]:
+    """A range with `low` to `high` in its middle: `longest` pixels of `length`, or more if these are more."""
+    wanted = min(length, max(longest, high - low))
+    start = min(max(0, (low + high - wanted) // 2), length - wanted)
+    return start, start + wanted
 
 
 def titled(image: np.ndarray, title: str, subtitle: str) -> np.ndarray:

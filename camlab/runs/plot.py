@@ -50,13 +50,16 @@ class _Shown:
         self.settings = [settings[i] for i in chosen]
 
     def draw_means(self, axes: Axes) -> None:
-        """A line for each combination of the other settings, where a setting is a number; else a row of points."""
+        """Accuracy by the numeric setting with the most values, a line for each combination of the other settings.
+
+        Without a numeric setting, a row of points.
+        """
         axes.set_ylabel(_TITLES[self.measure])
-        axis = next((i for i in range(len(self.varied)) if self._is_numeric(i)), None)
-        if axis is None:
-            self._draw_row(axes)
+        numeric = [i for i in range(len(self.varied)) if self._is_numeric(i)]
+        if numeric:
+            self._draw_lines(axes, max(numeric, key=self._count_values))
         else:
-            self._draw_lines(axes, axis)
+            self._draw_row(axes)
 
     def draw_curves(self, axes: Axes) -> None:
         """Every run's accuracy by epochs; the best groups in colours, the others in grey."""
@@ -101,6 +104,9 @@ class _Shown:
         means = [100 * group.mean(self.measure) for group in groups]
         spread = [100 * group.std(self.measure) for group in groups]  # NaN draws no bar
         axes.errorbar(x, means, spread, fmt=style, ms=4, lw=1, capsize=3, label=label)
+
+    def _count_values(self, i: int) -> int:
+        return len({settings[i] for settings in self.settings})
 
     def _is_numeric(self, i: int) -> bool:
         """Whether a setting is a number in every group, and not always the same one."""
