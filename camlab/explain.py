@@ -1,4 +1,4 @@
-"""Draws heatmaps of the user's own pictures: `python -m camlab.explain images=photos/ network=resnet50`."""
+"""Command that draws heatmaps of your pictures: `python -m camlab.explain images=photos/ network=resnet50`."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Entry of `camlab-explain`."""
+    """Run the command `camlab-explain`."""
     launch(explain, "explain")
 
 
 def explain(config: DictConfig) -> int:
-    """Write overlays, maps, predictions, boxes and a contact sheet into Hydra's folder for the job.
+    """Write overlays, maps, predictions, boxes and a contact sheet to the output folder of the job.
 
     Returns:
-        How many pictures were explained.
+        Number of pictures that were explained.
 
     Raises:
-        UserError: Bad input, or pictures that could not be read (after all the others are done).
+        UserError: The input is invalid, or some pictures could not be read; this is raised after all others are done.
     """
     from camlab.storage.pictures import find_pictures
 
     if (config.checkpoint is None) == (config.network.name is None):
-        raise UserError("Which network? Give checkpoint=RUN, or network=NAME (vgg16, resnet50, …), one of them.")
+        raise UserError("Which network? Give either checkpoint=RUN or network=NAME (vgg16, resnet50, …).")
     if config.target != "auto" and config.top_k > 1:
         raise UserError(f"top_k={config.top_k}: target={config.target} names one class. Give one of the two.")
     files = find_pictures(str(config.images))
@@ -86,12 +86,12 @@ def _methods(given: Any) -> tuple[str, ...] | None:
     """Names of the methods; None for `auto`."""
     names = ("auto",) if given is None else _words(given)
     if "auto" in names and len(names) > 1:
-        raise UserError(f"methods=[{','.join(names)}]: auto chooses the methods by itself. Give it alone.")
+        raise UserError(f"methods=[{','.join(names)}]: auto chooses the methods. Give auto alone.")
     return None if names == ("auto",) else names
 
 
 def _target(given: str, class_names: tuple[str, ...]) -> int | None:
-    """The index of a class given by name or index; None for `auto`."""
+    """Index of a class that is given by name or index; None for `auto`."""
     if given == "auto":
         return None
     if given in class_names:
@@ -103,6 +103,6 @@ def _target(given: str, class_names: tuple[str, ...]) -> int | None:
 
 
 if __name__ == "__main__":
-    from camlab.explain import main as entry  # under a name that other processes can import, not as __main__
+    from camlab.explain import main as entry  # so that pickled jobs refer to camlab.explain, not to __main__
 
     entry()

@@ -221,7 +221,7 @@ def test_optuna_returns_the_best_validation_accuracy_and_refuses_to_choose_by_th
 
     assert command(monkeypatch, train.main, *sweep, "data.val_size=0") == 2
     told = capsys.readouterr().err
-    assert told.endswith("nothing is held out to choose by, and the test images must not be used.\n")
+    assert told.endswith("a search compares jobs by validation images. Give data.val_size=N.\n")
     assert "2 jobs failed." in told
     assert not re.search("Error executing job|Traceback|No trials", told)
 
