@@ -117,7 +117,7 @@ def test_pictures_that_were_exchanged_in_their_place_are_other_data(there, monke
 
     arguments = ["resume=last", f"hydra.run.dir={there / 'new'}"]
     assert run(monkeypatch, there, "cats", *arguments) == 2
-    assert "was trained on other data. resume=" in capsys.readouterr().err
+    assert "was trained on other data. To continue anyway, give resume=" in capsys.readouterr().err
 
 
 def test_the_last_run_is_the_last_one_on_these_data(there, monkeypatch, capsys):
