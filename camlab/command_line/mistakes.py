@@ -27,7 +27,7 @@ def explain_mistake(error: BaseException) -> str | None:
     """Message of one or two lines for an error that the user can correct; None for any other error."""
     if (told := _explain(error)) is None:
         return None
-    told = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in told)  # it quotes the user
+    told = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in told)  # the message quotes the user
     lines = [line for line in told.split("\n") if line.strip()]
     return "\n".join(lines) if len(lines) <= 2 else " ".join(lines)
 
