@@ -147,7 +147,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _read(loader: ConfigLoader, path: str) -> str:
-    """Text of a configuration file, from the first folder of the search path that has it."""
+    """Text of a configuration file, from the first folder of the search path that contains the file."""
     for source in loader.get_sources():
         file = Path(source.path) / f"{path}.yaml"
         if source.scheme() == "file" and file.is_file():

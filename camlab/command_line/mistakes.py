@@ -115,7 +115,7 @@ def _unknown_setting(full_key: str, section: Any) -> str:
 
 
 def _settings(node: Any, path: str = "") -> Iterator[str]:
-    """Dotted names of all settings except Hydra's."""
+    """Yield the dotted names of all settings except Hydra's."""
     for key in map(str, node):
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and key != "hydra":

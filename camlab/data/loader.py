@@ -1,4 +1,4 @@
-"""Loader that fetches whole batches by index from a set in memory, so images are decoded and moved only once.
+"""Loader that fetches whole batches by index from a set in memory, usually the memory of the training device.
 
 The order of an epoch depends on the seed and the epoch only, and a flip on the seed, the epoch and the image only. A
 resumed run, or a run on two ranks, therefore sees exactly the images that an uninterrupted single process would see.
