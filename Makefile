@@ -5,12 +5,12 @@ INSTALLED := .venv/installed
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-install: $(INSTALLED) ## install the pinned versions in .venv (the other targets call this)
+install: $(INSTALLED) ## install camlab and the pinned packages in .venv (the other targets call this)
 
 $(INSTALLED): pyproject.toml requirements.txt scripts/bootstrap.sh
 	@sh scripts/bootstrap.sh
 
-demo: $(INSTALLED) ## train on generated pictures and draw heatmaps: 3 minutes on 2 cores, no account
+demo: $(INSTALLED) ## train on synthetic shapes and draw heatmaps: 3 minutes on 2 cores, no account needed
 	$(PY) -m camlab.train experiment=demo
 
 check: $(INSTALLED) ## check formatting, lint, types and import contracts

@@ -1,4 +1,4 @@
-"""camlab: train CNNs that show where they look (CAM, Grad-CAM) with Lightning, Hydra and W&B."""
+"""camlab: train image classifiers and draw heatmaps of where they look, with Lightning, Hydra and W&B."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ __all__ = ["Explainer", "heatmaps"]
 
 
 def __getattr__(name: str) -> Any:
-    """`camlab.heatmaps` and `camlab.Explainer`, imported with torch when they are first asked for."""
+    """Import `camlab.heatmaps` and `camlab.Explainer`, and torch with them, when they are first used."""
     if name in __all__:
         from camlab.attribution import explainer
 

@@ -1,4 +1,4 @@
-"""Command that lists or removes the features kept on disk: `python -m camlab.cache [action=clear]`."""
+"""Command that lists or removes the cached features on disk: `python -m camlab.cache [action=clear]`."""
 
 import logging
 from pathlib import Path
@@ -12,12 +12,12 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Entry of `camlab-cache`."""
+    """Run the command `camlab-cache`."""
     launch(cache, "cache")
 
 
 def cache(config: DictConfig) -> None:
-    """List the features on disk and their size, or remove them."""
+    """List the cached features on disk with their size, or remove them."""
     store = ArrayStore(Path(config.paths.cache).expanduser())
     if config.action == "clear":
         log.info("%s: %.2f GB cleared.", store.folder, store.clear() / 1e9)

@@ -1,15 +1,15 @@
-"""Errors that are shown to the user in a line or two, without a traceback."""
+"""Errors that are shown to the user in one or two lines, without a traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in the user's input. The message names what is wrong and the way out."""
+    """A mistake in the user's input. The message says what is wrong and how to correct it."""
 
 
 class Interrupted(BaseException):
-    """A signal ended a run that can be resumed; the exit code is 128 plus the signal's number.
+    """A signal ended a run, which can be resumed. The exit code is 128 plus the signal's number.
 
     Attributes:
         signal_number: Number of the signal, e.g. 15 for SIGTERM.
@@ -22,7 +22,7 @@ class Interrupted(BaseException):
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an error's message, or the name of its type where there is no message.
+    """First line of an error's message, or the name of its type if there is no message.
 
     Example:
         >>> first_line(ValueError("No such layer.")), first_line(KeyboardInterrupt())
@@ -32,16 +32,16 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "", most: int = 1) -> str:
-    """Suggest known words that are spelled like a given one.
+    """Suggest known words that are spelled like a given word.
 
     Args:
         word: What the user wrote.
         known: Words that would have been right.
         prefix: Text put before each suggestion, e.g. `arch=`.
-        most: Number of suggestions, at most.
+        most: Largest number of suggestions.
 
     Returns:
-        A question with a space after it, or an empty text where no known word is similar.
+        A question with a space after it, or an empty text if no known word is similar.
 
     Example:
         >>> did_you_mean("alexnt", ["alexnet", "vgg16"], prefix="arch=")

@@ -15,15 +15,15 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Entry of `camlab-evaluate`."""
+    """Run the command `camlab-evaluate`."""
     launch(evaluate, "evaluate")
 
 
 def evaluate(config: DictConfig) -> float:
-    """Measure accuracy, also per class, and the confusion matrix, and write them to the output folder.
+    """Measure the accuracy, the accuracy of each class and the confusion matrix, and write them to the output folder.
 
     Returns:
-        Accuracy from 0 to 1.
+        The accuracy, from 0 to 1.
     """
     from hydra.utils import instantiate
 
@@ -36,7 +36,7 @@ def evaluate(config: DictConfig) -> float:
     out = Path(HydraConfig.get().runtime.output_dir)
     trained = load_network(Path(config.checkpoint).expanduser())
     data = instantiate(config.data)
-    data.preprocess = trained.preprocess  # pictures are prepared as in training, whatever the data section says
+    data.preprocess = trained.preprocess  # prepare pictures as in training, whatever the data section says
     trainer_options: Any = OmegaConf.to_container(config.trainer, resolve=True)
     report = test(trained, data, config.split, trainer_options, str(out))
     write_report(out, report)
@@ -46,6 +46,6 @@ def evaluate(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    from camlab.evaluate import main as entry  # under a name that other processes can import, not as __main__
+    from camlab.evaluate import main as entry  # so that pickled jobs refer to camlab.evaluate, not to __main__
 
     entry()

@@ -1,4 +1,4 @@
-"""Draws heatmaps of the user's own pictures: `python -m camlab.explain images=photos/ network=resnet50`."""
+"""Command that draws heatmaps of your pictures: `python -m camlab.explain images=photos/ network=resnet50`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Entry of `camlab-explain`."""
+    """Run the command `camlab-explain`."""
     launch(explain, "explain")
 
 
 def explain(config: DictConfig) -> int:
-    """Write overlays, maps, predictions, boxes and a contact sheet into Hydra's folder for the job.
+    """Write overlays, maps, predictions, boxes and a contact sheet to the output folder of the job.
 
     Returns:
-        How many pictures were explained.
+        Number of pictures that were explained.
 
     Raises:
-        UserError: Bad input, or pictures that could not be read (after all the others are done).
+        UserError: The input is invalid, or some pictures could not be read; this is raised after all others are done.
     """
     from camlab.storage.pictures import find_pictures
 
@@ -84,7 +84,7 @@ def _methods(given: Any) -> tuple[str, ...] | None:
 
 
 def _target(given: str, class_names: tuple[str, ...]) -> int | None:
-    """The index of a class given by name or index; None for `auto`."""
+    """Index of a class that is given by name or index; None for `auto`."""
     if given == "auto":
         return None
     if given in class_names:
@@ -96,6 +96,6 @@ def _target(given: str, class_names: tuple[str, ...]) -> int | None:
 
 
 if __name__ == "__main__":
-    from camlab.explain import main as entry  # under a name that other processes can import, not as __main__
+    from camlab.explain import main as entry  # so that pickled jobs refer to camlab.explain, not to __main__
 
     entry()

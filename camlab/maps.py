@@ -1,10 +1,10 @@
-"""Class activation maps as pure functions of tensors: CAM, Grad-CAM and its relatives, on any device.
+"""Class activation maps as pure functions of tensors: CAM, Grad-CAM and related methods, on any device.
 
 Shape letters: N images, K feature channels, M classes, H and W the height and width of the map's own (coarse) grid.
 
 Maps are *signed* and in the units of the class score. `normalize` rectifies and scales them, `upsample` resizes them to
-a picture. Gradient methods turn activations and gradients, N×K×H×W each, into signed maps, N×H×W; a new one is a
-function of the two and a line in `GRADIENT_METHODS`.
+the size of a picture. A gradient method turns activations and gradients, N×K×H×W each, into signed maps, N×H×W. To add
+one, write such a function and enter it in `GRADIENT_METHODS`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +23,11 @@ def cam(features_NKHW: Tensor, weight_MK: Tensor) -> Tensor:
 
     Args:
         features_NKHW: Input of the global average pooling, N×K×H×W.
-        weight_MK: Weight of the linear layer behind that pooling, M×K.
+        weight_MK: Weight of the linear layer that follows the pooling, M×K.
 
     Returns:
-        Signed maps, N×M×H×W. The mean over (H, W) plus the layer's bias is the logit. (The paper's pooling is a sum;
-        here it is a mean. The map is the paper's.)
+        Signed maps, N×M×H×W. The mean over (H, W) plus the layer's bias is the logit. (The pooling is a sum in
+        the paper and a mean here; the map is the same.)
 
     Example:
         >>> features = torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]])  # one image, two channels, 1×2 cells
@@ -40,9 +40,10 @@ def cam(features_NKHW: Tensor, weight_MK: Tensor) -> Tensor:
 
 @contextmanager
 def gradient_safe(device: torch.device) -> Iterator[None]:
-    """Leave inference mode, and keep the caller's autocast without its cache of cast weights.
+    """Context in which gradients can be computed, even if the caller is in inference mode.
 
-    Weights that autocast cast and cached in inference mode cannot be used for gradients.
+    The caller's autocast stays active, but without its cache of cast weights, since weights that were cast in inference
+    mode cannot be used for gradients.
 
     Example:
         >>> with torch.inference_mode(), gradient_safe(torch.device("cpu")):
@@ -51,7 +52,7 @@ def gradient_safe(device: torch.device) -> Iterator[None]:
     """
     kind = device.type
     autocast: AbstractContextManager[object] = nullcontext()
-    if torch.amp.is_autocast_available(kind):  # not on the meta device
+    if torch.amp.is_autocast_available(kind):  # it is not on the meta device
         dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
         autocast = torch.autocast(kind, dtype, enabled, cache_enabled=False)
     with torch.inference_mode(False), autocast:
@@ -61,17 +62,17 @@ def gradient_safe(device: torch.device) -> Iterator[None]:
 def class_gradients(head: Callable[[Tensor], Tensor], activations_NKHW: Tensor, class_idx_N: Tensor) -> Tensor:
     """Gradient of each image's class score with respect to its activations: ∂y_c / ∂A, N×K×H×W.
 
-    For a network whose head can be called by itself; `camlab.Explainer` serves any other. No parameter's `.grad` is
-    touched, and the caller may be in `no_grad`, in `inference_mode` or under autocast.
+    The network's head must be callable by itself; `camlab.Explainer` handles all other networks. No parameter's `.grad`
+    is changed, and the caller may be in `no_grad`, in `inference_mode` or under autocast.
 
     Args:
-        head: The part of the network behind the target layer, N×K×H×W → N×M logits. Rows must not depend on each
-            other (eval mode).
+        head: The part of the network after the target layer, N×K×H×W → N×M logits. The logits of an image must not
+            depend on the other images, so the head must be in eval mode.
         activations_NKHW: Output of the target layer.
         class_idx_N: One class index per image, int64.
 
     Raises:
-        ValueError: There is not exactly one class per image.
+        ValueError: The number of classes is not the number of images.
 
     Example:
         >>> twice_the_mean = lambda activations: 2 * activations.mean(dim=(2, 3))
@@ -79,7 +80,8 @@ def class_gradients(head: Callable[[Tensor], Tensor], activations_NKHW: Tensor, 
         [[[[0.5, 0.5], [0.5, 0.5]]]]
     """
     if class_idx_N.shape != activations_NKHW.shape[:1]:
-        raise ValueError(f"one class per image: {len(activations_NKHW)} images, {tuple(class_idx_N.shape)} classes")
+        n, shape = len(activations_NKHW), tuple(class_idx_N.shape)
+        raise ValueError(f"give one class per image: there are {n} images, and class_idx_N has the shape {shape}")
     with gradient_safe(activations_NKHW.device), torch.enable_grad():
         leaf = activations_NKHW.detach().clone().requires_grad_()
         score = head(leaf).gather(1, class_idx_N.clone()[:, None]).sum()
@@ -91,7 +93,7 @@ def grad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
     """Grad-CAM before its ReLU: Σ_k α_k A^k with α_k = 1/Z Σ_ij ∂y_c/∂A^k_ij (Selvaraju et al. 2017, eq. 1 and 2).
 
     Returns:
-        Signed maps, N×H×W. With global average pooling and a linear layer behind A, Z · Grad-CAM = CAM (Z = H·W).
+        Signed maps, N×H×W. If global average pooling and a linear layer follow A, Z · Grad-CAM = CAM (Z = H·W).
 
     Example:
         >>> grad_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.0, 1.0]]]])).tolist()  # α = 1/2
@@ -104,15 +106,15 @@ def grad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
 def grad_cam_plus_plus(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
     """Grad-CAM++: Σ_k w_k A^k, w_k = Σ_ij α_ij relu(g_ij), α = g² / (2 g² + g³ Σ_ab A_ab).
 
-    Chattopadhay et al. 2018, eq. 19. g is the gradient of the class score. The paper takes derivatives of the score's
-    exponential; their factor cancels in α and scales a map as a whole. Where the denominator is zero, α is zero.
+    See Chattopadhay et al. 2018, eq. 19. g is the gradient of the class score; the paper differentiates the exponential
+    of the score, whose additional factor cancels in α and only scales the map. α is zero where its denominator is.
 
     Example:
         >>> grad_cam_plus_plus(torch.tensor([[[[1.0, 1.0]]]]), torch.tensor([[[[2.0, 0.0]]]])).tolist()  # α g = 2/6
         [[[0.3333333432674408, 0.3333333432674408]]]
     """
     sums = activations_NKHW.sum(dim=(2, 3), keepdim=True)
-    denominator = 2 + gradients_NKHW * sums  # g² is cancelled: in half precision it underflows
+    denominator = 2 + gradients_NKHW * sums  # divided by g², which underflows in half precision
     alpha = torch.where(denominator != 0, 1 / denominator, torch.zeros_like(denominator))
     return torch.einsum("nk,nkhw->nhw", (alpha * gradients_NKHW.relu()).sum(dim=(2, 3)), activations_NKHW)
 
@@ -141,7 +143,7 @@ def hires_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
 
 
 def layer_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
-    """LayerCAM: Σ_k relu(g^k) A^k (Jiang et al. 2021, eq. 6 and 7); suits layers far from the output, too.
+    """LayerCAM: Σ_k relu(g^k) A^k (Jiang et al. 2021, eq. 6 and 7), also for layers far from the output.
 
     Example:
         >>> layer_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, -1.0]]]])).tolist()
@@ -167,18 +169,18 @@ def score_cam(
     class_idx_N: Tensor,
     batch_size: int = 32,
 ) -> Tensor:
-    """Score-CAM: Σ_k α_k A^k, α the softmax over k of the class score of the image masked with A^k.
+    """Score-CAM: Σ_k α_k A^k, where α is the softmax over k of the class score of the image masked with A^k.
 
-    Wang et al. 2020, eq. 6. A mask is A^k, upsampled to the image and stretched to [0, 1]. An image takes K forward
-    passes, `batch_size` of them at a time. (The paper subtracts the score of a black image, which is the same for all
-    k and cancels in the softmax.)
+    See Wang et al. 2020, eq. 6. The mask is A^k, upsampled to the size of the image and scaled to [0, 1]. Each image
+    takes K forward passes, in batches of `batch_size`. (The paper also subtracts the score of a black image. It is the
+    same for all k, so it cancels in the softmax.)
 
     Args:
         forward: The whole network, N×C×H×W → N×M logits.
         images_NCHW: Input of the network.
         activations_NKHW: Output of the target layer for these images.
         class_idx_N: One class index per image, int64.
-        batch_size: Number of masked images per forward pass.
+        batch_size: Number of masked images in a forward pass.
 
     Returns:
         Signed maps, N×H×W, on the grid of the activations.
@@ -203,15 +205,15 @@ def score_cam(
 
 
 def normalize(maps: Tensor, mode: Normalization = "per_image") -> Tensor:
-    """Keep the evidence for the class (ReLU) and scale it. A map without evidence stays zero.
+    """Set negative values to zero (ReLU) and scale the rest. A map without positive values becomes zero.
 
     Args:
         maps: Signed maps, …×H×W.
-        mode: `per_image` divides each map by its own maximum, `shared` divides all by one maximum, `raw` does not
-            divide.
+        mode: `per_image` divides each map by its own maximum, `shared` divides all maps by their common maximum, and
+            `raw` does not divide.
 
     Returns:
-        Maps of the same shape, float32, in [0, 1] unless the mode is `raw`. Not-a-number counts as no evidence.
+        Maps of the same shape, float32, in [0, 1] unless the mode is `raw`. NaN becomes zero.
 
     Raises:
         ValueError: The mode is unknown.
@@ -235,11 +237,14 @@ def normalize(maps: Tensor, mode: Normalization = "per_image") -> Tensor:
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps bilinearly, without aligning corners.
+    """Resize maps with bilinear interpolation (`align_corners=False`).
 
     Args:
-        maps: …×h×w.
+        maps: Maps, …×h×w.
         size: (height, width) of the result in pixels.
+
+    Returns:
+        Maps, …×height×width.
 
     Example:
         >>> upsample(torch.tensor([[[0.0, 4.0]]]), (1, 4)).tolist()
@@ -252,15 +257,15 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def fuse(layers: Sequence[Tensor], mode: Normalization = "per_image") -> Tensor:
     """Average the maps of several layers on the finest of their grids.
 
-    Each layer is normalised by `mode` first, so that with `per_image` and `shared` every layer has the same weight. The
-    average is to be normalised again: `normalize(fuse(layers, mode), mode)`.
+    The maps of each layer are first normalised by `mode`, so that every layer has the same weight with `per_image` and
+    `shared`. Normalise the result again: `normalize(fuse(layers, mode), mode)`.
 
     Args:
         layers: Signed maps of each layer, …×h×w; h and w may differ from layer to layer.
         mode: As in `normalize`.
 
     Returns:
-        The signed maps of a single layer, unchanged. For several layers, float32 maps without negative values, on the
+        For a single layer, its signed maps, unchanged. For several layers, float32 maps without negative values, on the
         grid with the most cells.
 
     Example:
@@ -279,15 +284,15 @@ def fuse(layers: Sequence[Tensor], mode: Normalization = "per_image") -> Tensor:
 
 
 def peak(maps_NHW: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Find the highest cell of each map and the pixel of a picture at its centre.
+    """Find the highest cell of each map, and the pixel of the picture at the centre of this cell.
 
     Args:
-        maps_NHW: Signed maps.
+        maps_NHW: Signed maps, N×H×W.
         size: (height, width) of the picture in pixels.
 
     Returns:
         points: (row, column) of the centre of the highest cell, N×2, int64.
-        clear: False where the map has no positive evidence or several highest cells, N, bool.
+        clear: Whether the map has positive values and only one highest cell, N, bool.
 
     Example:
         >>> points, clear = peak(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]]), (10, 20))

@@ -1,4 +1,4 @@
-"""Progress of a long loop: a bar on a terminal, lines at intervals elsewhere."""
+"""Progress of a long loop: a bar on a terminal, log lines at intervals elsewhere."""
 
 import logging
 import sys
@@ -14,13 +14,13 @@ T = TypeVar("T", bound=Sized)
 
 
 def progress(batches: Iterable[T], images: int, what: str, every_seconds: float = 30.0) -> Iterator[T]:
-    """Yield batches and show how many images are done: a bar on a terminal, lines at intervals elsewhere.
+    """Yield batches and show how many images are done: a bar on a terminal, log lines at intervals elsewhere.
 
     Args:
         batches: Batches of images.
         images: Number of images in all of them.
-        what: Name of the work.
-        every_seconds: Interval of the lines.
+        what: Name of the work, shown to the user.
+        every_seconds: Interval between two log lines, in seconds.
     """
     if sys.stdout.isatty():
         with Progress() as bar:
@@ -40,7 +40,10 @@ def progress(batches: Iterable[T], images: int, what: str, every_seconds: float 
 
 
 def duration(seconds: float) -> str:
-    """A time in seconds, minutes or hours, whichever is the handiest.
+    """A duration as text, in seconds, minutes or hours, depending on its length.
+
+    Args:
+        seconds: The duration.
 
     Example:
         >>> duration(42), duration(600), duration(9000)

@@ -1,4 +1,4 @@
-"""Print a table of runs, finished or under way: `python -m camlab.summary outputs/sweeps/…`."""
+"""Command that prints a table of runs, finished or not: `python -m camlab.summary outputs/sweeps/…`."""
 
 import argparse
 import os
@@ -10,14 +10,17 @@ from camlab.runs.report import NAME, compare
 
 
 def main() -> None:
-    """Entry of `camlab-summary`; exit code 2 for mistakes and where there are no runs, 141 if nobody reads on."""
+    """Run the command `camlab-summary`.
+
+    The exit code is 2 for a mistake or if there are no runs, and 141 if the reader of a pipe has ended.
+    """
     try:
         try:
             _summarize(_parser().parse_args())
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # `camlab-summary outputs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail, too
         sys.exit(141)
 
 
@@ -31,9 +34,9 @@ def _summarize(arguments: argparse.Namespace) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _refuse(f"{error.filename}: {error.strerror}. Give another place for the table with --out FOLDER.")
+        _refuse(f"{error.filename}: {error.strerror}. Give another folder for the table with --out FOLDER.")
     if not compared.groups:
-        _refuse(f"{', '.join(map(str, folders))}: there are no runs of camlab.")
+        _refuse(f"{', '.join(map(str, folders))}: no runs of camlab were found there.")
     count = len(compared.runs)
     print(f"{count} {'run' if count == 1 else 'runs'}; written to {out}: {NAME}.csv, {NAME}.md, {NAME}.png")
 
@@ -46,12 +49,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="camlab.summary",
-        description="Compare runs in a table: settings that differ, accuracy, loss, scores of the heatmaps, time. Runs"
-        " that differ in their seed only are one row, with mean ± standard deviation. The table is printed and written"
-        f" as {NAME}.csv and {NAME}.md, with a chart in {NAME}.png.",
+        description="Compare runs in a table. It shows the settings that differ, the accuracy, the loss, the scores of"
+        " the heatmaps and the time. Runs that differ in their seed only share a row, with mean ± standard deviation."
+        f" The table is printed and written as {NAME}.csv and {NAME}.md, with a chart in {NAME}.png.",
     )
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for runs, with all folders below it")
-    parser.add_argument("--out", metavar="FOLDER", help="folder for the files; default: the first of the folders")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for runs, with all its subfolders")
+    parser.add_argument("--out", metavar="FOLDER", help="folder for the files; by default the first FOLDER above")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""Train a CamNet: `python -m camlab.train arch=alexnet mode=finetune` (Hydra entry).
+"""Command that trains a CamNet: `python -m camlab.train arch=alexnet mode=finetune`.
 
-Torch is imported only when the configuration is valid and the run is not finished yet.
+Torch is imported only after the configuration has been validated, and only if the run is not finished yet.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _ADVICE = "mode=frozen trains the head only; data=shapes is small; trainer.max_e
 
 
 def main() -> None:
-    """Entry of `camlab-train`."""
+    """Run the command `camlab-train`."""
     launch(train, "train")
 
 
 def train(config: DictConfig) -> float:
-    """Run one job in its output folder; a job that is already finished is skipped.
+    """Run one training job in its output folder; a job that is already finished is skipped.
 
     Returns:
-        The objective of a sweep: the best validation accuracy, or the test accuracy if there is no validation split.
+        What a sweep maximises: the best validation accuracy, or the test accuracy if there is no validation split.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if sweeps.under_way():
@@ -64,10 +64,10 @@ def train(config: DictConfig) -> float:
 
 
 def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruption: Interruption) -> float:
-    """Build, fit, test once, write `result.json`. An interrupted run can be resumed."""
+    """Build everything, train, test once and write `result.json`; returns the objective of the run."""
     from camlab.models.devices import check_accelerator
 
-    check_accelerator(config.trainer.accelerator)  # before the rest of the stack is imported
+    check_accelerator(config.trainer.accelerator)  # before the heavy imports below
 
     import lightning as L
 
@@ -86,7 +86,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
     loggers = [*_build_loggers(config, run_dir), csv]
     trainer = _build_trainer(config, run_dir, data, loggers, interruption)
     if config.force:
-        run_folder.forget(run_dir)  # only now, when everything else is known to be right
+        run_folder.forget(run_dir)  # only now, after all checks have passed
     run_folder.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), config_hash(config))
     write_data_identity(run_dir, _identity(config, data))
     try:
@@ -106,14 +106,14 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
             getattr(logger, "finish", lambda: None)()
 
 
-# ---- what the folder holds
+# ---- the run's folder
 
 
 def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
-    """Result of the run if it is finished, which is logged in one line; else None.
+    """Return the result of the run in the folder if it is finished, and log it in one line; else return None.
 
     Raises:
-        UserError: The folder holds another run: one of other settings, or on other data.
+        UserError: The folder holds a run with other settings or other data.
     """
     run_folder.check_same_run(run_dir, config_hash(config))
     if (result := run_folder.read_result(run_dir)) is None:
@@ -127,17 +127,17 @@ def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
 
 
 def _checkpoint(config: DictConfig, run_dir: Path) -> Path | None:
-    """Path of the checkpoint that training resumes from; None to start from the beginning.
+    """Find the checkpoint that training resumes from; None starts from the beginning.
 
     Raises:
-        UserError: There is none where `resume` says, it is damaged, or `force` would remove it.
+        UserError: The checkpoint is missing, damaged or would be removed by `force`, or the folder holds another run.
     """
     same_data = functools.partial(_has_these_data, config)
     outputs, digest = Path(config.paths.outputs), config_hash(config)
     found = run_folder.checkpoint_to_resume(config.resume, run_dir, outputs, digest, same_data)
     inside = found is not None and found.resolve().is_relative_to(run_dir.resolve())
     if not inside and not config.force:
-        run_folder.check_same_run(run_dir, digest)  # another run's output would be overwritten
+        run_folder.check_same_run(run_dir, digest)  # so that no other run is overwritten
     if config.force and inside:
         raise UserError(
             f"force=true would remove {found}, from which resume={config.resume} continues. Give one of them."
@@ -146,7 +146,7 @@ def _checkpoint(config: DictConfig, run_dir: Path) -> Path | None:
 
 
 def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
-    """Whether the run in a folder has this run's data: from the same place, or the same wherever they are now."""
+    """Whether the run in a folder used this run's data: read from the same path, or with the same content."""
     found = read_data_identity(run_dir)
     if found is None or found.root == data_root(config.data):
         return True
@@ -155,7 +155,7 @@ def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
 
 @contextmanager
 def _interruptible(run_dir: Path) -> Iterator[Interruption]:
-    """End at Ctrl-C and SIGTERM with a line that says how to continue."""
+    """Let Ctrl-C and SIGTERM end the run with a line that says how to continue it."""
     try:
         with Interruption() as interruption:
             yield interruption
@@ -182,21 +182,21 @@ def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
         check_same_data(run_dir, _identity(config, data))
     there, given = len(data.class_names), config.arch.num_classes
     if given is not None and given < there:
-        raise UserError(f"arch.num_classes={given}: the data has {there} classes; leave it out.")
+        raise UserError(f"arch.num_classes={given}: the data has {there} classes. Leave the setting out.")
 
 
 def _check_objective(config: DictConfig, data: ImageData) -> None:
-    """Refuse a run that has neither validation nor test images, before it is trained.
+    """Refuse to train a run whose result could not be measured.
 
     Raises:
-        UserError: Nothing is held out to choose by, or neither validation nor test is left.
+        UserError: A search has no validation images to compare its jobs by, or a run has neither validation nor test.
     """
     if sweeps.chooses() and "val" not in data.splits:
-        raise UserError("data.val_size=0: nothing is held out to choose by, and the test images must not be used.")
+        raise UserError("data.val_size=0: a search compares jobs by validation images. Give data.val_size=N.")
     if config.trainer.get("limit_test_batches") == 0 and not _validates(config, data):
         raise UserError(
             "trainer.limit_test_batches=0: without validation nothing measures the result."
-            " Leave it out, or hold images out with data.val_size=N."
+            " Leave the setting out, or hold out images for validation with data.val_size=N."
         )
 
 
@@ -228,8 +228,8 @@ def _check_checkpoint(config: DictConfig, checkpoint: Path, classifier: Classifi
     if check_resumable(checkpoint, classifier.network, data.class_names) == data.fingerprint():
         return
     if config.resume in ("auto", "last"):
-        raise UserError(f"{checkpoint} was trained on other data. resume={checkpoint} continues from it all the same.")
-    log.warning("%s was trained on other data of the same classes.", checkpoint)
+        raise UserError(f"{checkpoint} was trained on other data. To continue anyway, give resume={checkpoint}.")
+    log.warning("%s was trained on other data with the same classes.", checkpoint)
 
 
 def _build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
@@ -238,7 +238,7 @@ def _build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
         return [instantiate(node, _convert_="all", save_dir=str(run_dir)) for node in nodes]
     except Exception as error:
         if isinstance(error.__cause__, ModuleNotFoundError) and "tensorboard" in str(error.__cause__):
-            raise UserError("logger=tensorboard: not installed; pip install tensorboard.") from error
+            raise UserError("logger=tensorboard: not installed. Run: pip install tensorboard.") from error
         raise
 
 
@@ -248,7 +248,7 @@ def _build_trainer(
     from camlab.training.callbacks.checkpoints import CheckpointFiles
 
     plugins = instantiate(config.trainer.get("plugins"), _convert_="all") or []
-    limits = {} if data.validation_splits else {"limit_val_batches": 0}  # Lightning warns of an empty list of loaders
+    limits = {} if data.validation_splits else {"limit_val_batches": 0}  # or Lightning warns of missing loaders
     trainer: L.Trainer = instantiate(
         config.trainer,
         _convert_="all",
@@ -283,7 +283,7 @@ def _build_callbacks(
 
 
 def _describe(config: DictConfig, run_dir: Path, checkpoint: Path | None, loggers: list[Logger]) -> None:
-    """Log the settings to the loggers, and the run's folder to the user."""
+    """Send the settings to the loggers, and tell the user the run's folder and the checkpoint it resumes from."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     about = {**plain, "config_hash": config_hash(config), "run_dir": str(run_dir), **provenance()}

@@ -1,4 +1,4 @@
-"""Shared parts of the measurements: contestants that alternate in one run, quartiles, a description of the machine."""
+"""Functions for all measurements. Contestants, the programs that are compared, take turns in one run."""
 
 import argparse
 import csv
@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-_BUSY = 0.5  # other processes that want to run
+_BUSY = 0.5  # number of other running processes from which the machine counts as busy
 
 
 def alternate(contestants: Mapping[str, Callable[[], Any]], rounds: int = 7) -> dict[str, list[float]]:
-    """Seconds that each contestant takes, round by round; a first round warms up and is not counted."""
+    """Measure the seconds that each contestant takes in each round. A first round warms up and is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for i in range(rounds + 1):
         for name, run in contestants.items():
@@ -30,14 +30,14 @@ def alternate(contestants: Mapping[str, Callable[[], Any]], rounds: int = 7) -> 
 
 
 def settled() -> float:
-    """The clock in seconds, read when a GPU has finished its work."""
+    """Read a clock in seconds, after a GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def quartiles(values: Sequence[float]) -> dict[str, float]:
-    """Median, and the first and third quartile."""
+    """Compute the median and the first and third quartile."""
     if len(values) < 2:
         return {"median": round(values[0], 5), "q1": round(values[0], 5), "q3": round(values[0], 5)}
     low, middle, high = statistics.quantiles(values, n=4)
@@ -45,20 +45,20 @@ def quartiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
-    """a / b, round by round: other work on the machine slows both down."""
+    """Compute a / b for each round. Other work on the machine slows both down, so ratios vary less than times."""
     return [x / y for x, y in zip(a, b, strict=True)]
 
 
 def warn_if_busy() -> float:
-    """The machine's load in the last minute; warns if other processes are at work."""
+    """Return the machine's load in the last minute, and warn if other processes are running."""
     load = os.getloadavg()[0]
     if load > _BUSY:
-        print(f"warning: the machine is busy (load {load:.1f}); trust the ratios, not the seconds", file=sys.stderr)
+        print(f"warning: the machine is busy (load {load:.1f}); only the ratios are reliable", file=sys.stderr)
     return load
 
 
 def machine() -> dict[str, Any]:
-    """Hardware, version of torch and commit, as columns of the results."""
+    """Describe the hardware, the version of torch and the commit, as columns of the results."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
@@ -69,7 +69,7 @@ def machine() -> dict[str, Any]:
 
 
 def csv_file(text: str) -> Path:
-    """The file of an option `--out`, for argparse: it can be written, and is no folder."""
+    """Type of an option `--out` for argparse: a file, not a folder, in a folder that exists."""
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder; give a file such as {path / 'results.csv'}")

@@ -154,13 +154,13 @@ MISTAKES = {
     "optimizer.lr = 1": "optimizer.lr = 1: not understood. Settings are given as key=value. Quote a value with special characters",
     "=1": "=1: not understood.",
     "--lr=1": "--lr=1: unknown flag. Settings are given without dashes: lr=VALUE. --help lists them.",
-    "arch=alexnet,vgg13": "arch=alexnet,vgg13: several values make a sweep, which needs -m. A list is written [a,b].",
+    "arch=alexnet,vgg13": "arch=alexnet,vgg13: several values need a sweep: add -m. A list is written [a,b].",
     "~nothing": "Could not delete",
     "--config-name=nothing": "Cannot find primary config 'nothing'.",
     "hydra/launcher=nothing": "hydra/launcher=nothing: unknown option.",
     "resume=3": "resume=3: no such file or folder.",
     "resume=nowhere": "resume=nowhere: no such file or folder.",
-    "out=": "out=: must be a folder. Leave it out for a new folder below paths.outputs.",
+    "out=": "out=: must be a folder. Leave it out for a new folder in paths.outputs.",
     "~out=x": "~out=x: must be a folder.",
 }  # fmt: skip
 
@@ -283,14 +283,17 @@ def test_evaluate_leaves_a_chosen_data_set_alone(launch, tmp_path):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (None, "no config.yaml of a run lies beside it. Say which data to evaluate on: data=cifar10|folder|shapes."),
+        (
+            None,
+            "there is no config.yaml of a run beside it. Say which data to evaluate on: data=cifar10|folder|shapes.",
+        ),
         ("  [", "the run's settings are damaged. Say which data"),
         ("  3\n", "the run's settings are damaged. Say which data"),
-        ("  _target_: os.mkdir\n  path: x\n", "data._target_=os.mkdir is no data set of camlab's. Say which data"),
-        ("  _target_: camlab.data.folder.Folder\n  root: ${oc.env:HOME}\n", "data.root is no plain value."),
+        ("  _target_: os.mkdir\n  path: x\n", "data._target_=os.mkdir is not one of camlab's data sets. Say"),
+        ("  _target_: camlab.data.folder.Folder\n  root: ${oc.env:HOME}\n", "data.root is not a plain value."),
         (
             "  _target_: camlab.data.folder.Folder\n  root: {_target_: os.mkdir, path: x}\n",
-            "data.root is no plain value.",
+            "data.root is not a plain value.",
         ),
         ("  _target_: camlab.data.folder.Folder\n  rot: x\n", "data.rot: unknown setting. Did you mean data.root?"),
     ],
@@ -334,7 +337,7 @@ def test_out_is_no_part_of_a_runs_identity(launch):
 @pytest.mark.parametrize("other", ["hydra.run.dir=y", "hydra.sweep.dir=y"])
 def test_the_output_folder_is_given_once(launch, tmp_path, other):
     code, err, _ = launch("out=x", other)
-    assert (code, err) == (2, f"out=x: {other} gives the output folder, too. Leave one of the two out.\n")
+    assert (code, err) == (2, f"out=x: {other} gives the output folder, too. Leave one of them out.\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -347,7 +350,7 @@ def test_a_sweep_of_explanations_keeps_to_the_outputs_folder_and_reports_failure
         "images=x", "network=vgg16", "-m", "top_k=1,2", "paths.outputs=mine", task=task, entry="explain"
     )
     assert (code, len(seen)) == (2, 2)
-    assert err == "1 job failed. The same command tries again:\n  top_k-2: an unlucky number\n"
+    assert err == "1 job failed. Give the same command to try again:\n  top_k-2: an unlucky number\n"
     assert {path.name for path in tmp_path.iterdir()} == {"mine"}
 
 

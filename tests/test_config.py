@@ -300,13 +300,13 @@ REFUSED = {
     "callbacks.heatmaps.normalize=none": "Choose from per_image, shared, raw.",
     "callbacks.heatmaps.colormap=gray": "Choose from jet, viridis",
     "logger.wandb.log_checkpoint=1": "must be true or false.",
-    "checkpoint_every=0": "must be a number of steps such as 500, minutes such as 10min, or null.",
+    "checkpoint_every=0": "must be a number of steps such as 500, a time such as 10min, or null.",
     "+callbacks.mine=3": "callbacks.mine=3: must be a section",
     "+logger.wandb.proj=x": "Did you mean logger.wandb.project?",
     "logger.wandb.mode=off": "Choose from online, offline, disabled",
     "logger=wandbb": "Did you mean logger=wandb?",
     "logger=[wandbb,csv]": "Did you mean logger=wandb?",
-    "arch=alexnet,vgg13": "which needs -m",
+    "arch=alexnet,vgg13": "several values need a sweep: add -m",
     "seed": "seed: not understood",
 }  # fmt: skip
 

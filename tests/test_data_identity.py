@@ -117,7 +117,7 @@ def test_pictures_that_were_exchanged_in_their_place_are_other_data(there, monke
 
     arguments = ["resume=last", f"hydra.run.dir={there / 'new'}"]
     assert run(monkeypatch, there, "cats", *arguments) == 2
-    assert "was trained on other data. resume=" in capsys.readouterr().err
+    assert "was trained on other data. To continue anyway, give resume=" in capsys.readouterr().err
 
 
 def test_the_last_run_is_the_last_one_on_these_data(there, monkeypatch, capsys):
@@ -134,7 +134,7 @@ def test_a_checkpoint_named_by_hand_may_know_other_pictures_but_not_other_classe
     assert run(monkeypatch, there, "birds", *more, f"hydra.run.dir={there / 'birds run'}") == 2
     assert "it knows other classes (black, white) than the data have" in capsys.readouterr().err
     assert run(monkeypatch, there, "dogs", *more, f"hydra.run.dir={there / 'dogs run'}") == 0
-    assert "was trained on other data of the same classes" in capsys.readouterr().out
+    assert "was trained on other data with the same classes" in capsys.readouterr().out
 
 
 def test_force_starts_anew_on_other_data(there, monkeypatch):

@@ -122,7 +122,7 @@ def test_gradients_where_autograd_is_off(mode, bf16):
 
 
 def test_one_class_per_image(features, fc):
-    with pytest.raises(ValueError, match="one class per image"):
+    with pytest.raises(ValueError, match="give one class per image"):
         maps.class_gradients(gap_head(fc), features, torch.tensor([0, 1]))
 
 

@@ -265,7 +265,8 @@ def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, arguments)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"), [(["nowhere"], "nowhere: no such folder."), (["."], ".: there are no runs of camlab.")]
+    ("arguments", "told"),
+    [(["nowhere"], "nowhere: no such folder."), (["."], ".: no runs of camlab were found there.")],
 )
 def test_nothing_to_compare(tmp_path, monkeypatch, capsys, arguments, told):
     monkeypatch.chdir(tmp_path)

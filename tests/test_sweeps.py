@@ -107,7 +107,7 @@ def test_failing_jobs_do_not_stop_the_others_and_are_told_at_the_end(launch, tmp
     code, told, seen = launch("-m", "seed=0,1,2,3,4", task=task)
     assert [config.seed for config in seen] == [0, 1, 2, 3, 4]
     assert code == 1
-    end = told[told.index("3 jobs failed. The same command tries again:") :].splitlines()
+    end = told[told.index("3 jobs failed. Give the same command to try again:") :].splitlines()
     assert end[1:] == [
         "  seed-1: seed=1: an unlucky number.",
         "  seed-2: ValueError: broken",
@@ -143,7 +143,7 @@ def test_a_missing_plugin_names_its_extra(launch, monkeypatch):  # noqa: F811
     monkeypatch.delitem(group, "joblib.yaml", raising=False)
     code, told, _ = launch("-m", "launcher=joblib", "seed=0,1")
     assert code == 2
-    assert told.strip() == "joblib: not installed. pip install 'camlab[sweep]' adds it."
+    assert told.strip() == "joblib: not installed. Run: pip install 'camlab[sweep]'"
 
 
 # ---- resuming
@@ -221,7 +221,7 @@ def test_optuna_returns_the_best_validation_accuracy_and_refuses_to_choose_by_th
 
     assert command(monkeypatch, train.main, *sweep, "data.val_size=0") == 2
     told = capsys.readouterr().err
-    assert told.endswith("nothing is held out to choose by, and the test images must not be used.\n")
+    assert told.endswith("a search compares jobs by validation images. Give data.val_size=N.\n")
     assert "2 jobs failed." in told
     assert not re.search("Error executing job|Traceback|No trials", told)
 

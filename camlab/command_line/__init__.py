@@ -1,1 +1,1 @@
-"""From what the user types to a job: arguments, settings, sweeps, and what becomes of errors."""
+"""Turns what the user types into a job: arguments, settings, help, sweeps and error messages."""

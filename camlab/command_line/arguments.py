@@ -1,4 +1,4 @@
-"""The user's arguments turned into arguments for Hydra: short forms written out, paths quoted, flags last."""
+"""Turns the user's arguments into arguments for Hydra: short forms are expanded, paths are quoted, flags come last."""
 
 import os
 import re
@@ -29,18 +29,19 @@ PATH_KEYS = frozenset(
         "hydra.sweep.dir",
     ]
 )
-_WITH_OUT = ("train", "evaluate", "explain")  # the commands that write an output folder
+_WITH_OUT = ("train", "evaluate", "explain")  # commands that write an output folder
 
 
 def read_arguments(arguments: Sequence[str], command: str = "train") -> list[str]:
-    """Turn the user's command line into Hydra's.
+    """Turn the user's arguments into arguments for Hydra.
 
     Args:
-        arguments: As the user typed them.
+        arguments: Arguments as the user typed them.
         command: `train`, `evaluate`, `explain` or `cache`.
 
     Raises:
-        UserError: A mistake that shows without a configuration, reported better than Hydra's parsers would.
+        UserError: An argument has a mistake that can be found without a configuration, and that Hydra would report less
+            clearly.
     """
     flags, unknown = get_args_parser().parse_known_intermixed_args(list(arguments))
     if unknown:
@@ -59,7 +60,7 @@ def read_arguments(arguments: Sequence[str], command: str = "train") -> list[str
     others = list(arguments)
     for override in flags.overrides:
         others.remove(override)
-    return [*overrides, *names, *others]  # Hydra takes no -m in between
+    return [*overrides, *names, *others]  # Hydra does not accept -m between settings
 
 
 def _check_form(override: str) -> None:
@@ -72,12 +73,12 @@ def _check_form(override: str) -> None:
 
 
 def _written_out(override: str, command: str) -> str:
-    """A command's short forms in full.
+    """Expand a short form that a command accepts; other overrides are returned as they are.
 
     Examples:
-        >>> _written_out("network=vgg16", "explain")  # Hydra has no setting that is a name and a section at once
+        >>> _written_out("network=vgg16", "explain")  # in Hydra, `network` cannot be a name and a section at once
         'network.name=vgg16'
-        >>> _written_out("data.root=cats", "evaluate")  # the section is the run's, which Hydra does not know
+        >>> _written_out("data.root=cats", "evaluate")  # Hydra does not know the settings of the run's data
         '++data.root=cats'
     """
     if command == "explain" and override.startswith("network="):
@@ -88,14 +89,14 @@ def _written_out(override: str, command: str) -> str:
 
 
 def _with_output_folder(overrides: Sequence[str], sweep: bool) -> list[str]:
-    """`out=FOLDER` as Hydra's setting for the folder of a run or, in a sweep, of all its jobs.
+    """Replace `out=FOLDER` by Hydra's setting for the folder of a run or, in a sweep, for the folder of all jobs.
 
     Examples:
         >>> _with_output_folder(["seed=1", "out=here"], sweep=False)
         ['seed=1', 'hydra.run.dir=here']
 
     Raises:
-        UserError: The folder is given twice, or is none.
+        UserError: The folder is given twice, or the value is not a folder.
     """
     found = []
     for override in overrides:
@@ -104,15 +105,15 @@ def _with_output_folder(overrides: Sequence[str], sweep: bool) -> list[str]:
             found.append(override)
             continue
         if twice := [o for o in overrides if o.lstrip("+").startswith(("hydra.run.dir=", "hydra.sweep.dir="))]:
-            raise UserError(f"{override}: {twice[0]} gives the output folder, too. Leave one of the two out.")
+            raise UserError(f"{override}: {twice[0]} gives the output folder, too. Leave one of them out.")
         if key.startswith("~") or value.strip("'\"") in ("", "null"):
-            raise UserError(f"{override}: must be a folder. Leave it out for a new folder below paths.outputs.")
+            raise UserError(f"{override}: must be a folder. Leave it out for a new folder in paths.outputs.")
         found.append(f"{'hydra.sweep.dir' if sweep else 'hydra.run.dir'}={value}")
     return found
 
 
 def _is_no_word(value: str) -> bool:
-    """Whether Hydra reads a value as a number, a truth value, null, or a list with anything but words."""
+    """Whether Hydra reads a value as a number, a boolean, null, or a list that contains anything but words."""
     if value[:1] == "[" and value != "[]":
         return any(item.strip()[:1] in ("[", "{") or _is_no_word(item.strip()) for item in value[1:-1].split(","))
     if value.lower() in ("", "null", "true", "false"):
@@ -125,11 +126,11 @@ def _is_no_word(value: str) -> bool:
 
 
 def quote_path(argument: str, sweep: bool = False) -> str:
-    """Quote the value of a `key=path` argument, so that Hydra's grammar takes any character in a path.
+    """Quote the value of an argument `key=path`, so that Hydra accepts any character in a path.
 
     Args:
-        argument: From the command line.
-        sweep: Whether commas separate several paths. They do not if the whole value is an existing path.
+        argument: An argument from the command line.
+        sweep: Whether commas may separate several paths. They do not if the whole value is an existing path.
     """
     key, _, value = argument.partition("=")
     if key.lstrip("+") not in PATH_KEYS or value in ("", "null", "???") or value[0] in "'\"" or "${" in value:
@@ -138,10 +139,10 @@ def quote_path(argument: str, sweep: bool = False) -> str:
     if one or "," not in value:
         return f"{key}={quote(os.path.expanduser(value))}"
     if re.match(r"\w+\(|[\[{]", value) or re.search(r",['\"]", value):
-        return argument  # a function or a list of Hydra's, or quoted by hand
+        return argument  # a function or a list in Hydra's grammar, or a value that the user has quoted
     return f"{key}={','.join(quote(os.path.expanduser(path)) if path != 'null' else path for path in value.split(','))}"
 
 
 def quote(text: str) -> str:
-    """Quote a text, so that Hydra's grammar reads it as itself."""
+    """Quote a text, so that Hydra reads it as a plain text."""
     return QuotedString(text, Quote.single).with_quotes()

@@ -1,12 +1,12 @@
-"""The settings of each command: names, types and ranges. Imports nothing heavy.
+"""Schemas of the settings of each command: names, types and ranges. This module imports nothing heavy.
 
-Sections that name a class (`data`, `trainer`, …) are `Any` here; `camlab.command_line.sections` describes them.
+Sections that name a class (`data`, `trainer`, …) are `Any` here; their schemas are in `camlab.command_line.sections`.
 """
 
 from typing import Annotated, Any, Required
 
 from pydantic import BeforeValidator, Field
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.attribution.methods import METHODS
 from camlab.command_line.fields import Colormap, Count, Scaling, Seed, Share, Words, as_list, steps_or_minutes

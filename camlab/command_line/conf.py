@@ -1,16 +1,16 @@
-"""The folder `conf/` and the options in it."""
+"""The folder `conf/` and the options that it offers."""
 
 import re
 from pathlib import Path
 
 
 def conf_dir() -> Path:
-    """Folder of the Hydra configs: beside the package in a checkout, inside it when installed from a wheel."""
+    """Folder of the Hydra configuration: beside the package in a checkout, inside it if installed from a wheel."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
 
 
 def options_of(group: str) -> list[str]:
-    """The options of one of camlab's own groups; none for any other key."""
+    """Options of one of camlab's groups, such as `arch`; an empty list for any other key."""
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")) if re.fullmatch(r"\w+", group) else []

@@ -1,4 +1,4 @@
-"""The types of single settings: ranges, words to choose from, arguments that camlab sets. Imports nothing heavy."""
+"""Types of single settings: ranges, words to choose from, arguments that camlab sets. Imports nothing heavy."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from camlab.drawing.colormaps import COLORMAPS
 
 
 class Words:
-    """Mark a setting that is one of a few words or numbers."""
+    """Annotation of a setting whose value is one of a few words or numbers."""
 
     def __init__(self, *words: str | int) -> None:
         self.words = words
@@ -22,10 +22,10 @@ class Words:
 
 @dataclass(frozen=True)
 class Instead:
-    """Mark an argument that camlab sets itself.
+    """Annotation of an argument that the user cannot give, since camlab sets it itself.
 
     Attributes:
-        hint: What the user does instead of giving it.
+        hint: What the user can do instead.
     """
 
     hint: str
@@ -38,7 +38,7 @@ class Instead:
 
 
 def words_of(annotation: Any) -> list[str]:
-    """The words that a setting can be chosen from, in order; none if it takes any value.
+    """Words from which the value of a setting is chosen, in order; an empty list if the setting takes any value.
 
     Examples:
         >>> words_of(Annotated[str, Words("train", "test")] | None)
@@ -53,15 +53,15 @@ def words_of(annotation: Any) -> list[str]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list as it is, any other value as a list of one."""
+    """Return a list as it is, and any other value as a list with this value."""
     return value if isinstance(value, list) else [value]
 
 
 def steps_or_minutes(value: Any) -> Any:
-    """Refuse an interval that is neither a number of steps nor one of minutes."""
+    """Refuse an interval that is neither a number of steps nor a number of minutes."""
     if value is None or (not isinstance(value, bool) and re.fullmatch(r"[1-9]\d*|\d+(\.\d+)? ?min", str(value))):
         return value
-    raise PydanticCustomError("form", "must be a number of steps such as 500, minutes such as 10min, or null")
+    raise PydanticCustomError("form", "must be a number of steps such as 500, a time such as 10min, or null")
 
 
 Count = Annotated[int, Field(ge=1)]

@@ -1,4 +1,4 @@
-"""The text of `--help`: a command's choices and settings, each with its comment from `conf/`."""
+"""Text of `--help`: the choices and settings of a command, each explained by its comment in `conf/`."""
 
 import os
 import textwrap
@@ -20,16 +20,16 @@ from camlab.command_line.fields import words_of
 from camlab.command_line.refusals import settings_of, shown
 from camlab.command_line.sections import SECTIONS
 
-_WIDTH, _COLUMN = 100, 34  # characters: of a line at most, and before the explanations
-_OUTPUT_FOLDER = "hydra.run.dir"  # is given as out=FOLDER
+_WIDTH, _COLUMN = 100, 34  # in characters: longest line, and width of the first column
+_OUTPUT_FOLDER = "hydra.run.dir"  # users give it as out=FOLDER
 
 
 def help_text(command: str, arguments: Sequence[str]) -> str:
-    """Describe what a command does, its choices, and its settings as the arguments compose them.
+    """Describe a command, its choices, and its settings with the values that the arguments lead to.
 
     Args:
         command: `train`, `evaluate`, `explain` or `cache`.
-        arguments: Hydra's.
+        arguments: Arguments for Hydra.
     """
     flags = get_args_parser().parse_args(list(arguments))
     name = flags.config_name or command
@@ -44,7 +44,7 @@ def help_text(command: str, arguments: Sequence[str]) -> str:
     OmegaConf.set_struct(config, False)
     del config.hydra
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    plain.pop("mode", None)  # its choice is shown above
+    plain.pop("mode", None)  # it is shown among the choices
     return "\n".join(
         [
             about.header,
@@ -58,7 +58,7 @@ def help_text(command: str, arguments: Sequence[str]) -> str:
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Lines of two columns. A first column that is too long stands on a line of its own; empty rows part sections."""
+    """Yield the lines of a table with two columns. A long entry of the first column gets its own line."""
     for first, second in rows:
         lines = textwrap.wrap(second, _WIDTH - _COLUMN, break_on_hyphens=False) or [""]
         if len(first) + 4 > _COLUMN:
@@ -69,8 +69,8 @@ def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _choices(loader: ConfigLoader, chosen: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each option of the command's groups, with the first sentence of its file."""
-    for group, choice in reversed(list(chosen.items())):  # as the defaults list has them
+    """Yield each option of the command's groups, with the first sentence of its file."""
+    for group, choice in reversed(list(chosen.items())):  # in the order of the defaults list
         if "/" not in group and "@" not in group:
             for option in loader.get_group_options(group):
                 mark = " *" if option == choice or (isinstance(choice, Sequence) and option in choice) else ""
@@ -80,7 +80,7 @@ def _choices(loader: ConfigLoader, chosen: Mapping[str, Any]) -> Iterator[tuple[
 def _settings(
     section: dict[str, Any], schema: Any, comments: dict[str, str], path: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """Each setting as it is typed, with its comment and the words to choose from."""
+    """Yield each setting as it is typed, with its comment and the words to choose from."""
     known = settings_of(SECTIONS.get(str(section.get("_target_")), schema))
     if not path and _OUTPUT_FOLDER in comments:
         yield "out=…", comments[_OUTPUT_FOLDER]
@@ -97,7 +97,7 @@ def _settings(
 
 
 def _comments(loader: ConfigLoader, name: str, overrides: list[str]) -> dict[str, str]:
-    """The comment of each setting, from the files that a configuration is composed of; later files win."""
+    """Comment of each setting, from the files that compose the configuration; later files override earlier ones."""
     found: dict[str, str] = {}
     for part in loader.compute_defaults_list(name, overrides, RunMode.RUN).defaults:
         if part.config_path and not part.config_path.startswith("hydra/"):
@@ -107,7 +107,7 @@ def _comments(loader: ConfigLoader, name: str, overrides: list[str]) -> dict[str
 
 
 def read_comments(text: str) -> Iterator[tuple[str, str]]:
-    r"""Dotted keys of a YAML text and the comments beside them, which may go on in lines of their own below.
+    r"""Yield the dotted keys of a YAML text and the comments beside them, which may continue on the lines below.
 
     Examples:
         >>> list(read_comments("optimizer:\n  lr: 0.1 # Learning rate,\n          # of all weights.\n  fused: true"))
@@ -135,7 +135,7 @@ def read_comments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _first_sentence(text: str) -> str:
-    """The first sentence of the comment at the top of a file."""
+    """First sentence of the comment at the top of a file."""
     head = []
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -147,7 +147,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _read(loader: ConfigLoader, path: str) -> str:
-    """Text of a configuration file, from the first folder of the search path that has it."""
+    """Text of a configuration file, from the first folder of the search path that contains the file."""
     for source in loader.get_sources():
         file = Path(source.path) / f"{path}.yaml"
         if source.scheme() == "file" and file.is_file():

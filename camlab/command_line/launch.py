@@ -1,7 +1,11 @@
-"""The outermost layer of every command: arguments, help, Hydra, and the exit code.
+"""Outermost layer of every command: reads the arguments, prints the help or runs Hydra, and sets the exit code.
 
-Exit codes: 0 done; 2 the user's mistake, reported in one or two lines with the way out; 130 and 143 interrupted,
-resumable; 141 nobody reads the output; 1 any other error, with its traceback.
+Exit codes:
+    0: The command has finished.
+    1: Any other error, which is printed with its traceback.
+    2: The user made a mistake, which is reported in one or two lines that say how to correct it.
+    130 and 143: The run was interrupted (by Ctrl-C or SIGTERM) and can be resumed.
+    141: The reader of a pipe has ended.
 """
 
 import logging
@@ -31,11 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class _Job:
-    """A task as Hydra and its launchers call it: in this process, or pickled into another.
+    """A task in the form that Hydra and its launchers call, in this process or, pickled, in another.
 
     Attributes:
-        failure: The error that ended a single run. A job of a sweep notes its error in its folder instead and returns,
-            so that the other jobs go on.
+        failure: The error that ended a single run. A job of a sweep writes its error into its folder instead and
+            returns, so that the other jobs continue.
     """
 
     def __init__(self, task: Callable[[DictConfig], Any], command: str) -> None:
@@ -57,26 +61,27 @@ class _Job:
                 raise
             sweeps.note_failure(end, None)
         except run_folder.Busy as error:
-            log.info("%s", error)  # a sweep that was started twice: each process takes the jobs that are free
+            log.info("%s", error)  # the sweep was started twice, and another process runs this job
         except Exception as error:
             sweeps.note_failure(error, explain_mistake(error))
         return None
 
     def _run(self, config: DictConfig) -> Any:
         config = checked(config, self.command)
-        if sweeps.under_way() and self.command in ("evaluate", "explain"):  # a single job was checked before its start
+        if sweeps.under_way() and self.command in ("evaluate", "explain"):  # `CheckBeforeRun` does it otherwise
             run_folder.check_unused(Path(HydraConfig.get().runtime.output_dir))
         _quiet_libraries()
         return self.task(config)
 
 
 def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[str] | None = None) -> None:
-    """Compose a configuration from the command line, run the task with it, end with the right exit code.
+    """Compose a configuration from the command line, run a task with it, and end with the right exit code.
 
     Args:
-        task: Importable by its name, since other processes may run the jobs of a sweep.
-        command: `train`, `evaluate`, `explain` or `cache`; `conf/` holds a file of this name.
-        arguments: The command line; None takes this process's.
+        task: Function of the configuration. It must be importable by its name, since other processes may run the jobs
+            of a sweep.
+        command: `train`, `evaluate`, `explain` or `cache`; `conf/` contains a file with this name.
+        arguments: Arguments of the command; None takes those of this process.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
     try:
@@ -101,11 +106,11 @@ def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[
 
 
 def _compose_and_run(job: _Job, command: str) -> None:
-    HydraConfig.instance().cfg = None  # of an earlier sweep in this process
+    HydraConfig.instance().cfg = None  # forget an earlier sweep in this process
     began = time.time()
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
-    except ValueError as error:  # Optuna raises one where no trial succeeded
+    except ValueError as error:  # Optuna raises it if no trial has succeeded
         if isinstance(error, UserError) or not (sweeps.under_way() and sweeps.failures(began)):
             raise
     if job.failure:
@@ -115,7 +120,7 @@ def _compose_and_run(job: _Job, command: str) -> None:
 
 
 def _conclude_sweep(command: str, began: float) -> None:
-    """Print the table of a sweep of training runs, then the jobs that failed, if any did."""
+    """Print the table of a sweep of training runs, and end the command with a report if jobs have failed."""
     if command == "train":
         from camlab.runs.report import compare
 
@@ -125,22 +130,22 @@ def _conclude_sweep(command: str, began: float) -> None:
 
 
 def _quiet_libraries() -> None:
-    """Silence messages that tell a user nothing: hardware lists, advertisements, a deprecation within Lightning."""
+    """Silence messages of libraries that do not help the user, such as hardware lists and advertisements."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         r".*isinstance\(treespec, LeafSpec\)",
         r"Checkpoint directory .* exists and is not empty",  # it does when a run is resumed
-        r"The dirpath has changed from",  # it does when a run goes on from another run's folder
-        r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen backbone is
-        r"It is recommended to use `self\.log\(.*sync_dist=True",  # metrics' compute() has gathered all ranks already
+        r"The dirpath has changed from",  # it does when a run continues from another run's folder
+        r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen backbone is in eval mode
+        r"It is recommended to use `self\.log\(.*sync_dist=True",  # metrics gather all ranks in compute()
         r"The number of training batches .* is smaller than the log",
     ):
         warnings.filterwarnings("ignore", message=message)
 
 
 def _nobody_reads() -> bool:
-    """Whether standard output is a pipe that nobody reads any more; further output is then thrown away."""
+    """Whether standard output is a pipe whose reader has ended; if so, further output is discarded."""
     try:
         print(flush=True)
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Errors that the user can correct, as one or two lines that say how."""
+"""Messages for errors that the user can correct: one or two lines that say how."""
 
 import errno
 import re
@@ -24,10 +24,10 @@ _EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "swee
 
 
 def explain_mistake(error: BaseException) -> str | None:
-    """Message of one or two lines for an error that the user can correct; None for any other."""
+    """Message of one or two lines for an error that the user can correct; None for any other error."""
     if (told := _explain(error)) is None:
         return None
-    told = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in told)  # what was typed
+    told = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in told)  # the message quotes the user
     lines = [line for line in told.split("\n") if line.strip()]
     return "\n".join(lines) if len(lines) <= 2 else " ".join(lines)
 
@@ -39,16 +39,16 @@ def _explain(error: BaseException) -> str | None:
     if told := next((str(link) for link in chain if isinstance(link, UserError)), None):
         return told
     for link in chain:
-        if type(link).__name__ == "MisconfigurationException":  # of Lightning
+        if type(link).__name__ == "MisconfigurationException":  # a class of Lightning
             return first_line(link)
         if isinstance(link, MissingConfigException):
             return _missing_option(link)
         if isinstance(link, InstantiationException):
             return _instantiation(link)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return f"{error.filename or 'The output'}: {error.strerror}. Make room, then repeat the command."
+        return f"{error.filename or 'The output'}: {error.strerror}. Make room, then give the same command again."
     if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
-        return f"deterministic=true: {first_line(error).partition(',')[0]}. Leave it out, or train on a CPU."
+        return f"deterministic=true: {first_line(error).partition(',')[0]}. Leave the setting out, or train on a CPU."
     if isinstance(error, OSError) and _is_output_trouble(error):
         return f"{error.filename}: {error.strerror}. Give another folder for the output: out=FOLDER."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -59,7 +59,7 @@ def _explain(error: BaseException) -> str | None:
 def _missing_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file or "").rpartition("/")
     if extra := _EXTRAS.get(option):
-        return f"{option}: not installed. pip install 'camlab[{extra}]' adds it."
+        return f"{option}: not installed. Run: pip install 'camlab[{extra}]'"
     options = [o for o in error.options or options_of(group) if o != option]
     if not options:
         return first_line(error)
@@ -68,7 +68,7 @@ def _missing_option(error: MissingConfigException) -> str:
 
 
 def _instantiation(error: InstantiationException) -> str | None:
-    """Message for a class that does not exist or an argument that Lightning or torch refuses; None for a bug."""
+    """Message for a class that does not exist or an argument that Lightning or torch refuses; None for other errors."""
     place = re.search(r"full_key: (\S+)", str(error))
     prefix = f"{place[1]}: " if place else ""
     if "Error locating target" in str(error):
@@ -92,7 +92,7 @@ def _composition(chain: list[BaseException]) -> str:
         return _unknown_setting(root.full_key, root.parent_node)
     message = " ".join(str(first).split())
     if several := re.match(r"Ambiguous value for argument '(.*?)'", message):
-        return f"{several[1]}: several values make a sweep, which needs -m. A list is written [a,b]."
+        return f"{several[1]}: several values need a sweep: add -m. A list is written [a,b]."
     if strange := re.match(r"Could not override '(\w+)'. No match", message):
         return f"{strange[1]}: this command has no such choice. --help lists its choices."
     return message
@@ -106,7 +106,7 @@ def _unknown_setting(full_key: str, section: Any) -> str:
     known = list(settings_of(schema)) or [k for k in map(str, section) if k != "hydra"]
     if key in known:
         return f"{full_key}: not set by default. Add it with a plus: +{full_key}=VALUE."
-    if not did_you_mean(key, known):  # perhaps it stands in another section, as lr, batch_size and max_epochs do
+    if not did_you_mean(key, known):  # perhaps the key belongs to another section, like lr, batch_size and max_epochs
         places = {name.rpartition(".")[2]: name for name in _settings(section._get_root())}
         if hint := did_you_mean(key, places):
             place = next(name for last, name in places.items() if did_you_mean(key, [last]) == hint)
@@ -115,7 +115,7 @@ def _unknown_setting(full_key: str, section: Any) -> str:
 
 
 def _settings(node: Any, path: str = "") -> Iterator[str]:
-    """Dotted names of all settings except Hydra's."""
+    """Yield the dotted names of all settings except Hydra's."""
     for key in map(str, node):
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and key != "hydra":
@@ -125,5 +125,5 @@ def _settings(node: Any, path: str = "") -> Iterator[str]:
 
 
 def _is_output_trouble(error: OSError) -> bool:
-    """Whether Hydra could not make or write the run's folder, before any job began."""
+    """Whether Hydra could not create or write the run's folder, which happens before any job begins."""
     return error.filename is not None and not any(f.name == "job" for f in traceback.extract_tb(error.__traceback__))

@@ -1,4 +1,4 @@
-"""One section against its schema: pydantic finds the mistakes, and this module puts the first of them into words."""
+"""Check of a section against its schema. pydantic finds the mistakes; this module describes the first of them."""
 
 import functools
 import json
@@ -34,11 +34,11 @@ def check_section(path: str, section: Any, schema: Any) -> None:
 
     Args:
         path: Dotted name of the section; empty for a whole configuration.
-        section: Plain values.
+        section: The section as plain values.
         schema: A TypedDict of `camlab.command_line.sections` or `commands`.
 
     Raises:
-        UserError: Names the setting, the value, and the values that are allowed.
+        UserError: The section does not fit. The message names the setting, its value and the allowed values.
     """
     if isinstance(section, dict):
         section = {str(key): value for key, value in section.items() if key not in _FOR_HYDRA}
@@ -51,7 +51,7 @@ def check_section(path: str, section: Any, schema: Any) -> None:
 
 
 def unknown_setting(prefix: str, key: str, known: Iterable[str]) -> str:
-    """Message for a key that a section does not take: the nearest known one, or all of them.
+    """Message for a key that a section does not have. It suggests the most similar setting, or lists all.
 
     Examples:
         >>> unknown_setting("optimizer.", "lrr", ["lr", "betas"])
@@ -62,13 +62,13 @@ def unknown_setting(prefix: str, key: str, known: Iterable[str]) -> str:
 
 
 def settings_of(schema: Any) -> dict[str, Any]:
-    """The settings that a schema names, and their types."""
+    """Names and types of the settings in a schema."""
     hints = get_type_hints(schema, include_extras=True) if hasattr(schema, "__required_keys__") else {}
     return {name: get_args(kind)[0] if get_origin(kind) is Required else kind for name, kind in hints.items()}
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed on the command line.
+    """Format a value as it is typed on the command line.
 
     Examples:
         >>> shown(None), shown(["a", True])
@@ -80,10 +80,10 @@ def shown(value: Any) -> str:
 
 
 def _message(path: str, section: Any, schema: Any, error: Any) -> str:
-    """One line for one of pydantic's errors."""
+    """Turn one of pydantic's errors into a message of one line."""
     kind, keys = error["type"], [path] if path else []
     value, annotation = section, schema
-    for key in error["loc"]:  # as far as it names sections and settings; then come list items and union members
+    for key in error["loc"]:  # it starts with sections and settings; list items and union members follow
         if not isinstance(value, dict) or key not in (known := settings_of(annotation)):
             break
         keys.append(key)
@@ -95,12 +95,12 @@ def _message(path: str, section: Any, schema: Any, error: Any) -> str:
         return f"{name} is required. Give {name}=VALUE."
     if kind == "instead":
         return f"{name}: camlab sets this itself; {error['msg']}."
-    wrong = error["input"] if kind == "literal_error" else value  # of several words, the one that is unknown
+    wrong = error["input"] if kind == "literal_error" else value  # in a list, the word that is unknown
     return f"{name}={shown(wrong)}: {_complaint(kind, error, annotation)}"
 
 
 def _complaint(kind: str, error: Any, annotation: Any) -> str:
-    """What is wrong with a value, and what is allowed."""
+    """Say what is wrong with a value, and what is allowed."""
     if kind == "literal_error":
         words = tuple(words_of(annotation))
         return f"unknown value. {did_you_mean(str(error['input']), words)}Choose from {', '.join(words)}."

@@ -1,4 +1,4 @@
-"""The data settings of a run, for a command that evaluates its checkpoint."""
+"""Data settings of a run, for the command that evaluates its checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,22 @@ from camlab.runs import run_folder
 
 
 def with_data_of_run(config: DictConfig) -> DictConfig:
-    """Complete `data` from the run that made the checkpoint; what the user gives wins over the run's settings.
+    """Complete the section `data` with the settings of the run that wrote the checkpoint.
+
+    Settings that the user gives override those of the run.
 
     Args:
-        config: Composed. `data` holds only what was given on the command line, unless that chooses a data set. Then the
-            configuration comes back as it is.
+        config: A composed configuration. Its section `data` contains only what was given on the command line. If that
+            chooses a data set, the configuration is returned unchanged.
 
     Raises:
-        UserError: The run's settings are damaged, or the checkpoint lies in no run's folder.
+        UserError: The run's settings are damaged, or the checkpoint is not in a run's folder.
     """
     given = OmegaConf.select(config, "data", default=None)
     chosen = given is not None and not (isinstance(given, DictConfig) and "_target_" not in given)
     checkpoint = Path(str(OmegaConf.select(config, "checkpoint", default=""))).expanduser()
     if chosen or OmegaConf.is_missing(config, "checkpoint") or not checkpoint.exists():
-        return config  # the check that follows reports what is missing
+        return config  # the later checks report what is missing
     settings = _data_settings(_config_file(checkpoint))
     completed = config.copy()
     OmegaConf.set_struct(completed, False)
@@ -37,11 +39,11 @@ def _config_file(checkpoint: Path) -> Path:
     for folder in (checkpoint, *checkpoint.absolute().parents[:2]):
         if (folder / run_folder.CONFIG).is_file():
             return folder / run_folder.CONFIG
-    raise UserError(f"checkpoint={checkpoint}: no {run_folder.CONFIG} of a run lies beside it. {_which_data()}")
+    raise UserError(f"checkpoint={checkpoint}: there is no {run_folder.CONFIG} of a run beside it. {_which_data()}")
 
 
 def _data_settings(file: Path) -> dict[str, Any]:
-    """Plain values for one of camlab's own data sets; anything else in the file is refused."""
+    """Read the data settings from a run's configuration, and refuse all but plain values for camlab's own data sets."""
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]
         settings = {str(key): value for key, value in data.items()}
@@ -51,9 +53,10 @@ def _data_settings(file: Path) -> dict[str, Any]:
         yaml.safe_load((conf_dir() / "data" / f"{name}.yaml").read_text())["_target_"] for name in options_of("data")
     }
     if settings.get("_target_") not in own:
-        raise UserError(f"{file}: data._target_={settings.get('_target_')} is no data set of camlab's. {_which_data()}")
+        target = settings.get("_target_")
+        raise UserError(f"{file}: data._target_={target} is not one of camlab's data sets. {_which_data()}")
     if strange := [key for key, value in settings.items() if not _is_plain(value)]:
-        raise UserError(f"{file}: data.{strange[0]} is no plain value. {_which_data()}")
+        raise UserError(f"{file}: data.{strange[0]} is not a plain value. {_which_data()}")
     return settings
 
 

@@ -1,13 +1,14 @@
-"""The settings of each section that names a class: names, types and ranges. Imports nothing heavy.
+"""Schemas of the sections that name a class: names, types and ranges of the settings. Imports nothing heavy.
 
-The classes hold no defaults, which stand in `conf/`. A key is optional unless it is `Required`. A section is known by
-its `_target_`; a section of the user's own class is left to that class. Tests compare the keys with the constructors.
+The schemas contain no defaults; these are set in `conf/`. A key is optional unless it is `Required`. The `_target_` of
+a section selects its schema; a section with a class of the user's own is not checked. Tests compare the keys of the
+schemas with the constructors of the classes.
 """
 
 from typing import Annotated, Any, Required
 
 from pydantic import ConfigDict, Field, with_config
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.command_line.fields import (
     Colormap,
@@ -25,7 +26,7 @@ from camlab.models.backbones import BACKBONES
 
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt")
 
-section = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))  # no TypedDict inherits it
+section = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))  # TypedDicts do not inherit it
 
 
 @section
@@ -128,19 +129,19 @@ _TENSORBOARD = "name version log_graph prefix sub_dir comment purge_step max_que
 _TENSORBOARD += " filename_suffix"
 
 
-# mypy cannot read names that are computed.
+# mypy cannot read computed names.
 _WandbArguments = TypedDict("_WandbArguments", dict.fromkeys(_WANDB.split(), Any), total=False)  # type: ignore[misc]
 _TensorBoardArguments = TypedDict("_TensorBoardArguments", dict.fromkeys(_TENSORBOARD.split(), Any), total=False)  # type: ignore[misc]
 
 
 @section
 class TensorBoard(_TensorBoardArguments, total=False):
-    """The arguments of Lightning's TensorBoardLogger and of torch's SummaryWriter."""
+    """Arguments of Lightning's TensorBoardLogger and of torch's SummaryWriter."""
 
 
 @section
 class Wandb(_WandbArguments, total=False):
-    """The arguments of Lightning's WandbLogger and of wandb.init, and camlab's own."""
+    """Arguments of Lightning's WandbLogger, of wandb.init, and of camlab's own logger."""
 
     mode: Annotated[str, Words("online", "offline", "disabled", "shared")] | None
     log_checkpoint: bool
@@ -160,7 +161,7 @@ STRATEGIES = (
 
 @section
 class Trainer(TypedDict, total=False):
-    """The arguments of lightning.Trainer (2.6). Lightning checks those that are `Any`."""
+    """Arguments of lightning.Trainer (2.6). Those of type `Any` are checked by Lightning."""
 
     accelerator: Annotated[str, Words("auto", "cpu", "gpu", "cuda", "mps", "tpu")]
     strategy: Annotated[str, Words(*STRATEGIES)] | dict[str, Any]

@@ -1,4 +1,4 @@
-"""The check of a composed configuration, made from its text alone. Imports no torch, no Lightning."""
+"""Validation of a composed configuration, without building anything. Imports neither torch nor Lightning."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from camlab.models.backbones import check_image_size
 from camlab.runs import run_folder
 from camlab.storage.pictures import find_pictures
 
-# Settings that do not change a run's result: paths, loggers, callbacks, how it is started.
+# Settings that do not change the result of a run: paths, loggers, callbacks, and how the run is started.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
 )
@@ -28,7 +28,7 @@ _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
 
 
 class CheckBeforeRun(Callback):
-    """Refuse a bad configuration before Hydra makes a folder for it, or writes into another run's folder.
+    """Hydra callback that refuses a bad configuration before Hydra creates a folder or writes into one.
 
     Args:
         entry: `train`, `evaluate`, `explain` or `cache`.
@@ -51,7 +51,7 @@ class CheckBeforeRun(Callback):
             if self.entry == "train" and plain.resume in (None, "auto") and not plain.force:
                 run_folder.check_same_run(folder, config_hash(plain))
         except UserError as error:
-            # Hydra turns exceptions of callbacks into warnings, but not this one; a single run ends here anyway.
+            # Hydra turns exceptions in callbacks into warnings, but not SystemExit. Only a single run gets here.
             print(error, file=sys.stderr)
             sys.exit(2)
 
@@ -60,14 +60,14 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
     """Complete and validate a composed configuration.
 
     Args:
-        config: Without Hydra's own part.
+        config: The configuration without the section `hydra`.
         entry: `train`, `evaluate`, `explain` or `cache`.
 
     Returns:
-        The configuration; for `evaluate` with the data settings of the checkpoint's run.
+        The configuration. For `evaluate`, it has been completed with the data settings of the checkpoint's run.
 
     Raises:
-        UserError: Names the setting, what was given and what is allowed.
+        UserError: A setting is invalid. The message names the setting, its value and what is allowed.
     """
     if entry == "evaluate":
         config = with_data_of_run(config)
@@ -94,7 +94,7 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
 
 
 def config_hash(config: DictConfig) -> str:
-    """16 hex digits of what decides a run's outcome: all but where things lie, who watches and how it resumes."""
+    """Hash of the settings that decide the result of a run, 16 hex digits; `INDECISIVE` ones do not count."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     decisive = {key: value for key, value in plain.items() if key not in INDECISIVE}
@@ -103,7 +103,7 @@ def config_hash(config: DictConfig) -> str:
 
 
 def _sections(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """All sections that name a class, with their dotted names."""
+    """Yield all sections that name a class, with their dotted names."""
     if isinstance(node, dict):
         if isinstance(node.get("_target_"), str):
             yield path, node
@@ -112,7 +112,7 @@ def _sections(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _check_targets(plain: dict[str, Any]) -> None:
-    """Refuse a section that names no class to build; only loggers, callbacks and the scheduler can be left out."""
+    """Refuse a section that names no class to build. Only loggers, callbacks and the scheduler may be null."""
     needed = {key: plain[key] for key in _ALWAYS_BUILT if key in plain}
     for group in ("logger", "callbacks"):
         if not isinstance(nodes := plain.get(group) or {}, dict):
@@ -126,7 +126,7 @@ def _check_targets(plain: dict[str, Any]) -> None:
 
 
 def _check_image_size(plain: dict[str, Any]) -> None:
-    """Refuse images that are too small for the network; data and networks of the user's own are left to themselves."""
+    """Refuse images that are too small for the network. Data and networks of the user's own are not checked."""
     arch, data = plain["arch"], plain["data"]
     if {arch["_target_"], data["_target_"]} <= SECTIONS.keys():
         check_image_size(arch["backbone"], arch["keep_last_pool"], data["image_size"])
@@ -135,16 +135,16 @@ def _check_image_size(plain: dict[str, Any]) -> None:
 def _check_explain(plain: dict[str, Any]) -> None:
     """Refuse settings of `explain` that contradict each other."""
     if (plain["checkpoint"] is None) == (plain["network"]["name"] is None):
-        raise UserError("Which network? Give checkpoint=RUN, or network=NAME (vgg16, resnet50, …), one of them.")
+        raise UserError("Which network? Give either checkpoint=RUN or network=NAME (vgg16, resnet50, …).")
     target, top_k, methods = plain["target"], plain["top_k"], plain["methods"]
     if target != "auto" and top_k > 1:
         raise UserError(f"top_k={top_k}: target={target} names one class. Give one of the two.")
     if isinstance(methods, list) and "auto" in methods and len(methods) > 1:
-        raise UserError(f"methods={shown(methods)}: auto chooses the methods by itself. Give it alone.")
+        raise UserError(f"methods={shown(methods)}: auto chooses the methods. Give auto alone.")
 
 
 def _check_files(plain: dict[str, Any]) -> None:
-    """Refuse names of files that are not there, before anything is loaded."""
+    """Refuse files that do not exist, before anything is loaded."""
     arch = plain.get("arch")
     weights = arch.get("weights") if isinstance(arch, dict) else None
     if isinstance(weights, str) and weights != "imagenet":

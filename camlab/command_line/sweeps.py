@@ -1,4 +1,4 @@
-"""Sweeps: the names of sweeps and jobs, and the report of jobs that failed. Imports no torch, no Lightning."""
+"""Names of sweeps and jobs, and the report of failed jobs. Imports neither torch nor Lightning."""
 
 import hashlib
 import json
@@ -22,16 +22,16 @@ from camlab.runs import run_folder
 
 log = logging.getLogger(__name__)
 
-_LONGEST_NAME = 100  # characters; file systems take 255 bytes
+_LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 
 
 class RememberSweep(Callback):
-    """Keep the configuration of a sweep where Hydra keeps that of a job, for this process to report on the sweep."""
+    """Hydra callback that keeps the configuration of a sweep in `HydraConfig`, for the report on the sweep."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         kept = config.copy()
-        _ = config.hydra.sweep.dir  # a time in it is read from the clock once,
-        OmegaConf.copy_cache(from_config=config, to_config=kept)  # here, so that both name the same folder
+        _ = config.hydra.sweep.dir  # if it contains the time, the clock is read now,
+        OmegaConf.copy_cache(from_config=config, to_config=kept)  # and both configurations name the same folder
         HydraConfig.instance().set_config(kept)
 
 
@@ -41,20 +41,20 @@ def under_way() -> bool:
 
 
 def chooses() -> bool:
-    """Whether the sweeper picks settings by what its jobs return, as Optuna does."""
+    """Whether the sweeper chooses settings by the results of earlier jobs, as Optuna does."""
     return under_way() and not str(HydraConfig.get().sweeper._target_).endswith(".BasicSweeper")
 
 
 def folder() -> Path:
-    """Folder of the sweep, which holds the folders of its jobs."""
+    """Folder of the sweep, which contains the folders of its jobs."""
     return Path(HydraConfig.get().sweep.dir)
 
 
 def failures(since: float) -> dict[str, run_folder.Failure]:
-    """The jobs that failed, by name.
+    """Failures of the sweep's jobs, by the name of the job.
 
     Args:
-        since: Start of the sweep in seconds since 1970; older failures are of an earlier start.
+        since: Start of the sweep, in seconds since 1970; failures from before do not count.
     """
     found = {
         file.parent.name: run_folder.read_failure(file.parent)
@@ -65,19 +65,19 @@ def failures(since: float) -> dict[str, run_folder.Failure]:
 
 
 def label_lines() -> None:
-    """Begin each line that this job logs to the terminal with the job's name, since jobs may run at the same time."""
+    """Begin each line that this job prints with the name of the job, since several jobs may run at the same time."""
     name = Path(HydraConfig.get().runtime.output_dir).name.replace("%", "%%")
     for handler in logging.root.handlers:
-        if type(handler) is logging.StreamHandler:  # not its subclass, which writes the job's own log
+        if type(handler) is logging.StreamHandler:  # not a FileHandler, which writes the job's own log
             handler.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
 
 
 def note_failure(error: BaseException, mistake: str | None) -> None:
-    """Write into the job's folder why it failed.
+    """Write the reason for this job's failure into its folder.
 
     Args:
         error: The error that ended the job.
-        mistake: Message if the user can correct it, else None.
+        mistake: Message if the user can correct the error, else None.
     """
     message = mistake or f"{type(error).__name__}: {error}".rstrip(": ")
     log.error("This job failed: %s", message)
@@ -88,9 +88,9 @@ def note_failure(error: BaseException, mistake: str | None) -> None:
 
 
 def report(failures: dict[str, run_folder.Failure]) -> str:
-    """Failed jobs grouped by message, after the tracebacks of errors that are not the user's to mend."""
+    """List the failed jobs by message, after the tracebacks of errors that the user cannot correct."""
     count = f"{len(failures)} jobs" if len(failures) > 1 else "1 job"
-    lines = [f"{count} failed. The same command tries again:"]
+    lines = [f"{count} failed. Give the same command to try again:"]
     for failure, number in Counter(failures.values()).items():
         names = [name for name, other in failures.items() if other == failure]
         others = f" and {number - 1} more" if number > 1 else ""
@@ -100,14 +100,14 @@ def report(failures: dict[str, run_folder.Failure]) -> str:
 
 
 def naming_arguments(overrides: Sequence[str], with_sweep: bool = True) -> list[str]:
-    """Arguments that name a sweep and its jobs.
+    """Make arguments for Hydra that name a sweep and its jobs.
 
-    A job is named by the settings that the sweep varies. The sweep is named by these settings and a hash of the
-    command, so that the same command finds the same folder again.
+    A job is named by its values of the settings that the sweep varies. The sweep is named by these settings and a hash
+    of the command, so the same command finds the same folder again.
 
     Args:
-        overrides: `key=value` each, as Hydra reads them.
-        with_sweep: Whether to name the sweep, too, unless the user does.
+        overrides: Arguments of the form `key=value`, as Hydra reads them.
+        with_sweep: Whether to name the sweep, too, unless the user has done so.
     """
     parsed = [o for o in OverridesParser.create().parse_overrides(list(overrides)) if not _is_hydras(o)]
     varied = sorted(o.key_or_group for o in parsed if o.is_sweep_override())
@@ -119,17 +119,17 @@ def naming_arguments(overrides: Sequence[str], with_sweep: bool = True) -> list[
 
 
 def job_name(varied: str, otherwise: str) -> str:
-    """Name of a job's folder, in characters that need no quotes in a shell or for Hydra.
+    """Name of a job's folder, which needs no quotes in a shell or for Hydra.
 
     Args:
-        varied: The settings that the job varies, as Hydra joins them: `key-value_key-value`.
-        otherwise: Name of a job that varies nothing.
+        varied: The varied settings and the job's values, as Hydra joins them: `key-value_key-value`.
+        otherwise: Name for a sweep that varies nothing.
 
     Examples:
         >>> job_name("arch-vgg13_seed-1", "alexnet")
         'arch-vgg13_seed-1'
     """
-    varied = re.sub(r"-'([A-Za-z0-9._+-]+)'(?=_|$)", r"-\1", varied)  # a path that needs no quotes
+    varied = re.sub(r"-'([A-Za-z0-9._+-]+)'(?=_|$)", r"-\1", varied)  # remove the quotes of paths that need none
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", varied or otherwise).strip("-.")
     if plain == (varied or otherwise) and len(plain) <= _LONGEST_NAME:
         return plain

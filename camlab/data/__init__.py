@@ -1,1 +1,1 @@
-"""Image sets that live on the training device as uint8, and the batches drawn from them."""
+"""Image sets, which are kept on the training device as uint8, and the batches taken from them."""

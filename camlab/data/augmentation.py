@@ -1,11 +1,15 @@
-"""Random changes of training images: a whole batch at once, each image by its own parameters."""
+"""Augmentation of training images: a whole batch at once, with separate parameters for each image."""
 
 import torch
 from torch import Tensor
 
 
 def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror those images of N×C×H×W whose entry in the bool `flipped` (N) is True.
+    """Mirror some of the images of a batch horizontally.
+
+    Args:
+        images: N×C×H×W.
+        flipped: Whether to mirror each image, bool, N.
 
     Example:
         >>> flip_where(torch.tensor([[[[1, 2]]], [[[3, 4]]]]), torch.tensor([True, False])).flatten().tolist()
@@ -15,11 +19,11 @@ def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
 
 
 def shift(images: Tensor, by_N2: Tensor) -> Tensor:
-    """Move each image down and right; its border is repeated into the gap.
+    """Shift each image by its own distance; the gap is filled by repeating the border pixels.
 
     Args:
         images: N×C×H×W.
-        by_N2: Pixels down and pixels right, int64, N×2; negative ones move up and left.
+        by_N2: Distance down and right in pixels, int64, N×2; negative distances shift up and left.
 
     Example:
         >>> shift(torch.tensor([[[[1, 2, 3]]]]), torch.tensor([[0, 1]])).flatten().tolist()

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009) from torchvision's archive; its pickles are read without running code in them."""
+"""CIFAR-10 (Krizhevsky 2009), as torchvision downloads it; no code in its pickle files is run."""
 
 import hashlib
 import io
@@ -18,12 +18,13 @@ from camlab.storage.locks import locked
 
 
 class Cifar10(ImageData):
-    """CIFAR-10: 50,000 training and 10,000 test images, 32×32, ten classes.
+    """CIFAR-10: 50,000 training images and 10,000 test images of 32×32 pixels in ten classes.
 
     Args:
-        root: Folder that holds `cifar-10-batches-py/` or `cifar-10-python.tar.gz`; if it has neither, the archive is
-            downloaded to it.
-        verify: Whether the files must have the checksums of the original; False accepts another copy in its layout.
+        root: Folder that contains `cifar-10-batches-py/` or `cifar-10-python.tar.gz`. If it contains neither, the
+            archive is downloaded into it.
+        verify: Whether the files must have the checksums of the originals. False accepts another copy with the same
+            layout.
         **options: Options of `ImageData`.
     """
 
@@ -48,7 +49,7 @@ class Cifar10(ImageData):
     def _download(self) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with locked(self.root / ".download.lock"):  # of the jobs of a sweep, one downloads
+            with locked(self.root / ".download.lock"):  # only one of the jobs of a sweep downloads
                 if not (self.root / Archive.base_folder).is_dir():
                     download_and_extract_archive(Archive.url, str(self.root), md5=Archive.tgz_md5)
         except (OSError, RuntimeError) as error:
@@ -60,23 +61,23 @@ class Cifar10(ImageData):
 
 
 def _read_batch(path: Path, md5: str | None, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read one batch file: uint8 images N×3×32×32 and int64 labels N."""
+    """Read the images (uint8, N×3×32×32) and the labels (int64, N) of a batch file."""
     content = _read_pickle(path, md5)
     data, labels = content.get("data"), content.get("labels")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise UserError(f"{path}: data is {found}; CIFAR-10 has uint8 (N, 3072).")
+        raise UserError(f"{path}: the data is {found}; in CIFAR-10 it is uint8 (N, 3072).")
     if not isinstance(labels, list) or len(labels) != len(data) or not all(isinstance(k, int) for k in labels):
-        raise UserError(f"{path}: labels are no list of {len(data)} integers, one per image.")
+        raise UserError(f"{path}: the labels are not a list of {len(data)} integers, one for each image.")
     if bad := [k for k in labels if not 0 <= k < num_classes]:
-        raise UserError(f"{path}: label {bad[0]} out of range 0 to {num_classes - 1}.")
+        raise UserError(f"{path}: the label {bad[0]} is not in the range 0 to {num_classes - 1}.")
     return data.reshape(-1, 3, 32, 32), np.array(labels, dtype=np.int64)
 
 
 def _read_class_names(path: Path) -> tuple[str, ...]:
     names = _read_pickle(path, None).get("label_names")
     if not isinstance(names, list) or len(names) != 10 or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: label_names is no list of ten names.")
+        raise UserError(f"{path}: label_names is not a list of ten names.")
     return tuple(names)
 
 
@@ -90,27 +91,27 @@ def _read_pickle(path: Path, md5: str | None) -> dict[str, Any]:
         ) from error
     if md5 is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise UserError(
-            f"{path} is not the original (checksum). Delete {path.parent} to download it again,"
+            f"{path} does not have the checksum of the original. Delete {path.parent} to download it again,"
             " or accept this copy with data.verify=false."
         )
     try:
         batch = _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a damaged pickle may raise any exception
-        reason = str(error) if isinstance(error, pickle.UnpicklingError) else "truncated or damaged"
-        raise UserError(f"{path} cannot be read: {reason}. Delete {path.parent} and get it again.") from error
+        reason = str(error) if isinstance(error, pickle.UnpicklingError) else "it is truncated or damaged"
+        raise UserError(f"{path} cannot be read: {reason}. Delete {path.parent} and download it again.") from error
     if not isinstance(batch, dict):
-        raise UserError(f"{path}: holds {type(batch).__name__}, not a CIFAR-10 batch.")
+        raise UserError(f"{path}: this file contains {type(batch).__name__}, not a CIFAR-10 batch.")
     return batch
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads NumPy arrays and plain values only; a pickle that names any other function is refused."""
+    """Unpickler that reads NumPy arrays and plain values only, and refuses a file that names any other function."""
 
     _ADMITTED = frozenset(
         {
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy.core.numeric", "_frombuffer"),  # protocol 5
+            ("numpy.core.numeric", "_frombuffer"),  # in pickle protocol 5
             ("numpy._core.numeric", "_frombuffer"),
             ("numpy", "ndarray"),
             ("numpy", "dtype"),
@@ -118,8 +119,8 @@ class _ArraysOnly(pickle.Unpickler):
     )
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):  # Python 3 writes bytes so under protocol 2
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in pickle protocol 2
             return lambda text, encoding: text.encode("latin1")
         if (module, name) not in self._ADMITTED:
-            raise pickle.UnpicklingError(f"refused: it would run {module}.{name}, and only arrays are read")
+            raise pickle.UnpicklingError(f"it would run {module}.{name}, but only arrays are allowed")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)

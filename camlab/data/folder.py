@@ -19,19 +19,19 @@ from camlab.storage.pictures import ENDINGS, MASKS, Listing, list_files, read_pi
 log = logging.getLogger(__name__)
 
 _LAYOUT = (
-    "The layout is root/train/<class>/*.jpg, root/test/<class>/*.jpg and, if wanted, root/val/<class>/*.jpg"
+    "The layout is root/train/<class>/*.jpg, root/test/<class>/*.jpg and, optionally, root/val/<class>/*.jpg"
     f" (also {', '.join(sorted(ending.lstrip('.') for ending in ENDINGS - {'.jpg'}))})."
 )
 
 
 class Folder(ImageData):
-    """Pictures in one folder per class: a centre square, resized (antialiased) to `image_size`, kept as uint8.
+    """Pictures in one folder per class. The square in the middle is resized to `image_size` and kept as uint8.
 
-    If there is a folder `val/`, it is the validation split. Masks (`x_mask.png` beside `x.png`, folders named `masks`)
-    and files without the ending of a picture are left out, and one line says so.
+    If there is a folder `val/`, it is the validation split. Masks (`x_mask.png` beside `x.png`, and folders named
+    `masks`) and files without the extension of a picture are left out, which is reported in one line.
 
     Args:
-        root: Folder that holds `train/`, `test/` and, if wanted, `val/`, each with one folder per class.
+        root: Folder that contains `train/`, `test/` and, optionally, `val/`, each with one folder per class.
         **options: Options of `ImageData`.
     """
 
@@ -52,14 +52,14 @@ class Folder(ImageData):
         class_names = _class_folders(self.root / "train")
         if len(class_names) < 2:
             found = f"only one class, {class_names[0]}," if class_names else "no classes"
-            raise UserError(f"data.root={self.root}: {found} in train/; at least two are needed. {_LAYOUT}")
+            raise UserError(f"data.root={self.root}: {found} in train/, but at least two are needed. {_LAYOUT}")
         for split in splits[1:]:
             if unknown := set(_class_folders(self.root / split)) - set(class_names):
-                raise UserError(f"{self.root / split}: class {min(unknown)} is not in train/.")
+                raise UserError(f"{self.root / split}: class {min(unknown)} is not in train/. Add or remove it.")
         return class_names
 
     def _tell_left_out(self, listings: dict[str, list[Listing]]) -> None:
-        """One line about everything that is not read as a picture."""
+        """Log in one line which files are not read as pictures."""
         every = [listing for several in listings.values() for listing in several]
         in_mask_folders = [path for split in listings for path in list_files(self.root / split / MASKS).pictures]
         masks = [path for listing in every for path in listing.masks] + in_mask_folders
@@ -76,10 +76,17 @@ class Folder(ImageData):
 
 
 def read_pictures(paths: Sequence[Path], side: int) -> Tensor:
-    """Read pictures of any size, prepared as `Preprocess.prepare` does, as uint8 RGB N×3×side×side.
+    """Read pictures of any size and prepare them with `Preprocess.prepare`.
+
+    Args:
+        paths: Paths of the N files.
+        side: Side length of the result, in pixels.
+
+    Returns:
+        uint8 RGB, N×3×side×side.
 
     Raises:
-        UserError: A file is no readable picture; it is named.
+        UserError: A file cannot be read as a picture; the message names it.
     """
     with ThreadPoolExecutor() as pool:
         return torch.from_numpy(np.stack(list(pool.map(lambda path: _read_square(path, side), paths))))
@@ -90,7 +97,7 @@ def _read_square(path: Path, side: int) -> np.ndarray:
 
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the classes of a split: all folders there but hidden ones and one named `masks`."""
+    """Names of the classes of a split: all its folders except hidden ones and one named `masks`."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. {_LAYOUT}")
     names = (path.name for path in folder.iterdir() if path.is_dir())

@@ -11,13 +11,13 @@ from camlab.errors import UserError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Pictures with their classes and, where they are known, the masks of their objects.
+    """Pictures with their classes and, if there are any, the masks of their objects.
 
     Attributes:
         images: Pictures, uint8 RGB, N×3×H×W.
         labels: Class indices, int64, N.
         class_names: Names of the classes.
-        masks: Masks, bool, N×H×W, True on the object; None if there are none.
+        masks: Masks, bool, N×H×W, True on the object; None if the set has no masks.
 
     Example:
         >>> pictures = ImageSet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
@@ -34,23 +34,23 @@ class ImageSet:
         return len(self.labels)
 
     def subset(self, index: Tensor) -> "ImageSet":
-        """The pictures at some places, copied."""
-        # index_select copies whole rows: four times as fast as indexing on a CPU
+        """Return a copy of the pictures with the given indices, int64."""
+        # index_select copies whole rows, which on a CPU is four times as fast as indexing
         masks = None if self.masks is None else self.masks.index_select(0, index)
         return replace(self, images=self.images.index_select(0, index), labels=self.labels[index], masks=masks)
 
     def to(self, device: torch.device) -> "ImageSet":
-        """The same set on another device."""
+        """Return the set on another device."""
         masks = None if self.masks is None else self.masks.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), masks=masks)
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the set takes, in bytes."""
+        """Memory that the set occupies, in bytes."""
         return self.images.nbytes + self.labels.nbytes + (0 if self.masks is None else self.masks.nbytes)
 
     def fingerprint(self) -> str:
-        """16 hex digits that are the same for the same pictures, labels and class names in the same order."""
+        """Hash of the pictures, labels and class names, in their order: 16 hex digits."""
         digest = hashlib.sha256(repr(self.class_names).encode())
         for tensor in (self.images, self.labels):
             digest.update(repr(tuple(tensor.shape)).encode())
@@ -59,15 +59,15 @@ class ImageSet:
 
 
 def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split indices in two parts, in which each class has the same share to within one image.
+    """Split the indices of images into two parts; each class has the same share in both, to within one image.
 
     Args:
         labels: Class indices, N.
         size: Size of the second part, 0 to N - 1.
-        seed: Seed of the split; no other random numbers influence it.
+        seed: Seed of the split, which no other random numbers influence.
 
     Returns:
-        (rest, chosen): Ascending indices, int64; len(chosen) == size.
+        (rest, chosen): Indices of the two parts in ascending order, int64; len(chosen) == size.
 
     Raises:
         UserError: No images would be left to train on.
@@ -79,10 +79,10 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
     """
     n = len(labels)
     if size >= n:
-        raise UserError(f"data.val_size={size}: there are only {n} training images; choose fewer.")
+        raise UserError(f"data.val_size={size}: there are only {n} training images. Give a smaller number.")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     order = order[torch.argsort(labels[order], stable=True)]  # class by class, shuffled within a class
-    # Every (n / size)-th of that order is chosen, so that each class gives its share.
+    # Every (n / size)-th image in that order is chosen, so each class contributes its share.
     picks = (torch.arange(size) * n + n // 2) // max(size, 1)
     chosen = torch.zeros(n, dtype=torch.bool)
     chosen[order[picks]] = True

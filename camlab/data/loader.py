@@ -1,7 +1,7 @@
-"""Loader of whole batches by index: a set that lives on the device is never copied or decoded again.
+"""Loader that fetches whole batches by index from a set in memory, usually the memory of the training device.
 
-The order of an epoch is a pure function of (seed, epoch), and a flip is one of (seed, epoch, image). A resumed run, or
-the same run on two ranks, therefore sees exactly the images that an uninterrupted single process would have seen.
+The order of an epoch depends on the seed and the epoch only, and a flip on the seed, the epoch and the image only. A
+resumed run, or a run on two ranks, therefore sees exactly the images that an uninterrupted single process would see.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from camlab.data.image_set import ImageSet
 
 
 class Batch(NamedTuple):
-    """One rank's share of a step.
+    """The images that one rank processes in a step.
 
     Attributes:
-        images: uint8 N×3×H×W from the loader. The data module's transfer hook makes the network's float input of them,
-            except in batches with a head statistic.
+        images: uint8, N×3×H×W, as they come from the loader. The data module's transfer hook turns them into the
+            network's float input, except in batches with a head statistic.
         labels: Class indices, int64, N.
         image_idx: Positions of the images in their set, int64, N.
-        global_size: Number of images in this step over all ranks; a loss summed over N must be divided by it.
-        masks: Masks of the objects, bool, N×H×W; None where they are unknown.
-        head_statistic: Input of `CamNet.forward_head_statistic`, which replaces the images where a frozen backbone's
-            features are cached; else None.
+        global_size: Number of images in this step over all ranks, by which a loss summed over N must be divided.
+        masks: Masks of the objects, bool, N×H×W; None if the set has no masks.
+        head_statistic: Input of `CamNet.forward_head_statistic`. It replaces the images if the features of a frozen
+            backbone are cached; else it is None.
     """
 
     images: Tensor
@@ -38,38 +38,40 @@ class Batch(NamedTuple):
 
 
 def random_stream(seed: int, epoch: int, purpose: str) -> torch.Generator:
-    """A generator for (seed, epoch, purpose) alone, whatever else has drawn random numbers."""
+    """Make a random generator that depends on (seed, epoch, purpose) only, not on other random numbers."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{purpose}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """Permutation of n images that all ranks share in an epoch, int64, N."""
+    """Order of n images in an epoch, the same for all ranks: a permutation, int64, n."""
     return torch.randperm(n, generator=random_stream(seed, epoch, "order"))
 
 
 def epoch_flips(n: int, probability: float, seed: int, epoch: int) -> Tensor:
-    """Which of n images are mirrored in an epoch, bool, N."""
+    """Whether each of n images is mirrored in an epoch, bool, n."""
     return torch.rand(n, generator=random_stream(seed, epoch, "flip")) < probability
 
 
 def epoch_shifts(n: int, pixels: int, seed: int, epoch: int) -> Tensor:
-    """Pixels that each of n images is moved down and right in an epoch, -pixels to pixels, int64, N×2."""
+    """Shift of each of n images in an epoch, down and right, from -pixels to pixels, int64, n×2."""
     return torch.randint(-pixels, pixels + 1, (n, 2), generator=random_stream(seed, epoch, "shift"))
 
 
 class Loader:
-    """Iterates over one rank's share of each global batch; Lightning saves and restores its position.
+    """Iterates over one rank's part of each global batch. Lightning saves and restores the position.
 
     Args:
         images: Set on the training device, or on the host for `on_host=True`.
-        batch_size: Global size, which the ranks divide. An epoch's last batch may be smaller, and shares uneven.
-        shuffle: Draw a new order for each epoch; otherwise the set's own order.
-        seed: Seed of the order.
+        batch_size: Size of a global batch, which the ranks divide among them. The last batch of an epoch may be
+            smaller, and the parts may differ in size.
+        shuffle: Whether each epoch has a new random order; otherwise the order is that of the set.
+        seed: Seed of the random order.
         rank: Index of this process.
         world_size: Number of processes that share the work.
-        on_host: Fetch through a torch DataLoader with pinned memory, for sets too large for the device.
-        num_workers: Number of processes of that DataLoader.
+        on_host: Whether to fetch batches through a torch DataLoader with pinned memory, for sets that are too large for
+            the device.
+        num_workers: Number of worker processes of this DataLoader.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class Loader:
         return -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        # Lightning stops at len(self) and never exhausts this generator: nothing may follow the last yield.
+        # Lightning stops after len(self) batches and never exhausts this generator: no code may follow the last yield.
         self._position, self._start = self._start, 0
         for batch in self._fetch(self._global_batches()[self._position :]):
             self._position += 1
@@ -134,19 +136,23 @@ class Loader:
                 collate_fn=lambda share: share,
                 num_workers=self.num_workers,
                 pin_memory=pin,
-                generator=torch.Generator(),  # its own, so that making an iterator draws nothing from the global one
+                generator=torch.Generator(),  # else each new iterator would take a number from the global generator
             )
         )
 
     def fetch_share(self, global_batch: Tensor) -> Batch:
-        """This rank's part of a global batch, which is given by its indices, int64, N."""
+        """Fetch this rank's part of a global batch.
+
+        Args:
+            global_batch: Indices of the images in the global batch, int64.
+        """
         index = global_batch.tensor_split(self.world_size)[self.rank]
         share = self.images.subset(index)
         return Batch(share.images, share.labels, index, len(global_batch), share.masks)
 
 
 class _Shares:
-    """A loader in the form of a torch dataset that returns whole batches."""
+    """Adapter that makes a loader look like a torch dataset that returns whole batches."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader

@@ -1,4 +1,4 @@
-"""The data module: loads a set, splits it, keeps it on the training device and prepares batches there."""
+"""Data module that loads a set, splits it, keeps it on the training device and prepares batches there."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,22 +19,24 @@ Split = Literal["train", "val", "test"]
 
 
 class ImageData(L.LightningDataModule, ABC):
-    """Train, validation and test images of one source; a source is a subclass with a `load` method.
+    """Training, validation and test images of one source. Each source is a subclass with a `load` method.
 
     Args:
-        name: Name of the set in runs' names.
-        image_size: Side of the network's input, in pixels.
-        mean, std: Normalisation per channel, of values in [0, 1].
-        flip: Probability of a horizontal flip in training.
-        max_shift: Largest distance, in pictures' pixels, by which a picture is moved either way in training.
-        batch_size: Global size, over all ranks.
-        val_size: Number of images taken out of the training set for validation, stratified; 0 trains on all of them.
-        split_seed: Seed of that split, independent of `seed`.
-        seed: Seed of the order and the flips.
-        placement: `device` keeps the set on the training device, `host` on the host, `auto` decides by its size (on a
-            GPU at most half of the free memory).
-        num_workers: Number of processes that fetch batches from the host; only for a set kept there.
-        test_each_epoch: Evaluate the test set after each epoch as well. Its result never selects a checkpoint.
+        name: Name of the data set, used in the names of runs.
+        image_size: Side length of the network's square input, in pixels.
+        mean, std: Mean and standard deviation of each channel, by which pixels in [0, 1] are normalised.
+        flip: Probability that a training image is flipped horizontally.
+        max_shift: Largest distance in any direction by which a training image is shifted, in pixels of that image.
+        batch_size: Number of images in a step, over all ranks.
+        val_size: Number of images that are taken from the training set for validation, with the same share of each
+            class; 0 trains on all images.
+        split_seed: Seed of this split, independent of `seed`.
+        seed: Seed of the order, the flips and the shifts.
+        placement: `device` keeps the set on the training device and `host` in main memory. `auto` chooses the device
+            unless it is a GPU and the set would take more than half of its free memory.
+        num_workers: Number of processes that fetch batches from main memory.
+        test_each_epoch: Whether the test set, too, is evaluated after each epoch. Its result never selects a
+            checkpoint.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class ImageData(L.LightningDataModule, ABC):
         self.placement = placement
         self.num_workers = num_workers
         self.test_each_epoch = test_each_epoch
-        self.test_split: Split = "test"  # the split that `trainer.test` uses; an evaluation may change it
+        self.test_split: Split = "test"  # the split that `trainer.test` uses; `camlab.evaluate` may change it
         self.splits: dict[Split, ImageSet] = {}
         self.head_statistics: dict[Split, Tensor] = {}  # set by `use_cached_features`
         self._fingerprints: dict[Split, str] = {}
@@ -74,10 +76,10 @@ class ImageData(L.LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> tuple[ImageSet, ...]:
-        """Return the training images, the test images and, if the source has its own, validation images, on the host.
+        """Load the training images, the test images and, if the source has them, validation images into main memory.
 
         Raises:
-            UserError: The data are missing, or invalid.
+            UserError: The data are missing or invalid.
         """
 
     @property
@@ -96,7 +98,7 @@ class ImageData(L.LightningDataModule, ABC):
         train, test, *val = self.load()
         if val and self.val_size:
             raise UserError(
-                f"data.val_size={self.val_size}: the data have validation images of their own; give data.val_size=0."
+                f"data.val_size={self.val_size}: the data have validation images of their own. Give data.val_size=0."
             )
         rest, chosen = stratified_split(train.labels, self.val_size, self.split_seed)
         self.splits = {"train": train.subset(rest), "test": test} if self.val_size else {"train": train, "test": test}
@@ -108,18 +110,18 @@ class ImageData(L.LightningDataModule, ABC):
         return "-".join(self.split_fingerprint(split) for split in sorted(self.splits))
 
     def split_fingerprint(self, split: Split) -> str:
-        """Hash of the content of one split, computed once: a large set takes seconds."""
+        """Hash of the content of one split. It is computed only once, since this takes seconds for a large set."""
         if split not in self._fingerprints:
             self._fingerprints[split] = self.splits[split].fingerprint()
         return self._fingerprints[split]
 
     def use_cached_features(self, split: Split, head_statistics: Tensor) -> None:
-        """Use cached features of a frozen backbone in place of the images of a split.
+        """Replace the images of a split by cached features of a frozen backbone.
 
         Args:
             split: Split that the features belong to.
-            head_statistics: N×V×…, on the training device: `CamNet.head_statistic` of each image in the split's order,
-                and of its mirror image if V is 2.
+            head_statistics: `CamNet.head_statistic` of each image, in the order of the split, and of its mirror image
+                if V is 2; N×V×…, on the training device.
         """
         self.head_statistics[split] = head_statistics
 
@@ -133,13 +135,13 @@ class ImageData(L.LightningDataModule, ABC):
         return self.loader(self.test_split)
 
     def loader(self, split: Split, shuffle: bool = False) -> Loader:
-        """Return batches of a split for this process, from the device unless the set is kept on the host.
+        """Make a loader of this process's part of each batch of a split.
 
         Raises:
             UserError: The data have no such split.
         """
         if split not in self.splits:
-            raise UserError(f"split={split}: with data.val_size=0 there is none; choose train or test.")
+            raise UserError(f"split={split}: data.val_size=0 leaves no validation images. Choose train or test.")
         trainer, on_host = self.trainer, self._keep_on_host()
         assert trainer is not None
         if not on_host and split not in self._on_device:
@@ -156,10 +158,10 @@ class ImageData(L.LightningDataModule, ABC):
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Make the network's input of a batch on the device, the whole batch at once.
+        """Turn a batch on the device into the network's input.
 
-        In training, images are flipped and shifted; all are resized, normalised and cast to the run's precision. Where
-        a split's features are cached, they are looked up instead (except in tests with masks, which need the maps).
+        Training images are flipped and shifted; all images are resized, normalised and cast to the run's precision. If
+        the features of the split are cached, they are looked up instead, except in tests with masks, which need maps.
         """
         assert self.trainer is not None
         training = bool(self.trainer.training)
@@ -181,7 +183,7 @@ class ImageData(L.LightningDataModule, ABC):
         return self.test_split if self.trainer.testing else self.validation_splits[dataloader_idx]
 
     def _of_epoch(self, draw: Callable[..., Tensor], amount: float, image_idx: Tensor) -> Tensor:
-        """This epoch's random parameters of these images; they are drawn for the whole set when an epoch begins."""
+        """This epoch's random parameters of some images. They are drawn once an epoch, for all training images."""
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
         if self._drawn.get(draw, (-1,))[0] != epoch:

@@ -1,18 +1,18 @@
-"""Draw simple objects on textured grounds, with the objects' masks, from a seed and with NumPy alone.
+"""Draw pictures of simple objects on textured backgrounds, and the masks of the objects, with NumPy only.
 
-Each class is a signed distance (negative inside the object) in the object's own frame, where it lies within 1.2 units
-of the centre. Size, place, rotation and colours have the same distribution for all classes: only the outline tells the
-classes apart.
+Each class is a function of coordinates (u, v) in the frame of the object: the signed distance to the outline, negative
+inside. The object lies within 1.2 units of the origin. Size, position, rotation and colours have the same distribution
+for all classes, so only the outline distinguishes the classes.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-SIDE = 32  # pixels
-_SCALE = (4.8, 7.0)  # length of one unit, in pixels
-_TURN = 0.4  # largest rotation to either side, in radians
-_CONTRAST = 75  # least difference in brightness between object and ground, in grey levels of 255
+SIDE = 32  # side length of a picture, in pixels
+_SCALE = (4.8, 7.0)  # smallest and largest length of one unit, in pixels
+_TURN = 0.4  # largest rotation in either direction, in radians
+_CONTRAST = 75  # smallest difference in brightness between object and background, on a scale from 0 to 255
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -75,12 +75,12 @@ CLASS_NAMES = tuple(SHAPES)
 
 
 def draw_shapes(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw n pictures, with balanced classes in random order; the same n and seed give the same arrays.
+    """Draw n pictures with balanced classes in random order. The same n and seed give the same arrays.
 
     Returns:
         images: Pictures, uint8 RGB, n×3×32×32.
         labels: Indices into `CLASS_NAMES`, int64, n.
-        masks: True for pixels of which the object covers at least half, bool, n×32×32.
+        masks: True where the object covers at least half of the pixel, bool, n×32×32.
 
     Example:
         >>> images, labels, masks = draw_shapes(10, seed=0)
@@ -99,7 +99,7 @@ def draw_shapes(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _coverage(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Share of each pixel that the object covers, 0 to 1, n×32×32; no object touches the border."""
+    """Share of each pixel that the object covers, from 0 to 1, n×32×32. No object touches the border."""
     n = len(labels)
     scale = _column(rng.uniform(*_SCALE, n))
     turn = _column(rng.uniform(-_TURN, _TURN, n))
@@ -116,7 +116,7 @@ def _coverage(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _grounds(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Textured grounds n×3×32×32 (a colour, patches of two sizes, stripes) and their brightness, n."""
+    """Textured backgrounds, n×3×32×32 (a colour, patches of two sizes and stripes), and their brightness, n."""
     brightness = rng.uniform(45, 210, n)
     base = brightness[:, None] + rng.normal(0, 18, (n, 3))
     patches = _smooth(rng.normal(0, 14, (n, 3, 4, 4))) + _smooth(rng.normal(0, 9, (n, 3, 9, 9)))
@@ -129,7 +129,7 @@ def _grounds(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _contrasting_colours(brightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A colour for each object that is clearly brighter or darker than its ground, n×3×1×1."""
+    """A colour for each object, clearly brighter or darker than its background, n×3×1×1."""
     n = len(brightness)
     step = rng.uniform(_CONTRAST, 130, n) * rng.choice([-1, 1], n)
     step = np.where((brightness + step > 250) | (brightness + step < 5), -step, step)
@@ -139,12 +139,12 @@ def _contrasting_colours(brightness: np.ndarray, rng: np.random.Generator) -> np
 
 
 def _smooth(grid: np.ndarray) -> np.ndarray:
-    """Interpolate values …×g×g bilinearly to the picture's size."""
+    """Interpolate values, …×g×g, bilinearly to the size of a picture, …×32×32."""
     places, knots = np.linspace(0, grid.shape[-1] - 1, SIDE), np.arange(grid.shape[-1])
     weights = np.maximum(0, 1 - np.abs(places[:, None] - knots)).astype(np.float32)
     return weights @ grid.astype(np.float32) @ weights.T
 
 
 def _column(values: np.ndarray) -> np.ndarray:
-    """One value for all pixels of each picture: n → n×1×1."""
+    """Reshape one value per picture, n, to n×1×1, so that it applies to all pixels."""
     return values.astype(np.float32)[:, None, None]

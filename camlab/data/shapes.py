@@ -1,4 +1,4 @@
-"""Drawn shapes as a data set; the masks of the objects are known."""
+"""Data set of synthetic shapes, with masks of the objects."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from camlab.data.shape_drawing import CLASS_NAMES, draw_shapes
 
 
 class Shapes(ImageData):
-    """Ten classes of simple objects on textured grounds, 32×32 RGB, with masks, drawn from a seed without a download.
+    """Generated pictures of simple objects on textured backgrounds, 32×32 RGB, in ten classes, with masks.
 
     Args:
-        train_size: Number of training images, validation images included.
+        train_size: Number of training images, including those that are held out for validation.
         test_size: Number of test images.
-        draw_seed: Seed of the images.
+        draw_seed: Random seed of the images.
         **options: Options of `ImageData`.
     """
 

@@ -1,8 +1,9 @@
-"""The report's Figure 3: CAM of CIFAR-10 test images, AlexNet frozen and fine-tuned side by side.
+"""Draw the report's Figure 3: CAM of CIFAR-10 test images, with AlexNet frozen and fine-tuned side by side.
 
     python experiments/figures/figure3.py FROZEN_RUN FINETUNED_RUN DATA
 
-Runs are those of experiments/recipe/run.sh; writes figure3.png beside this file.
+FROZEN_RUN and FINETUNED_RUN are run folders of experiments/recipe/run.sh. The script writes figure3.png beside this
+file.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The report's Figure 3 (CAM of CIFAR-10 images) and Figure 4 (Grad-CAM of photographs).
+# Draws the report's Figure 3 (CAM of CIFAR-10 images) and Figure 4 (Grad-CAM of photographs).
 #   experiments/figures/run.sh DATA WEIGHTS PHOTOS OUT
-# DATA has cifar-10-batches-py/; WEIGHTS has the two features files of ImageNet; PHOTOS has pictures; runs go to OUT.
-# About an hour on 2 cores; less if experiments/recipe/run.sh has left its runs in OUT.
+# DATA is a folder with cifar-10-batches-py/, WEIGHTS one with the two files of ImageNet features, and PHOTOS one with pictures.
+# Runs are written to OUT. This takes about an hour on 2 cores, less if OUT contains the runs of experiments/recipe/run.sh.
 # Where torchvision's weights can be downloaded, one command draws the unmodified networks, without training:
 #   python -m camlab.explain images=PHOTOS network=vgg16 methods=[grad_cam]
 set -euo pipefail

@@ -1,12 +1,13 @@
-"""What does a heatmap cost? Image tensors to overlays, by camlab, its peers and the bare forward pass.
+"""How much time does a heatmap take? Compares camlab with other libraries and with the forward pass alone.
 
     pip install --no-deps grad-cam torchcam captum ttach
     python experiments/heatmap_speed/run.py [--photos FOLDER] [--only QUESTION] [--tiny] [--out FILE]
 
-The networks are torchvision's, unmodified. All contestants use the same ReLU layer and the predicted classes, and draw
-at 224². They alternate; a ratio is the time divided by that of the forward pass, round by round. Peak memory is that of
-a process of its own for each. --photos adds a thousand files, from disk to the written heatmaps, beside decoding them
-and running the network. A peer that is not installed is left out. About 15 minutes on 2 cores.
+Each library turns image tensors into overlays, with unmodified networks of torchvision, the same ReLU layer and the
+predicted classes, at 224². The libraries take turns; a ratio is the time divided by that of the forward pass in the
+same round. Peak memory is measured in a separate process for each. --photos also compares the time from a thousand
+picture files to their written heatmaps with the time for decoding and the forward pass. Libraries that are not
+installed are left out. This takes about 15 minutes on 2 cores.
 """
 
 import argparse
@@ -43,7 +44,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SETUPS = {
     "alexnet": (64, "features.11"),
     "vgg16": (8, "features.29"),
-}  # images; the ReLU layer after the last convolution
+}  # number of images, and the ReLU layer after the last convolution
 
 
 class Work:
@@ -116,7 +117,7 @@ def captum(work: Work) -> Callable[[], np.ndarray]:
 
 
 CONTESTANTS = {"camlab": camlab, "pytorch-grad-cam": pytorch_grad_cam, "torchcam": torchcam, "captum": captum}
-PEERS = {  # modules, and the packages that bring them
+PEERS = {  # module of each other library, and the packages to install
     "pytorch-grad-cam": ("pytorch_grad_cam", "grad-cam ttach"),
     "torchcam": ("torchcam", "torchcam"),
     "captum": ("captum", "captum"),
@@ -124,7 +125,7 @@ PEERS = {  # modules, and the packages that bring them
 
 
 def leave_out_missing() -> None:
-    """Take the contestants that are not installed out of the comparison, with a line for each."""
+    """Remove the libraries that are not installed from the comparison, and report each in one line."""
     for who, (module, packages) in PEERS.items():
         if importlib.util.find_spec(module) is None:
             del CONTESTANTS[who]
@@ -154,7 +155,7 @@ def networks(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def all_classes(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Time of CAM of all classes on a CamNet, beside that of its forward pass."""
+    """Compare the time of CAM of all classes on a CamNet with that of its forward pass."""
     from camlab import maps
 
     images = 2 if options.tiny else 64 * options.scale
@@ -176,7 +177,7 @@ def all_classes(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def photographs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Time from a thousand files to their written heatmaps, beside decoding them and running the network."""
+    """Compare the time from a thousand files to their written heatmaps with that of decoding and the forward pass."""
     count, name = (24, "alexnet") if options.tiny else (1000, "alexnet")
     model = torchvision.models.get_model(name, weights=None).eval().to(DEVICE)
     trained = TrainedNetwork(
@@ -236,7 +237,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def peak(who: str, network: str, options: argparse.Namespace) -> dict[str, float]:
-    """Peak memory in MB of a process of its own, above what it holds before the first map."""
+    """Measure the peak memory, in MB, of a separate process, above its memory before the first map."""
     command = [sys.executable, __file__, "--memory", who, network, *(["--tiny"] if options.tiny else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {"n": 1, "median": float(done.stdout.split()[-1])}
@@ -253,25 +254,25 @@ def report_peak(who: str, network: str, options: argparse.Namespace) -> None:
 
 
 def resident_mb(field: str = "VmRSS") -> float:
-    """Memory of this process in MB, on Linux; VmHWM is its peak (that of getrusage includes the parent process)."""
+    """Memory of this process in MB, on Linux; VmHWM is its peak (getrusage would include the parent)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{field}:"))
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End with one line if something that the options name does not exist."""
+    """End with an error of one line if the options name something that does not exist."""
     if options.only == "photographs" and not options.photos:
         parser.error("--only photographs: give --photos FOLDER, too")
     if options.photos and not list(Path(options.photos).glob("*.jpg")):
         parser.error(f"--photos {options.photos}: there are no .jpg files")
     if options.only and not options.out.is_file():
-        parser.error(f"--only renews a part of {options.out}, which does not exist; measure everything first")
+        parser.error(f"--only replaces a part of {options.out}, which does not exist; run without --only first")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", metavar="FOLDER")
-    parser.add_argument("--only", choices=("networks", "all_classes", "photographs"), help="measure one thing anew")
+    parser.add_argument("--only", choices=("networks", "all_classes", "photographs"), help="repeat one measurement")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--memory", nargs=2, metavar=("WHO", "NETWORK"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=csv_file, metavar="FILE", default=Path(__file__).parent / "results.csv")

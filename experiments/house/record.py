@@ -1,13 +1,14 @@
-"""Do two versions of camlab compute the same, bit for bit? Record what four small jobs leave, and compare recordings.
+"""Do two versions of camlab give identical results? Record the output of four small jobs, and compare recordings.
 
     python experiments/house/record.py RECORDING.json [--checkout FOLDER]
     python experiments/house/record.py --compare BEFORE.json AFTER.json
 
-The jobs: a frozen run with cached features, a fine-tuned run, a run on a folder of pictures, and `camlab.explain` of
-photographs with the fine-tuned network; all with fixed seeds, on the CPU, in one thread. Recorded are hashes of every
-tensor of the last checkpoint, every raw map and every drawn picture, and all columns of metrics.csv but the speed.
-The jobs run the camlab of this checkout, or of another one. CAMLAB_SHARED_DATA names the folder with weights and
-photographs. Recordings of different machines or versions of torch may differ by rounding. 2 minutes on 2 cores.
+The jobs are a frozen run with cached features, a fine-tuned run, a run on a folder of pictures, and `camlab.explain`
+for photographs with the fine-tuned network. All have fixed seeds and run on the CPU in one thread. A recording contains
+hashes of every tensor of the last checkpoint, every raw map and every drawn picture, and all columns of metrics.csv
+except the training speed. The jobs run the camlab of this checkout, or of that given with --checkout. The environment
+variable CAMLAB_SHARED_DATA names the folder with weights and photographs. Recordings of different machines or versions
+of torch may differ by rounding. A recording takes 2 minutes on 2 cores.
 """
 
 import argparse
@@ -33,7 +34,7 @@ SHAPES = ["data=shapes", "data.train_size=600", "data.test_size=200", "data.val_
 
 
 def record(checkout: Path, shared: Path, place: Path) -> Recording:
-    """Run the four jobs with the camlab of a checkout, in the folder `place`, and hash what they leave."""
+    """Run the four jobs with the camlab of a checkout, in the folder `place`, and hash their output."""
     make_folder(shared / "photos", place / "data")
     jobs = {
         "frozen": ["mode=frozen", *SHAPES, "trainer.max_epochs=3"],
@@ -66,7 +67,7 @@ def record(checkout: Path, shared: Path, place: Path) -> Recording:
 
 
 def make_folder(photos: Path, root: Path) -> None:
-    """Write crops of photographs, of several sizes and shapes, as a data set of two classes."""
+    """Write a data set of two classes, made of crops of photographs in several sizes and shapes."""
     for i, photo in enumerate(sorted(photos.glob("*.jpg"))):
         with Image.open(photo) as file:
             picture = file.convert("RGB")
@@ -102,7 +103,7 @@ def maps(folder: Path) -> Part:
         with np.load(path) as arrays:
             for name in arrays.files:
                 array = arrays[name]
-                if array.dtype.kind == "U":  # paths of the pictures, which lie elsewhere on another machine
+                if array.dtype.kind == "U":  # paths of the pictures, which differ from machine to machine
                     array = np.array([Path(text).name for text in array.reshape(-1)])
                 found[f"{path.relative_to(folder)}:{name}"] = f"{array.dtype} {array.shape} {digest(array.tobytes())}"
     return found
@@ -122,7 +123,7 @@ def digest(data: bytes) -> str:
 
 
 def compare(before: Recording, after: Recording) -> int:
-    """Print how much of each part is equal, with the names of what is not; the number of differences."""
+    """Print how many entries of each part are equal, and which are not. Returns the number of differences."""
     different = 0
     for job, parts in before.items():
         for part, old in parts.items():
@@ -147,7 +148,7 @@ def main() -> None:
     if not options.recording:
         parser.error("give a file to write, or --compare BEFORE.json AFTER.json")
     if not (shared := os.environ.get("CAMLAB_SHARED_DATA")):
-        parser.error("CAMLAB_SHARED_DATA is not set: it names the folder with weights and photographs")
+        parser.error("CAMLAB_SHARED_DATA is not set; set it to the folder with weights and photographs")
     with tempfile.TemporaryDirectory() as place:
         recording = record(options.checkout.resolve(), Path(shared), Path(place))
     options.recording.write_text(json.dumps(recording, indent=1) + "\n")

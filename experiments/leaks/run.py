@@ -1,10 +1,10 @@
-"""Does a long run leak anything? Memory, open files and threads after each epoch.
+"""Does a long run leak anything? Records memory, open files and threads after each epoch.
 
     python experiments/leaks/run.py [--epochs 300] [--out FOLDER]
 
-AlexNet is fine-tuned at 64² on 40 drawn pictures. After each epoch heatmaps go to files and to an offline W&B run, and
-a checkpoint is written: everything that camlab does, with little arithmetic. The exit code is 1 if memory, open files
-or threads grow in the second half of the run.
+AlexNet is fine-tuned at 64² on 40 synthetic pictures. After each epoch, heatmaps are written to files and to an offline
+W&B run, and a checkpoint is written. So camlab does all that it can do, with little computation. The exit code is 1 if
+memory, open files or threads grow in the second half of the run.
 """
 
 import argparse
@@ -35,7 +35,7 @@ MOST = {"memory_mb": 20.0, "open_files": 0.0, "threads": 0.0}  # largest growth 
 
 
 class Watch(L.Callback):
-    """Notes the memory, files and threads of this process when an epoch begins."""
+    """Callback that records the memory, files and threads of this process when an epoch begins."""
 
     samples: list[dict[str, Any]] = []  # noqa: RUF012
 
@@ -74,7 +74,7 @@ def main() -> None:
         sys.argv.append("+callbacks.watch._target_=run.Watch")
         os.environ.setdefault("WANDB_SILENT", "true")
         train.main()
-    import run  # as Hydra imported it: this module is __main__, and has no samples
+    import run  # Hydra imported this file as `run`, and only that module has the samples
 
     samples = run.Watch.samples
     write_csv(options.out / "results.csv", [{**sample, **machine()} for sample in samples[:1]] + samples[1:])

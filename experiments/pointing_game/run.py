@@ -1,10 +1,10 @@
-"""Does training move the heat onto the object? Pointing game on drawn shapes: untrained, frozen and fine-tuned AlexNet.
+"""Does training move the heat onto the object? Plays the pointing game with untrained and trained AlexNets.
 
     python experiments/pointing_game/run.py WEIGHTS
 
-WEIGHTS is a features file (alexnet-imagenet1k-features.safetensors) or `imagenet`. AlexNet is trained without its last
-pooling layer, at 96², with three seeds: 3 epochs of 6,000 images when fine-tuned, 15 when frozen. Writes results.csv
-beside this file. About 10 minutes on 2 cores.
+WEIGHTS is a file of features (alexnet-imagenet1k-features.safetensors) or `imagenet`. AlexNet without its last pooling
+layer is trained on 6,000 synthetic shapes at 96², with three seeds: 3 epochs with fine-tuning, 15 with a frozen
+backbone. The script writes results.csv beside this file. It takes about 10 minutes on 2 cores.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main(weights: str, cache: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", metavar="WEIGHTS", help="a features file, or imagenet")
+    parser.add_argument("weights", metavar="WEIGHTS", help="a file of features, or imagenet")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         main(options.weights, folder)

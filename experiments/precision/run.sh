@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What does a feature pass in bf16 cost in accuracy? Frozen AlexNet on the lossless tenth of CIFAR-10 at 112², 3 seeds.
+# How much accuracy does a feature pass in bf16 cost? Frozen AlexNet on the lossless tenth of CIFAR-10 at 112², 3 seeds.
 #   experiments/precision/run.sh DATA WEIGHTS OUT
-# Writes results.csv beside this file. bf16 is fast where the processor has AMX or AVX512-BF16 (lscpu), and slow elsewhere.
+# Writes results.csv beside this file. bf16 is fast only if the processor has AMX or AVX512-BF16 (see lscpu).
 set -euo pipefail
 data=$1 weights=$2 out=$3
 here=$(cd "$(dirname "$0")" && pwd)

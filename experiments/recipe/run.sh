@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Do the two modes learn what the report's recipe should? They are trained on the lossless subset of CIFAR-10 (5,170
-# training and 1,017 test images) with the real ImageNet weights; all settings but the number of epochs are the report's.
+# Do both modes learn as they should with the report's recipe? They are trained on the lossless tenth of CIFAR-10 (5,170
+# training images and 1,017 test images) with the real ImageNet weights. Except for the number of epochs, all settings are
+# those of the report.
 #   experiments/recipe/run.sh DATA WEIGHTS OUT
-# DATA has cifar-10-batches-py/; WEIGHTS is alexnet-imagenet1k-features.safetensors; runs go to OUT.
-# About 25 minutes on 2 cores. Then: python experiments/recipe/collect.py OUT
+# DATA is a folder with cifar-10-batches-py/, and WEIGHTS is alexnet-imagenet1k-features.safetensors. Runs are written to OUT.
+# This takes about 25 minutes on 2 cores. Afterwards run: python experiments/recipe/collect.py OUT
 set -euo pipefail
 data=$1 weights=$2 out=$3
 common=(data.root="$data" data.verify=false data.val_size=0 test_each_epoch=true logger=csv)

@@ -1,9 +1,10 @@
-"""What do camlab's conveniences cost beside bare PyTorch? On a GPU if there is one, else on the CPU.
+"""How much slower is camlab than plain PyTorch? Measured on a GPU if there is one, else on the CPU.
 
     python experiments/speed/run.py [--weights FEATURES.safetensors] [--tiny] [--out FILE]
 
-Each question is one run in which the contestants alternate; `ratio` is camlab's speed over the other's, round by round.
---tiny goes through everything at toy sizes (a test of the script, not a measurement). About 8 minutes on 2 cores.
+For each question, camlab and the alternative take turns in one run; `ratio` is camlab's speed divided by that of the
+alternative in the same round. --tiny runs everything at small sizes, which tests the script but measures nothing. The
+script takes about 8 minutes on 2 cores.
 """
 
 import argparse
@@ -37,7 +38,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Noise(ImageData):
-    """Random pictures of CIFAR-10's size; the time does not depend on their content."""
+    """Random pictures of CIFAR-10's size. The time does not depend on their content."""
 
     def __init__(self, n: int, **options: Any) -> None:
         super().__init__(val_size=0, **options)
@@ -67,12 +68,12 @@ def classifier(weights: str | None, frozen: bool) -> Classifier:
 
 
 def inputs(batch: int, side: int) -> torch.Tensor:
-    """Input of a bare loop, whose preparation is not timed: resized, normalised, on the device, channels last."""
+    """Prepare the input of a plain loop, which is not timed: resized, normalised, on the device, channels last."""
     return torch.randn(batch, 3, side, side, device=DEVICE).contiguous(memory_format=torch.channels_last)
 
 
 def feature_pass(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Features of n images and of their mirror images, written to disk, beside `features(x)` of as many tensors."""
+    """Compare the cached features of n images and their mirror images with `features(x)` of as many tensors."""
     data = Noise(options.images, image_size=options.side)
     data.setup()
     run = trainer()
@@ -95,7 +96,7 @@ def feature_pass(options: argparse.Namespace) -> dict[str, list[float]]:
 
 
 class Alternating(L.Callback):
-    """Times each epoch of a fit, and another function after each epoch; the first round warms up."""
+    """Callback that times each epoch, and another function after each epoch. The first round warms up."""
 
     def __init__(self, other: Callable[[], None]) -> None:
         self.other = other
@@ -114,7 +115,7 @@ class Alternating(L.Callback):
 
 
 def against_bare_loop(options: argparse.Namespace, frozen: bool) -> dict[str, list[float]]:
-    """Epochs of camlab and Lightning, beside forward pass, backward pass and Adam on prepared tensors."""
+    """Compare epochs of camlab with forward pass, backward pass and Adam on prepared tensors."""
     n = options.cached_images if frozen else options.images
     data = Noise(n, image_size=options.side)
     module = classifier(options.weights, frozen)
@@ -140,7 +141,7 @@ def against_bare_loop(options: argparse.Namespace, frozen: bool) -> dict[str, li
 
 
 class Pictures(Dataset):
-    """The usual way: PIL and torchvision's transforms, one picture at a time, in worker processes."""
+    """Usual data set: PIL and torchvision's transforms, one picture at a time, in worker processes."""
 
     def __init__(self, images: ImageSet, side: int) -> None:
         self.pictures = [Image.fromarray(np.ascontiguousarray(i.permute(1, 2, 0).numpy())) for i in images.images]
@@ -156,7 +157,7 @@ class Pictures(Dataset):
 
 
 def pipelines(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Images/s that reach the device, without a network: camlab's batches, made there, beside a DataLoader's."""
+    """Compare the images/s that reach the device from camlab's loader with those from a usual DataLoader."""
     data = Noise(options.pipeline_images, image_size=options.side)
     data.setup()
     run = trainer(max_epochs=1)
@@ -178,7 +179,7 @@ def pipelines(options: argparse.Namespace) -> dict[str, list[float]]:
 
 
 def heatmaps(options: argparse.Namespace) -> list[float]:
-    """Seconds that HeatmapLogger takes for the pictures of one epoch, with its defaults, into files."""
+    """Measure the seconds that HeatmapLogger takes for one epoch, with its defaults, when it writes files."""
     data, module = Noise(200, image_size=options.side), classifier(options.weights, False)
     logger = HeatmapLogger()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The studies of conf/experiment/ with a frozen AlexNet: the learning rate on the full set, map resolution and the width of
-# cam_conv on a tenth of it. 40 minutes on 2 cores; half of it is for features, which experiments/table1/run.sh may have
-# left in CACHE.
+# Runs the studies of conf/experiment/ with a frozen AlexNet: the learning rate on the full data set, and the resolution of
+# the maps and the width of cam_conv on a tenth of it. This takes 40 minutes on 2 cores. Half of the time is for features,
+# unless experiments/table1/run.sh has left them in CACHE.
 #   experiments/studies/run.sh DATA TENTH WEIGHTS CACHE OUT
-# DATA and TENTH have cifar-10-batches-py/; WEIGHTS is `imagenet` or a features file. Tables: OUT/sweeps/*/summary.*
+# DATA and TENTH are folders with cifar-10-batches-py/, and WEIGHTS is `imagenet` or a file of features. The tables are
+# written to OUT/sweeps/*/summary.*
 set -euo pipefail
 data=$1 tenth=$2 weights=$3 cache=$4 out=$5
 common=(mode=frozen arch=alexnet arch.weights="$weights" logger=csv data.verify=false callbacks.heatmaps=null

@@ -1,10 +1,10 @@
-"""What does a job of a sweep cost beside its training?
+"""How much time does a job of a sweep take in addition to its training?
 
     python experiments/sweep_overhead/run.py [--jobs 300] [--out FILE]
 
-Tiny jobs (one epoch of 64 drawn pictures, without checkpoints and heatmaps) are run by each engine on this machine, and
-a few as commands of their own. The overhead of a job is processes × wall time / jobs, less the time of its training
-epochs. 10 minutes on 2 cores.
+Each engine runs tiny jobs (one epoch of 64 synthetic pictures, without checkpoints and heatmaps) on this machine. A few
+jobs are also run as separate commands. The overhead of a job is processes × wall time / jobs, minus the time of its
+training epochs. This takes 10 minutes on 2 cores.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def sweep(engine: str, processes: int, jobs: int, place: Path) -> dict[str, Any]
 
 
 def commands(jobs: int, place: Path) -> dict[str, Any]:
-    """Run the same jobs as commands of their own, one after the other."""
+    """Run the same jobs as separate commands, one after the other."""
     seconds = sum(run([*TINY, f"seed={seed}", f"hydra.run.dir={place}/{seed}"], place) for seed in range(jobs))
     return row("a command each", 1, seconds, sorted(place.glob("*/result.json")))
 

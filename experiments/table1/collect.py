@@ -1,4 +1,4 @@
-"""Collect the runs of run.sh: results.csv, curves.png and epochs.png (heatmaps by epoch), beside this file.
+"""Collect the runs of run.sh: write results.csv, curves.png and epochs.png (heatmaps by epoch) beside this file.
 
 python experiments/table1/collect.py OUT DATA
 """
@@ -23,13 +23,13 @@ from camlab.drawing.tiles import titled
 
 HERE = Path(__file__).parent
 IMAGES = 50_000
-REPORT = 79.92  # % test accuracy of the frozen row
+REPORT = 79.92  # test accuracy of the frozen row in the report, in %
 EPOCHS = (0, 10, 50, 150)
 SHOWN = (0, 2, 6, 9, 13, 14, 16, 19)  # of the probe's 20 training images
 
 
 def row(run: Path) -> dict[str, Any]:
-    """The results of one run, and the time of its parts."""
+    """Read the results of one run and the time that its parts took."""
     result = json.loads((run / "result.json").read_text())
     waited = re.search(r"Features are there after ([\d.]+) s", (run / "train.log").read_text())
     return {
@@ -47,7 +47,7 @@ def row(run: Path) -> dict[str, Any]:
 
 
 def accuracy_curve(run: Path) -> dict[int, float]:
-    """Test accuracy in % by epochs done."""
+    """Read the test accuracy, in %, by the number of epochs done."""
     with open(run / "metrics.csv", newline="") as file:
         return {int(float(r["epoch"])): 100 * float(r["test/acc"]) for r in csv.DictReader(file) if r["test/acc"]}
 

@@ -2,10 +2,10 @@
 
     python experiments/table1/gpu.py DATA WEIGHTS OUT [--tiny]
 
-DATA has cifar-10-batches-py/; WEIGHTS is `imagenet` or a features file. Runs go to OUT, and results to gpu.csv beside
-this file (with --tiny to OUT/gpu.csv). Measured are both rows in bf16 and float32, the speed without each choice of
-trainer=gpu, and experiments/speed/run.py in both precisions. --tiny does all of it with few drawn pictures, on any
-device: a test of this script, not a measurement.
+DATA is a folder with cifar-10-batches-py/, and WEIGHTS is `imagenet` or a file of features. Runs are written to OUT,
+and results to gpu.csv beside this file, or to OUT/gpu.csv with --tiny. The script measures both rows of the table in
+bf16 and float32, the speed without each of the choices of trainer=gpu, and experiments/speed/run.py in both precisions.
+--tiny does all this with a few synthetic pictures on any device, which tests the script but measures nothing.
 """
 
 import argparse
@@ -37,14 +37,14 @@ TINY = [
 
 
 class Runs:
-    """Training runs, started by the command line, and their results."""
+    """Training runs that are started as commands, and their results."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.trainer = "gpu" if torch.cuda.is_available() else "default"
 
     def go(self, name: str, *settings: str) -> dict[str, Any]:
-        """A row of the results: accuracy, time, images/s in the last epoch, peak memory."""
+        """Run a training and return its row: accuracy, time, images/s in the last epoch, peak memory."""
         folder = self.options.out / name
         data = [f"data.root={self.options.data}", "data.verify=false", f"arch.weights={self.options.weights}"]
         command = [sys.executable, "-m", "camlab.train", "experiment=table1", f"trainer={self.trainer}", "logger=csv"]
@@ -62,7 +62,7 @@ class Runs:
 
 
 def flops_per_image() -> float:
-    """Operations of one forward and backward pass of the fine-tuned network; a multiply-add counts as two."""
+    """Count the operations of a forward and backward pass of the fine-tuned network. A multiply-add counts as two."""
     with torch.device("meta"):
         network, images = CamNet("alexnet"), torch.empty(1, 3, 224, 224)
     with FlopCounterMode(display=False) as counter:
@@ -93,7 +93,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def speed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The rows of experiments/speed, with their precision."""
+    """Yield the rows of experiments/speed, with their precision."""
     script = HERE.parent / "speed" / "run.py"
     for precision in ("bf16-mixed", "32-true"):
         out = options.out / f"speed-{precision}.csv"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The report's Table 1, frozen row: 150 epochs on all 50,000 training images, three seeds, the first with an empty
-# feature cache; then, to compare, a tenth of an epoch without the cache. About 40 minutes on 2 cores, half of it for the
-# feature pass.
+# Runs the frozen row of the report's Table 1: 150 epochs on all 50,000 training images with three seeds, the first with an
+# empty feature cache. For comparison, it then runs a tenth of an epoch without the cache. This takes about 40 minutes on
+# 2 cores, of which half is for the feature pass.
 #   experiments/table1/run.sh DATA WEIGHTS OUT
-# DATA has cifar-10-batches-py/; WEIGHTS is `imagenet` or a features file. Then: python experiments/table1/collect.py OUT
+# DATA is a folder with cifar-10-batches-py/, and WEIGHTS is `imagenet` or a file of features. Afterwards run:
+# python experiments/table1/collect.py OUT
 set -euo pipefail
 data=$1 weights=$2 out=$3
 common=(experiment=table1 mode=frozen logger=csv data.root="$data" data.verify=false arch.weights="$weights"

@@ -1,11 +1,11 @@
-"""Training speed while the W&B server is dead, beside training that logs to `metrics.csv` only.
+"""How much does an unavailable W&B server slow training down, compared with logging to `metrics.csv` only?
 
     python experiments/wandb_outage/run.py [--tiny] [--out FILE]
 
-AlexNet is fine-tuned on drawn shapes, with heatmaps after every epoch and numbers after every step. A run connects to a
-server on this machine, which then dies (connections are refused) or hangs. Training is timed from its first batch to
-the end of its last epoch. Contestants alternate; a ratio is the speed divided by that of `csv`, round by round. About
-4 minutes on 2 cores.
+AlexNet is fine-tuned on synthetic shapes, with heatmaps after every epoch and numbers after every step. A run connects
+to a server on this machine, which then dies (connections are refused) or hangs. Training is timed from the first batch
+to the end of the last epoch. The variants take turns; a ratio is the speed divided by that of `csv` in the same round.
+This takes about 4 minutes on 2 cores.
 """
 
 import argparse
@@ -37,7 +37,7 @@ CONTESTANTS = ("csv", "server dead", "server hanging")
 
 
 class Stopwatch(L.Callback):
-    """Times training and logs the loss of every step, which is more than camlab does."""
+    """Callback that times training and logs the loss of every step, which camlab itself does not do."""
 
     def on_train_start(self, *_: Any) -> None:
         self._began = settled()
@@ -51,7 +51,7 @@ class Stopwatch(L.Callback):
 
 
 def run(contestant: str, server: WandbStub, data: Shapes, epochs: int) -> float:
-    """Images/s of training."""
+    """Train, and return the images/s."""
     torch.manual_seed(0)
     module = Classifier(
         CamNet("alexnet", num_classes=len(data.class_names)), functools.partial(torch.optim.Adam, lr=1e-4)
