@@ -129,7 +129,7 @@ def test_weights_of_another_network(tmp_path, alexnet_files):
     save_file(tensors("vgg11"), file)
     said = told(lambda: load(file))
     assert said == (
-        f"arch.weights={file}: features.0.weight is 64×3×3×3, but 64×3×11×11 in alexnet. Another network's file?"
+        f"arch.weights={file}: features.0.weight is 64×3×3×3, but 64×3×11×11 in alexnet. Is it another network's file?"
     )
     del (few := tensors("alexnet"))["features.10.bias"]
     save_file(few, file)

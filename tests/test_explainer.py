@@ -131,7 +131,7 @@ def test_only_evidence_against_the_class_is_a_map_of_zeros(images, normalize):
 
 def test_counterfactual_needs_a_method_with_gradients(images):
     for method in ("cam", "score_cam"):
-        with pytest.raises(UserError, match=rf"counterfactual: not with {method}\. Choose from grad_cam"):
+        with pytest.raises(UserError, match=rf"counterfactual: {method} does not use gradients\. Choose from grad_cam"):
             heatmaps(Gap(), images, method, counterfactual=True)
 
 
@@ -443,13 +443,13 @@ def test_cam_where_the_relu_before_the_pooling_is_a_function(network, layer):
     ],
 )
 def test_cam_refuses_other_networks(network, layer, images):
-    with pytest.raises(UserError, match=rf"cam: .* These methods apply: {', '.join(ALL_BUT_CAM)}\."):
+    with pytest.raises(UserError, match=rf"cam: .* Choose from {', '.join(ALL_BUT_CAM)}\."):
         heatmaps(network, images, "cam", layer)
 
 
 def test_cam_refuses_alexnet():
     network = torchvision.models.alexnet(weights=None, num_classes=M)
-    with pytest.raises(UserError, match=r"cam: .* These methods apply: grad_cam, "):
+    with pytest.raises(UserError, match=r"cam: .* Choose from grad_cam, "):
         heatmaps(network, torch.randn(1, 3, 64, 64), "cam")
 
 
@@ -458,7 +458,7 @@ def test_cam_refuses_a_single_cell():
     network = CamNet("alexnet", num_classes=M).eval()
     with pytest.raises(
         UserError,
-        match=r"layer=cam_conv: its output is \(1, 10, 1, 1\); .* Larger images have one",
+        match=r"layer=cam_conv: its output is \(1, 10, 1, 1\); .* Give larger images or",
     ):
         heatmaps(network, torch.randn(1, 3, 64, 64), "cam")
 
@@ -702,7 +702,7 @@ def test_a_network_that_cuts_its_gradient_off(images, frozen):
             return self.fc(self.relu(self.conv(images)).detach().mean(dim=(2, 3)))
 
     network = Cut().requires_grad_(not frozen)
-    with pytest.raises(UserError, match="layer=relu: no gradient gets there; the network cuts it off"):
+    with pytest.raises(UserError, match="layer=relu: no gradient reaches it; the network cuts the graph"):
         heatmaps(network, images)
     assert heatmaps(network, images, "cam").any()  # needs none
 
