@@ -335,7 +335,7 @@ def test_a_corrupt_picture_is_named(tmp_path, content):
     Image.effect_noise((200, 200), 90).save(bad)
     bad.write_bytes(bad.read_bytes()[:2000] if content is None else content)
     said = told(folder(tmp_path).setup)
-    assert said.startswith(f"{bad} is no readable picture")
+    assert said.startswith(f"{bad} is not a readable picture")
     assert "remove it" in said
 
 

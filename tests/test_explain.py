@@ -593,9 +593,9 @@ def test_a_broken_picture_is_named_and_the_rest_is_done(run, tmp_path):
     (tmp_path / "photos" / "a b.jpg").write_text("no picture")
     code, said, err = run(*NAMED, "methods=cam", "batch_size=2", "out=out")
     assert code == 2
-    assert err.startswith("1 of 3 pictures was skipped; the first: photos/a b.jpg is no readable picture")
+    assert err.startswith("1 of 3 pictures was skipped; the first: photos/a b.jpg is not a readable picture")
     assert len(err.splitlines()) == 1
-    assert "Skipped: photos/a b.jpg is no readable picture" in said
+    assert "Skipped: photos/a b.jpg is not a readable picture" in said
     assert [row["file"] for row in table(tmp_path / "out" / "predictions.csv")] == [
         "photos/a/one.png",
         "photos/b/one.png",
@@ -619,7 +619,7 @@ def test_whole_batches_of_broken_pictures_before_the_good_ones(redness, tmp_path
 def test_none_but_broken_pictures(redness, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).touch()
-    with pytest.raises(UserError, match=r"None of the 2 pictures could be read\. .*a\.png is no readable picture"):
+    with pytest.raises(UserError, match=r"None of the 2 pictures could be read\. .*a\.png is not a readable picture"):
         explain_files(redness, find_pictures(str(tmp_path)), tmp_path / "out")
 
 
@@ -629,7 +629,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["checkpoint=RUN"], "images is required. Give images=VALUE."),
     (["checkpoint=RUN", "images=nowhere.jpg"], "images=nowhere.jpg: no such file, and no pattern that matches any"),
     (["checkpoint=RUN", "images=empty"], "images=empty: no pictures in that folder."),
-    (["checkpoint=RUN", "images=text.jpg"], "The picture could not be read. text.jpg is no readable picture"),
+    (["checkpoint=RUN", "images=text.jpg"], "The picture could not be read. text.jpg is not a readable picture"),
     (["images=photos"], "Which network? Give checkpoint=RUN, or network=NAME"),
     ([*NAMED, "checkpoint=RUN"], "Which network?"),
     (["images=photos", "checkpoint=nowhere"], "checkpoint=nowhere: no such file or folder."),

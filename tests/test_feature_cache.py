@@ -155,12 +155,12 @@ def test_finetuning_has_nothing_to_keep(tmp_path, caplog):
 
 def test_shifts_turn_it_off_with_one_line(tmp_path, caplog):
     assert not fitted(tmp_path, max_shift=2).head_statistics
-    assert said(caplog).count("Features are not cached: data.max_shift=2 makes every picture new") == 1
+    assert said(caplog).count("Features are not cached: data.max_shift=2 changes every picture in every epoch") == 1
 
 
 def test_one_epoch_is_not_worth_it_unless_it_is_there(tmp_path, caplog):
     assert not fitted(tmp_path, max_epochs=1).head_statistics
-    assert "costs more than trainer.max_epochs=1" in said(caplog)
+    assert "takes longer than training with trainer.max_epochs=1" in said(caplog)
     fitted(tmp_path)
     assert fitted(tmp_path, max_epochs=1).head_statistics
 
@@ -168,7 +168,7 @@ def test_one_epoch_is_not_worth_it_unless_it_is_there(tmp_path, caplog):
 def test_too_little_disk_is_said(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     assert not fitted(tmp_path).head_statistics
-    assert "more than half of the free disk" in said(caplog)
+    assert "more than half of the free disk space" in said(caplog)
 
 
 def test_a_second_run_computes_nothing(tmp_path, caplog):
@@ -226,7 +226,7 @@ def test_a_run_that_goes_on_uses_the_cache_with_less_memory(tmp_path, monkeypatc
 def test_a_run_that_goes_on_is_refused_where_the_cache_does_not_fit(tmp_path, monkeypatch):
     assert go_on(tmp_path).head_statistics
     little_memory(monkeypatch, 1000)
-    with pytest.raises(UserError, match=r"began with cached features, and now .* more than the free memory"):
+    with pytest.raises(UserError, match=r"began with cached features, but now .* more than the free memory"):
         go_on(tmp_path)
 
 

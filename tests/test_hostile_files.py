@@ -48,7 +48,7 @@ def test_a_checkpoint_of_another_network_is_refused(command, tmp_path, monkeypat
     monkeypatch.setattr(sys, "argv", ["camlab", *QUICK, "debug=fast", "hydra.run.dir=other", "arch.cam_channels=6"])
     train.main()
     told = command(train.main, *QUICK, "resume=other")
-    assert "it is of another network (cam_channels=6)" in told
+    assert "it holds another network (cam_channels=6)" in told
 
 
 def put(checkpoint: Path) -> Path:
@@ -115,7 +115,7 @@ def test_a_checkpoint_whose_metadata_are_strange(tmp_path, part, value, reason):
     content[CHECKPOINT_KEY][part] = value
     torch.save(content, tmp_path / "x.ckpt")
     said = told(lambda: load_network(tmp_path / "x.ckpt"))
-    assert said.startswith(f"checkpoint={tmp_path / 'x.ckpt'}: incomplete, or of another version of camlab (")
+    assert said.startswith(f"checkpoint={tmp_path / 'x.ckpt'}: incomplete, or from another version of camlab (")
     assert reason in said
     assert len(said.splitlines()) == 1
 

@@ -261,7 +261,7 @@ def test_a_damaged_picture_is_named(tmp_path, ending, kept):
     file.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(UserError) as refused:
         read_picture(file)
-    assert str(refused.value).startswith(f"{file} is no readable picture (")
+    assert str(refused.value).startswith(f"{file} is not a readable picture (")
 
 
 def test_what_is_no_picture_is_named(tmp_path, monkeypatch):

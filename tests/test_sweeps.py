@@ -188,7 +188,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, monkeypat
     folder.mkdir()
     with run_folder.locked(folder, wait=False):
         assert command(monkeypatch, train.main, *QUICK, f"hydra.run.dir={folder}") == 2
-    assert "another process trains there" in capsys.readouterr().err
+    assert "another process is training there" in capsys.readouterr().err
     assert command(monkeypatch, train.main, *QUICK, f"hydra.run.dir={folder}") == 0
 
 

@@ -170,7 +170,7 @@ def test_a_server_that_fails_in_the_middle(tmp_path, server, said, name):
     assert fit(tmp_path, midway=lambda: break_it(server)) < 10
     start, end = said()
     assert start.startswith("W&B: online, ")
-    assert end.startswith("W&B: not all is uploaded (")
+    assert end.startswith("W&B: not everything was uploaded (")
     assert reason in end
     server.heal()
     sync(end)
@@ -244,7 +244,7 @@ def test_finish_is_bounded_when_wandbs_own_process_is_stuck_or_dead(tmp_path, se
     done = in_a_process(script, tmp_path, int(number))
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 5
-    assert "W&B: not all is uploaded" in done.stderr
+    assert "W&B: not everything was uploaded" in done.stderr
 
 
 @slow

@@ -1,6 +1,6 @@
-"""The networks of torchvision that a CamNet can be built on; torch is not imported, because the command line uses them.
+"""The networks of torchvision that a CamNet can be built on, and the smallest images that they can take.
 
-The module also knows the smallest images that they can take.
+The module does not import torch, because the command line uses it.
 """
 
 from camlab.errors import UserError
