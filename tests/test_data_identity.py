@@ -1,4 +1,4 @@
-"""The data belong to a run: one on cats is neither finished nor resumed by a command for dogs, wherever they lie."""
+"""A run belongs to its data: a run on cats is not reported or resumed by a command for dogs, wherever the data are."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def there(made, tmp_path) -> Path:
-    """A copy of it, to be changed, as if the run had been made there."""
+    """A copy of `made` that tests may change; it looks as if the run had been made there."""
     folder = Path(shutil.copytree(made, tmp_path / "there", dirs_exist_ok=True))
     kept = folder / "run" / "data.json"
     kept.write_text(kept.read_text().replace(str(made), str(folder)))
@@ -67,7 +67,7 @@ def files(run_dir: Path) -> dict[str, bytes]:
 
 
 def test_a_run_without_validation_warns_of_nothing(there, monkeypatch, recwarn):
-    """Lightning has words for an empty list of loaders; `pytest` turns warnings into errors, but not its own log."""
+    """Lightning must not warn of an empty list of loaders."""
     assert run(monkeypatch, there, "dogs", f"hydra.run.dir={there / 'new'}") == 0
     assert not [str(w.message) for w in recwarn if "Total length of" in str(w.message)]
 

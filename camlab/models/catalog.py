@@ -149,6 +149,6 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], name: str, given: str
 
 
 def _class_names(num_classes: int) -> tuple[str, ...]:
-    """ImageNet's names if there are a thousand classes, else `class 0`, `class 1`, …"""
+    """ImageNet's names if there are a thousand classes, else names such as `class 0`."""
     imagenet = torchvision.models.AlexNet_Weights.DEFAULT.meta["categories"]
     return tuple(imagenet) if num_classes == len(imagenet) else tuple(f"class {i}" for i in range(num_classes))
