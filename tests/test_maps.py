@@ -164,10 +164,8 @@ def test_fuse_by_hand():
     fine = torch.tensor([[[1.0, -1.0], [0.0, 4.0]], [[2.0, 0.0], [0.0, 0.0]]])  # two maps
     coarse = torch.tensor([[[2.0]], [[8.0]]])  # the same everywhere
     expected = {
-        "per_image": [
-            [[5 / 8, 1 / 2], [1 / 2, 1]],
-            [[1, 1 / 2], [1 / 2, 1 / 2]],
-        ],  # the mean of [1/4 0; 0 1] or [1 0; 0 0] and 1
+        # the mean of 1 and, for the first map, [1/4 0; 0 1], for the second, [1 0; 0 0]
+        "per_image": [[[5 / 8, 1 / 2], [1 / 2, 1]], [[1, 1 / 2], [1 / 2, 1 / 2]]],
         "shared": [[[1 / 4, 1 / 8], [1 / 8, 5 / 8]], [[3 / 4, 1 / 2], [1 / 2, 1 / 2]]],  # divided by 4 and by 8
         "raw": [[[3 / 2, 1], [1, 3]], [[5, 4], [4, 4]]],
     }

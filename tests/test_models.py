@@ -68,7 +68,7 @@ def test_sizes_of_maps_and_the_least_size_of_images(backbone, least, keep_last_p
     for side in (1, 2, smallest - 1):
         with pytest.raises(RuntimeError):
             twin(torch.zeros(1, 3, side, side, device="meta"))
-        message = f"data.image_size={side}: too small for {backbone}, which needs {smallest} pixels at least"
+        message = f"data.image_size={side}: too small for {backbone}, which needs at least {smallest} pixels"
         with pytest.raises(UserError, match=message):
             net.map_size(side)
 

@@ -30,7 +30,7 @@ QUICK = [*TINY, "logger=csv", "callbacks.heatmaps=null", "data.train_size=40", "
 
 
 class Signal(L.Callback):
-    """Sends this process a signal before a step, or within the validation of an epoch."""
+    """Sends this process a signal at the start of a step, or at the start of the validation of an epoch."""
 
     def __init__(self, step: int = -1, validation: int = -1, number: int = signal.SIGTERM) -> None:
         self.step, self.validation, self.number = step, validation, number

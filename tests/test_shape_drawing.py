@@ -48,7 +48,7 @@ def test_objects_are_small_and_inside(drawn: Drawn) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=CLASS_NAMES)
 def test_outlines_stay_within_the_margin(shape) -> None:
-    """Outlines reach at most to 1.2 units, for which the border of the picture leaves room."""
+    """No part of an outline is farther than 1.2 units from the centre; the placement of objects relies on this."""
     x, y = np.meshgrid(*[np.linspace(-1.5, 1.5, 121)] * 2)
     assert (shape(x, y)[np.hypot(x, y) > 1.2] > 0).all()
     assert (shape(x, y) < 0).any()

@@ -66,7 +66,7 @@ class Explanation:
         class_idx: The classes that the maps are of, N×R.
         maps: Signed maps by method, one tensor N×R×h×w for each target layer, on the layer's own grid.
         layers: Names of the target layers by method.
-        cam_of_all_classes: CAM of every class, N×M×h×w, where `cam` is one of the methods and has one layer.
+        cam_of_all_classes: CAM of every class, N×M×h×w; None unless `cam` is one of the methods and has one layer.
     """
 
     logits: Tensor

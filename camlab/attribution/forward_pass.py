@@ -55,7 +55,7 @@ def record_pass(
         images: Its input, N×C×H×W.
         modules: The network's modules by name.
         layers: Names of the target layers.
-        choose: Chooses the classes to explain from the logits, N×M → N×R.
+        choose: Function that chooses the classes to explain from the logits, N×M → N×R.
         differentiate: Compute the gradients of the chosen classes' scores.
         whole_graph: Enable gradients before the first target layer, too.
 

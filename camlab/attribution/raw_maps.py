@@ -23,10 +23,10 @@ def cam_of_all_classes(model: nn.Module, passed: ForwardPass, layer: str) -> Ten
     Args:
         model: The network.
         passed: A pass through it.
-        layer: Name of the layer in front of the pooling.
+        layer: Name of the layer before the pooling.
 
     Raises:
-        UserError: The last linear layer does not read the mean of the layer's output, nor the mean of its ReLU.
+        UserError: The input of the last linear layer is neither the mean of the layer's output nor that of its ReLU.
     """
     classifier, features = last_linear(model), _pooled_features(passed, layer)
     if classifier is None or features is None or classifier.out_features != passed.logits.shape[1]:

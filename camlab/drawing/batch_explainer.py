@@ -81,7 +81,10 @@ class BatchExplainer:
         return None
 
     def _usual_methods(self, one: Tensor) -> tuple[str, ...]:
-        """CAM and Grad-CAM; for counterfactuals, and if a trial with one picture shows no support for CAM, Grad-CAM."""
+        """CAM and Grad-CAM, or Grad-CAM alone if a trial with one picture shows that the network does not support CAM.
+
+        For counterfactuals it is Grad-CAM alone, because CAM has no gradients to negate.
+        """
         if self.request.counterfactual:
             return ("grad_cam",)
         try:

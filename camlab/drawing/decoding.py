@@ -75,7 +75,7 @@ def _decode(number: int, path: Path, preprocess: Preprocess) -> DecodedPicture:
 
 
 def _groups(files: Sequence[Path], batch_size: int) -> Iterator[list[tuple[int, Path]]]:
-    """Numbered files in groups of at most `batch_size` files and, unless a group has one file, `_BATCH_PIXELS`."""
+    """Numbered files in groups of at most `batch_size` files and `_BATCH_PIXELS` pixels; a larger picture is alone."""
     group: list[tuple[int, Path]] = []
     pixels = 0
     for number, path in enumerate(files):

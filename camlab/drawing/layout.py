@@ -23,7 +23,7 @@ def flow(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
 
 
 def even_width(images: Sequence[np.ndarray], limit: int, gap: int) -> int:
-    """Find a width that needs no more lines than `limit` does, and makes them nearly equal in length."""
+    """Find a width that needs no more lines than `limit` does, and makes the lines nearly equal in length."""
     widths = [image.shape[1] for image in images]
     limit = max(limit, *widths)
     count = len(_lines(widths, limit, gap))

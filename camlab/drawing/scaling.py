@@ -27,9 +27,9 @@ class ScaledMaps:
 def scale(results: Sequence[PictureResult], mode: Normalization) -> ScaledMaps:
     """Fuse the layers of each method and scale the maps of a set.
 
-    In the mode `per_image`, a picture's heat does not depend on the rest of the set; in `shared` and `raw` it does.
-    Drawing needs values in [0, 1]: in the mode `raw`, too, maps are divided by the maximum of the set here, whereas
-    `camlab.heatmaps` and `maps.npz` keep their units.
+    With `per_image`, a picture's heat does not depend on the rest of the set; with `shared` and `raw` it does. Because
+    heat must lie in [0, 1], maps are divided by the maximum of the set with `raw`, too. The maps' own units are kept by
+    `camlab.heatmaps` and in `maps.npz`.
 
     Args:
         results: Results of the set, all with the same methods and layers.

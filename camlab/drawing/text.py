@@ -26,9 +26,10 @@ def line_height(size: int = _SIZE) -> int:
 def line(
     text: str, width: int, size: int = _SIZE, bold: bool = False, colour: tuple[int, int, int] = BLACK
 ) -> np.ndarray:
-    """Draw one line of text on white: uint8 RGB, (line height)×width×3; the array is shared between callers, read-only.
+    """Draw one line of text on white: uint8 RGB, (line height)×width×3.
 
-    Text that is too wide is drawn smaller and, if that is not enough, cut and ended with an ellipsis.
+    Text that is too wide is drawn smaller and, if that is not enough, cut and ended with an ellipsis. The array is
+    read-only, because callers share it.
     """
     text, font = _fitted(_drawable(text), width, size, bold)
     strip = Image.new("RGB", (width, line_height(size)), PAPER)

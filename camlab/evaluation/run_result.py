@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, run_dir: Path) -> Report | None:
-    """Test a run at its end, with the best weights or, if no images are held out, the last; each image counts once.
+    """Test a run at its end, and count each test image once.
+
+    The best weights are tested, or the last ones if no images are held out.
 
     Args:
         trainer: Trainer that has fitted the classifier.

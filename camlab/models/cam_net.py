@@ -133,7 +133,7 @@ class CamNet(nn.Module):
         return self.fc(F.linear(head_statistic, self.cam_conv.weight.flatten(1), self.cam_conv.bias))
 
     def map_size(self, image_size: int) -> tuple[int, int]:
-        """Return the (height, width) in cells of the features, and so of CAM, for square images of a side in pixels.
+        """Return the (height, width) in cells of the features, and so of CAM, for images of `image_size`² pixels.
 
         Raises:
             UserError: The images are too small for the network.

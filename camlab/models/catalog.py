@@ -96,7 +96,7 @@ def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
         if weights is not None:
             _fill(network, _of_file(weights), name, f"network.weights={weights}")
     if not network.num_classes:
-        raise UserError(f"network={name}: no classifier; it has features but no classes. Choose a classifier.")
+        raise UserError(f"network={name}: this network gives features and has no classes. Choose a classifier.")
     preprocess = of_data_config(timm.data.resolve_model_data_config(network))
     return TrainedNetwork(network.eval(), preprocess, _class_names(network.num_classes), name)
 

@@ -67,7 +67,10 @@ def peak_memory_gb(device: torch.device) -> float | None:
 
 
 def settled_time(device: torch.device) -> float:
-    """Wait until the device has finished its work, and read a steady clock, in seconds; too slow for every step."""
+    """Return the time of a steady clock, in seconds, after the device has finished its work.
+
+    The call waits for the device, so it must not be made at every step.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

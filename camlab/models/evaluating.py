@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode for a block; afterwards, also after an error, restore every module's own flag.
+    """Put a network into eval mode for a block, then restore each module's train/eval flag, even after an error.
 
     Example:
         >>> network = nn.Dropout()

@@ -90,11 +90,11 @@ class Preprocess:
             1.0
         """
         scale, shift = _scale_and_shift(self.mean, self.std, images.device)
-        # Normalisation and resizing are both linear: in this order, small pictures are normalised before they grow.
+        # Both steps are linear, so that their order does not matter: small pictures are normalised before they grow.
         return self.resize(images * scale + shift)
 
     def resize(self, images: Tensor) -> Tensor:
-        """Resize float N×3×H×W → N×3×S×S; antialiasing is used only to shrink: to enlarge, it would only cost time."""
+        """Resize float N×3×H×W → N×3×S×S, antialiased if pictures shrink (else it has no effect and costs time)."""
         size = (self.image_size, self.image_size)
         if images.shape[-2:] == size:
             return images

@@ -6,8 +6,8 @@ Cameras and scanners store values of 10, 12 or 14 bits in files of 16 bits. Whit
 1. from the file, if it states the number of significant bits: in a PNG's `sBIT` (if a value has more bits than stated,
    the values were scaled to 16 bits, as the standard asks); in a TIFF's `MaxSampleValue`, or in `BitsPerSample` if that
    is less than 16; in a PNM's header;
-2. else from the values: white is the largest number of 8, 10, 12, 14, 16, 24 or 32 bits, whichever is the fewest that
-   can hold the highest value; for floating-point values of at most 1, white is 1.
+2. otherwise from the values, as the largest number of as few bits (8, 10, 12, 14, 16, 24 or 32) as can hold the highest
+   value; for floating-point values of at most 1, white is 1.
 
 The second rule is a guess, made for each file on its own: a dark picture of 12 bits without a value above 1023 is taken
 for a picture of 10 bits and becomes four times as bright. Of TIFFs with three channels of 16 bits, and of PNGs with

@@ -44,9 +44,9 @@ class WandbLogger(LightningWandbLogger):
 
     def __init__(self, save_dir: str, mode: str | None = None, log_checkpoint: bool = False, **options: Any) -> None:
         asked = mode or os.environ.get("WANDB_MODE")
-        keyless = asked in (None, "online") and not _has_key()  # online, W&B would ask for a key
+        keyless = asked in (None, "online") and not _has_key()  # W&B would ask for a key in order to go online
         self._mode = "offline" if keyless else asked or "online"
-        self._why = "no API key" if keyless else "as asked"  # reason for being offline
+        self._why = "no API key" if keyless else "as requested"  # reason for being offline
         self._level = logging.INFO
         self._log_checkpoint = log_checkpoint
         self._broken = False

@@ -79,7 +79,7 @@ def check_resumable(file: Path, network: CamNet, class_names: tuple[str, ...]) -
 
 
 def _check_whole(file: Path) -> None:
-    """Refuse a checkpoint that differs from its checksum, and name the whole ones beside it."""
+    """Refuse a checkpoint that differs from its checksum, and name the intact ones beside it."""
     if not run_folder.is_whole(file):
         whole = [str(other) for other in sorted(file.parent.glob("*.ckpt")) if run_folder.is_whole(other)]
         way_out = f"Choose from {', '.join(whole)}." if whole else "Give another checkpoint."

@@ -20,7 +20,7 @@ class Interruption:
 
     Attributes:
         number: Number of the signal that has arrived; None if none has.
-        deferred: Whether a signal is only recorded. Code that sets this checks `number` at safe points, and raises.
+        deferred: Whether a signal is only recorded. Code that sets this must check `number` and raise `Interrupted`.
     """
 
     def __init__(self) -> None:

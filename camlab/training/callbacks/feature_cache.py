@@ -133,7 +133,7 @@ class BackbonePass:
 
     @property
     def splits(self) -> list[Split]:
-        """Splits whose features are cached: those that the run uses, but no test with masks, which needs the images."""
+        """Splits whose features are cached: those that the run uses, but a test with masks needs the images instead."""
         test: tuple[Split, ...] = ("test",) if self.data.splits["test"].masks is None else ()
         return list(dict.fromkeys(("train", *self.data.validation_splits, *test)))
 
@@ -142,7 +142,7 @@ class BackbonePass:
         return len(self.data.splits[split]), self._views(split), *self.statistic_shape
 
     def key(self, split: Split) -> str:
-        """Hash of everything that the features depend on, with device and precision, which round differently."""
+        """Hash of everything that the features depend on, including device and precision, which affect rounding."""
         decisive = {
             "format": _FORMAT,
             "images": self.data.split_fingerprint(split),

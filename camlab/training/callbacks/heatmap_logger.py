@@ -88,9 +88,9 @@ class HeatmapLogger(L.Callback):
             panels, captions = self._probe.draw(data.preprocess(self._images).to(dtype), epochs_done)
             log_pictures(trainer.loggers, KEY, same_size(panels), captions, epochs_done)
         except OSError as error:
-            log.warning("No heatmaps at epoch %d: %s; training goes on.", epochs_done, error)
+            log.warning("No heatmaps at epoch %d: %s; training continues.", epochs_done, error)
         except Exception:
-            log.warning("No heatmaps at epoch %d: drawing failed; training goes on.", epochs_done, exc_info=True)
+            log.warning("No heatmaps at epoch %d: drawing failed; training continues.", epochs_done, exc_info=True)
 
     def _choose(self, data: ImageData) -> tuple[Tensor, Tensor | None, list[str]]:
         """The pictures, uint8 N×3×H×W, their true classes where they are known, and their names in captions."""

@@ -93,7 +93,7 @@ class TimeEstimate(L.Callback):
         total = seconds_per_step * (float(trainer.num_training_batches) + validation) * epochs
         log.info("Expected training time: %s for %d epochs.", duration(total), epochs)
         if device.type == "cpu" and total > _TWO_HOURS and self.advice:
-            log.info("That is long for a CPU. Cheaper: %s", self.advice)
+            log.info("That is long for a CPU. Cheaper settings: %s", self.advice)
 
 
 def _epoch(trainer: L.Trainer) -> int:
