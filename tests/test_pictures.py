@@ -269,8 +269,8 @@ def test_a_damaged_picture_is_named(tmp_path, ending, kept):
 def test_what_is_not_a_picture_is_named(tmp_path, monkeypatch):
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "folder.jpg").mkdir()
-    for name, told in (("text.jpg", "no readable picture"), ("folder.jpg", "no file"), ("nothing.jpg", "no file")):
-        with pytest.raises(UserError, match=told):
+    for name, kind in (("text.jpg", "readable picture"), ("folder.jpg", "file"), ("nothing.jpg", "file")):
+        with pytest.raises(UserError, match=f"is not a {kind}"):
             read_picture(tmp_path / name)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # so that this picture counts as too large
     with pytest.raises(UserError, match="DecompressionBombError"):
