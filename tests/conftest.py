@@ -1,4 +1,4 @@
-"""Fixtures: real networks on small inputs, drawn pictures, and the real data where it is at hand."""
+"""Fixtures: a small generated data set, the real data if it is available, and a clean environment."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from camlab.data.module import ImageData
 
 
 class Coloured(ImageData):
-    """Noise in a colour that tells the class: learnable in a few steps, with masks if wanted."""
+    """Images of noise in a colour of their class, which are learnable in a few steps; with masks if asked for."""
 
     def __init__(self, n_train: int = 64, n_test: int = 24, num_classes: int = 4, masks: bool = False, **options: Any):
         super().__init__(**{"image_size": 64, "val_size": 16, "batch_size": 16, **options})
@@ -35,7 +35,7 @@ class Coloured(ImageData):
 
 @pytest.fixture
 def shared_data() -> Path:
-    """The folder with real data and weights; tests that need it skip where there is none."""
+    """The folder with real data and weights; tests that need it are skipped if it is not set."""
     if not (folder := os.environ.get("CAMLAB_SHARED_DATA")):
         pytest.skip("CAMLAB_SHARED_DATA is not set: no real data and weights here")
     return Path(folder)
@@ -43,7 +43,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def quiet_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No W&B account, no interference from the caller's environment, few threads for tiny networks."""
+    """Run each test without a W&B account, with a home folder of its own, and with a fixed random state."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "HYDRA_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))

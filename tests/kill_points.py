@@ -1,10 +1,10 @@
-"""Ends a small run at a random point, lets the same command go on, and compares with a run that was left alone.
+"""Kills a small run at a random point, resumes it with the same command, and compares it with an uninterrupted run.
 
     python tests/kill_points.py FOLDER --count 60 --seed 0
 
-One line of JSON for each point. The stack is imported once; every run is a fork of this process, and the signals are
-real. What makes a run end where it should is a function of its own, wrapped: at its n-th call it sends the signal (or
-raises, or, writing a checkpoint, stops half way).
+It prints one line of JSON for each point. The stack is imported once, every run is a fork of this process, and the
+signals are real. To end a run at a given site, a function that the run calls there is wrapped: its n-th call sends the
+signal or raises an exception; the writing of a checkpoint may also be stopped half-way.
 """
 
 import argparse
@@ -42,7 +42,7 @@ MODES = {
     "frozen, cached": ["mode=frozen"],
     "frozen, uncached": ["mode=frozen", "cache=false"],
 }
-SITES: dict[str, tuple[Any, str, int]] = {  # object, attribute, and about how often a run calls it
+SITES: dict[str, tuple[Any, str, int]] = {  # object, attribute, and the approximate number of calls in a run
     "step": (Classifier, "training_step", 9),
     "optimizer": (torch.optim.Adam, "step", 9),
     "validation": (Classifier, "validation_step", 6),
@@ -61,7 +61,7 @@ SWALLOW = ("heatmaps", "wandb", "wandb pictures")  # a failure there is logged a
 
 
 def fork(arguments: list[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
-    """Run a command in a child; its exit code, negative for a signal."""
+    """Run a command in a child process; return its exit code, negative for a signal."""
     if pid := os.fork():
         _, status = os.waitpid(pid, 0)
         return os.waitstatus_to_exitcode(status)
@@ -88,7 +88,7 @@ def end_at(site: str, call: int, how: str) -> None:
     @functools.wraps(inner)
     def wrapped(*arguments: Any, **options: Any) -> Any:
         if next(calls) == call:
-            if site == "checkpoint" and how in ("SIGKILL", "exception"):  # at other signals it is written whole
+            if site == "checkpoint" and how in ("SIGKILL", "exception"):  # after other signals it is completed
                 arguments[1].write(b"half a checkpoint")
             if how == "exception":
                 raise RuntimeError("pulled the plug")
@@ -99,7 +99,7 @@ def end_at(site: str, call: int, how: str) -> None:
 
 
 def end_in_optimizer_step(call: int, how: str) -> None:
-    """End in the middle of a step: some weights are new, some are not."""
+    """Make this process end in the middle of an optimizer step, when some weights are new and others are not."""
     inner, calls = torch.optim.Adam.step, iter(range(1, 1 << 30))
 
     @functools.wraps(inner)
@@ -107,7 +107,7 @@ def end_in_optimizer_step(call: int, how: str) -> None:
         if next(calls) != call:
             return inner(self, closure)
         loss = inner(self, closure)
-        if how in ("SIGKILL", "exception"):  # no state that a checkpoint may hold; at other signals the step ends
+        if how in ("SIGKILL", "exception"):  # a state that no checkpoint may hold; after other signals the step ends
             self.param_groups[0]["params"][0].data.zero_()
         if how == "exception":
             raise RuntimeError("pulled the plug")
@@ -118,7 +118,7 @@ def end_in_optimizer_step(call: int, how: str) -> None:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """All of a run that must not depend on whether it was interrupted."""
+    """Everything about a run that must not depend on whether it was interrupted."""
     checkpoint = torch.load(run / run_folder.LAST, weights_only=True)
     result = json.loads((run / run_folder.RESULT).read_text())
     with open(run / run_folder.METRICS, newline="") as file:
@@ -136,7 +136,7 @@ def outcome(run: Path) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
-    """Where two outcomes differ, bit by bit."""
+    """Yield the places where two outcomes are not equal bit for bit."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in one.keys() | other.keys():
             if key in one and key in other:
@@ -154,7 +154,7 @@ def differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
 
 
 def interrupted(mode: str, folder: Path, chance: random.Random) -> dict[str, Any]:
-    """One run, ended once or twice, then left to finish; where, how, with what exit codes."""
+    """End a run once or twice, then let it finish; return where and how it was ended, and the exit codes."""
     options = [*TINY, *MODES[mode], f"hydra.run.dir={folder}", f"paths.cache={folder}.cache"]
     site = chance.choice([s for s in SITES if mode == "frozen, cached" or s != "cache"])
     how = chance.choice([end for end in ENDS if end != "exception" or site not in SWALLOW])
@@ -191,9 +191,9 @@ def main() -> None:
     while done < options.count:
         mode, run = chance.choice(list(MODES)), options.folder / f"run {done}"
         told = interrupted(mode, run, chance)
-        if any(told["codes"]):  # else it was never ended
+        if any(told["codes"]):  # otherwise it was never ended
             done += 1
-            told["differs"] = list(differences(whole[mode], outcome(run))) if told["end"] == 0 else ["it did not go on"]
+            told["differs"] = list(differences(whole[mode], outcome(run))) if told["end"] == 0 else ["not resumed"]
             print(json.dumps(told), flush=True)
         if not told.get("differs"):
             shutil.rmtree(run, ignore_errors=True)

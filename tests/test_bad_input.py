@@ -1,4 +1,4 @@
-"""Broken files and wrong folders: each is told in a line or two with the fix; nothing in them runs, nothing is lost."""
+"""Broken files and wrong folders: each gets a message of one or two lines that names the fix; no code in files runs."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ QUICK = ["data=shapes", "data.image_size=64", "arch.weights=null", "logger=csv",
 
 
 class Trap:
-    """Unpickling this leaves a trace."""
+    """An object that creates the folder `trace` when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -48,7 +48,7 @@ def trap(tmp_path) -> Iterator[Trap]:
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys) -> Iterator[Callable[..., str]]:
-    """Runs a whole command in an empty folder, which must end with code 2; gives what it said."""
+    """A function that runs a command in an empty folder, requires exit code 2, and returns the message on stderr."""
     monkeypatch.chdir(tmp_path)
     handlers = list(logging.root.handlers)
 
@@ -129,7 +129,7 @@ def test_weights_of_another_network(tmp_path, alexnet_files):
     save_file(tensors("vgg11"), file)
     said = told(lambda: load(file))
     assert said == (
-        f"arch.weights={file}: features.0.weight is 64×3×3×3, but 64×3×11×11 in alexnet. Another network's file?"
+        f"arch.weights={file}: features.0.weight is 64×3×3×3, but 64×3×11×11 in alexnet. Is it another network's file?"
     )
     del (few := tensors("alexnet"))["features.10.bias"]
     save_file(few, file)
@@ -156,7 +156,7 @@ def test_no_state_dict(tmp_path):
 
 
 def write_cifar(root: Path, n: int = 10, protocol: int = 4, **changes: Any) -> Path:
-    """A tiny set in CIFAR-10's layout; `changes` replace entries of the second batch."""
+    """Write a tiny data set in CIFAR-10's layout; `changes` replace entries of the second batch."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -208,7 +208,7 @@ def test_a_root_that_is_a_file(tmp_path):
     assert "data.root=FOLDER" in told(cifar(tmp_path / "file").setup)
 
 
-def test_another_copy_needs_a_word(tmp_path):
+def test_a_copy_that_is_not_the_original_must_be_allowed(tmp_path):
     folder = write_cifar(tmp_path)
     said = told(cifar(tmp_path, verify=True).setup)
     assert said.startswith(f"{folder / 'data_batch_1'} does not have the checksum of the original.")
@@ -262,7 +262,7 @@ def test_code_in_a_batch_is_refused(tmp_path, trap, name, protocol):
     assert "mkdir" in said
 
 
-def test_an_array_of_objects_is_no_way_round(tmp_path, trap):
+def test_code_in_an_array_of_objects_is_refused(tmp_path, trap):
     write_cifar(tmp_path, data=np.array([trap], dtype=object))
     assert "only arrays are allowed" in told(cifar(tmp_path).setup)
 
@@ -335,7 +335,7 @@ def test_a_corrupt_picture_is_named(tmp_path, content):
     Image.effect_noise((200, 200), 90).save(bad)
     bad.write_bytes(bad.read_bytes()[:2000] if content is None else content)
     said = told(folder(tmp_path).setup)
-    assert said.startswith(f"{bad} is no readable picture")
+    assert said.startswith(f"{bad} is not a readable picture")
     assert "remove it" in said
 
 
@@ -414,7 +414,7 @@ def test_weights_that_do_not_fit_end_a_training(command, tmp_path):
     options = ["data=folder", "data.root=data", "logger=csv", "hydra.run.dir=run"]
     said = command(train.main, *options, "arch.weights=w.safetensors")
     assert "features.0.weight is 1, but 64×3×11×11 in alexnet" in said
-    # The fix in the same folder is no other run: nothing had been trained.
+    # The corrected command may use the same folder: nothing was trained there, so it holds no other run.
     said = command(train.main, *options, "arch.weights=null", "data.root=nowhere")
     assert "data.root=nowhere: no such folder." in said
 

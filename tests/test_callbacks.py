@@ -1,4 +1,4 @@
-"""Heatmaps in training: harmless to it, the same pictures each epoch, scored where the truth is known."""
+"""Callbacks: heatmaps do not affect training and show the same pictures in each epoch; pointing game; progress."""
 
 import copy
 import random
@@ -45,7 +45,7 @@ def probe(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor |
 
 def test_drawing_leaves_the_network_as_it_found_it(tmp_path):
     network = classifier("vgg11_bn").network.train()
-    network.backbone[1].eval()  # an odd flag, to be kept
+    network.backbone[1].eval()  # a flag that differs from the others, and must be kept
     network(torch.randn(4, 3, 64, 64)).sum().backward()
     before, flags = copy.deepcopy(network), [module.training for module in network.modules()]
     gradients = [p.grad.clone() for p in network.parameters()]
@@ -87,7 +87,7 @@ def test_wrongly_classified_images_get_tiles_for_their_true_class(tmp_path):
     assert captions[1].endswith(f" {100 * second:.0f} %")
     sheet = cv2.imread(str(tmp_path / "epoch_0003" / "sheet.png"))
     used = sum(panel.shape[0] * panel.shape[1] for panel in panels)
-    assert sheet.shape[0] * sheet.shape[1] < 2 * used, "no empty tiles beside each right prediction"
+    assert sheet.shape[0] * sheet.shape[1] < 2 * used, "right predictions must not leave empty tiles"
 
 
 def test_files_of_an_epoch(tmp_path):
@@ -123,7 +123,7 @@ def test_files_of_an_epoch(tmp_path):
 
 
 def test_a_map_of_one_cell_is_left_out(tmp_path):
-    """AlexNet's features of 64×64 pictures are 1×1 behind its last pooling: CAM would be one colour."""
+    """AlexNet's features of 64×64 pictures are 1×1 after the last pooling, so that a CAM would have one colour only."""
     trainer(tmp_path, callbacks=[HeatmapLogger(per_class=1)]).fit(classifier(), datamodule=Coloured(image_size=64))
     assert list(read_maps(tmp_path / "heatmaps" / "epoch_0001" / "maps.npz").maps) == ["grad_cam"]
 
@@ -151,7 +151,7 @@ def test_every_n_epochs_and_the_last(tmp_path):
     assert sorted(p.name for p in tmp_path.glob("heatmaps/epoch_*")) == [f"epoch_{k:04d}" for k in (0, 2, 4, 5)]
 
 
-def test_ones_own_pictures(tmp_path):
+def test_a_folder_of_pictures_as_the_probe_set(tmp_path):
     folder = tmp_path / "my photos"
     folder.mkdir()
     Image.new("RGB", (90, 60), (9, 99, 9)).save(folder / "a.jpg")
@@ -167,7 +167,7 @@ def test_drawing_that_fails_does_not_stop_training(tmp_path, caplog):
     run = trainer(tmp_path, callbacks=[HeatmapLogger()])
     run.fit(classifier(), datamodule=Coloured())
     assert run.state.finished
-    assert "training goes on" in caplog.text
+    assert "training continues" in caplog.text
 
 
 def test_pointing_game_by_hand():
@@ -189,7 +189,7 @@ def test_pointing_game_is_logged_with_its_baselines(tmp_path):
     run = trainer(tmp_path, callbacks=[PointingGame(tolerance=2)])
     run.test(classifier(keep_last_pool=False), datamodule=Coloured(masks=True), verbose=False)
     assert float(run.callback_metrics["test/pointing_game_random"]) == pytest.approx(144 / 1024)
-    assert float(run.callback_metrics["test/pointing_game_center"]) == 1.0, "pixel (16, 16) is 1 px beside the mask"
+    assert float(run.callback_metrics["test/pointing_game_center"]) == 1.0, "pixel (16, 16) is 1 px outside the mask"
     assert 0 <= run.callback_metrics["test/pointing_game"] <= 1
     bare = trainer(tmp_path, callbacks=[PointingGame()])
     bare.test(classifier(keep_last_pool=False), datamodule=Coloured(), verbose=False)
@@ -202,7 +202,7 @@ def test_maps_too_coarse_to_show_a_place_are_not_scored(tmp_path):
     assert not [key for key in run.callback_metrics if "pointing_game" in key]
 
 
-def test_the_way_out_of_small_maps_is_a_way_out():
+def test_the_settings_that_are_named_for_small_maps_enlarge_them():
     network = classifier().network
     line = warning_of_small_maps(network.map_size, 64, has_pool=True)
     assert line.startswith("Maps are 1×1, ")
@@ -213,7 +213,7 @@ def test_the_way_out_of_small_maps_is_a_way_out():
     assert finer.forward_features(torch.zeros(1, 3, 64, 64)).shape[-2:] == (3, 3)
 
 
-def test_time_is_told_and_a_cheaper_way(tmp_path, caplog):
+def test_expected_time_and_progress_are_logged(tmp_path, caplog):
     caplog.set_level("INFO")
     callbacks = [TimeEstimate(steps=4, advice="mode=frozen"), PlainProgress(every_seconds=0)]
     run = trainer(tmp_path, max_epochs=10_000, max_steps=6, callbacks=callbacks)

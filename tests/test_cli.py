@@ -1,4 +1,4 @@
-"""The outermost layer: what a person types, what becomes of it, and what the process says and returns."""
+"""The command line: what a user types, the configuration that results, and the messages and exit codes."""
 
 import itertools
 import logging
@@ -29,7 +29,7 @@ Launch = Callable[..., tuple[int, str, list[DictConfig]]]
 
 @pytest.fixture
 def launch(tmp_path, monkeypatch, capsys) -> Iterator[Launch]:
-    """Runs a command line in an empty folder; gives the exit code, stderr and the configurations of its jobs."""
+    """A function that runs a command line in an empty folder and returns exit code, stderr and its jobs' settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["camlab-train"])
     handlers, level = list(logging.root.handlers), logging.root.level
@@ -99,7 +99,7 @@ def test_home_is_expanded(monkeypatch):
         "-m",
     ],
 )
-def test_the_rest_is_left_alone(argument):
+def test_other_arguments_are_not_quoted(argument):
     assert quote_path(argument) == argument
 
 
@@ -108,7 +108,7 @@ def test_paths_of_a_sweep(tmp_path, monkeypatch):
     Path("a,b").mkdir()
     sweep = OverridesParser.create().parse_override(quote_path("checkpoint=a=b,c (1),é", sweep=True))
     assert [value.text for value in sweep.sweep_iterator()] == ["a=b", "c (1)", "é"]
-    assert parsed(quote_path("checkpoint=a,b", sweep=True)) == "a,b"  # it is there
+    assert parsed(quote_path("checkpoint=a,b", sweep=True)) == "a,b"  # this folder exists
     weights = OverridesParser.create().parse_override(quote_path("arch.weights=imagenet,null", sweep=True))
     assert [value and value.text for value in weights.sweep_iterator()] == ["imagenet", None]
     for own in ("checkpoint=choice(a,b)", "checkpoint=[a,b]", "checkpoint=a,'b c'"):
@@ -241,7 +241,7 @@ def test_evaluate_uses_the_data_of_the_run(launch, tmp_path):
         "a \\b, it's = (1)",
         [0.1, 0.2, 0.3],
     )
-    assert config.data.val_size == 3, "the user's own come last"
+    assert config.data.val_size == 3, "the user's own settings come last"
     assert config.data._target_ == "camlab.data.folder.Folder"
 
 
@@ -328,7 +328,7 @@ def test_out_is_the_folder_of_a_run_and_of_a_sweep(launch, tmp_path, entry, fold
     assert sorted(path.name for path in folders[1:]) == [varied.replace("=1,2", f"-{k}") for k in (1, 2)]
 
 
-def test_out_is_no_part_of_a_runs_identity(launch):
+def test_out_is_not_part_of_a_runs_identity(launch):
     here, there = (launch(f"out={name}")[2][0] for name in ("here", "there"))
     assert "out" not in here
     assert config_hash(here) == config_hash(there) == config_hash(launch()[2][0])
@@ -397,7 +397,7 @@ HEAVY = ("torch", "torchvision", "lightning", "wandb", "cv2", "matplotlib")
 
 
 def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter; the heavy modules that it loaded are named at the end of its output."""
+    """Run a command in a new interpreter, which names the heavy modules that it has loaded at the end of its output."""
     code = (
         "import atexit, sys\n"
         f"atexit.register(lambda: print('LOADED', *(m for m in {HEAVY} if m in sys.modules)))\n"
@@ -421,7 +421,11 @@ def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["train", "arch=alexnt"], 2, "arch=alexnt: unknown option. Did you mean arch=alexnet?"),
         (["train", "optimizer.lrr=1"], 2, "optimizer.lrr: unknown setting. Did you mean optimizer.lr?"),
         (["train", "arch=alexnet", "optimizer.lr=abc"], 2, "optimizer.lr=abc: must be a number."),
-        (["train", "data.image_size=48"], 2, "data.image_size=48: too small for alexnet, which needs 63 pixels"),
+        (
+            ["train", "data.image_size=48"],
+            2,
+            "data.image_size=48: too small for alexnet, which needs at least 63 pixels",
+        ),
         (["train", "data.flip=2"], 2, "data.flip=2: must be at most 1."),
         (["train", "arch.weights=nowhere.pth"], 2, "arch.weights=nowhere.pth: no such file."),
         (["explain", "images=x", "network=vgg16", "methods=[cam,grad_cma]"], 2, "Did you mean grad_cam?"),

@@ -1,4 +1,4 @@
-"""Configurations: every option composes and builds, the schemas tell the truth, nonsense is refused with the fix."""
+"""Configurations: every option can be built, the schemas are right, and invalid settings are refused with the fix."""
 
 import copy
 import functools
@@ -49,14 +49,14 @@ def plain(entry: str) -> DictConfig:
 
 
 def overridden(override: str, entry: str = "train") -> DictConfig:
-    """As `composed`, in a tenth of the time, for one override that chooses no option."""
+    """Compose with one override that chooses no option; it takes a tenth of the time that `composed` does."""
     found = copy.deepcopy(plain(entry))
     ConfigLoaderImpl._apply_overrides_to_config([OverridesParser.create().parse_override(override)], found)
     return found
 
 
 def refusal(*overrides: str, entry: str = "train") -> str:
-    """What a user reads of a configuration that is refused, by Hydra or by `check`."""
+    """The message that a user gets about a configuration that Hydra or `settings.checked` refuses."""
     alone = len(overrides) == 1 and re.match(r"[+~]?\w+\.[\w.]+=", overrides[0])
     make = (lambda: overridden(overrides[0], entry)) if alone else (lambda: composed(*overrides, entry=entry))
     with pytest.raises(Exception) as refused:  # noqa: PT011  Hydra raises several kinds
@@ -81,7 +81,7 @@ def test_all_groups_are_there():
 def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     node = checked(option, "arch.weights=null", *(["data.root=."] if option == "data=folder" else []))
-    with torch.device("meta"):  # shapes without the time to draw weights
+    with torch.device("meta"):  # only shapes matter, and drawing weights would take time
         network = instantiate(node.arch, num_classes=10)
     data_class = get_class(node.data._target_)
     assert issubclass(data_class, ImageData)
@@ -105,7 +105,7 @@ def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
         **quiet,
     )
     assert trainer.max_epochs == node.trainer.max_epochs
-    assert not list(tmp_path.iterdir()), "building writes nothing"
+    assert not list(tmp_path.iterdir()), "building must write nothing"
 
 
 def test_several_loggers_at_once():
@@ -197,7 +197,7 @@ def test_schemas_hold_no_defaults_and_every_setting_in_conf_is_in_one():
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith("data=")])
 def test_defaults_in_conf_are_those_of_the_constructors(option):
     found = OmegaConf.to_container(composed(option).copy(), resolve=False)
-    chosen = {"num_classes", "weights", "val_size", "name"}  # by the option: what a constructor leaves open
+    chosen = {"num_classes", "weights", "val_size", "name"}  # set by the option instead of the constructor
     for node in (found["arch"], found["data"], *found["callbacks"].values()):
         kinds = {get_class(node["_target_"])} | ({ImageData} if "image_size" in node else set())
         real = {k: p.default for kind in kinds for k, p in inspect.signature(kind.__init__).parameters.items()}
@@ -312,10 +312,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("override", "said"), REFUSED.items(), ids=list(REFUSED))
-def test_nonsense_is_refused_with_key_and_fix(override, said):
+def test_invalid_settings_are_refused_with_key_and_fix(override, said):
     told = refusal(override)
     assert said in told
-    assert override.lstrip("+~").partition("=")[0].rpartition(".")[2] in told, "the key is named"
+    assert override.lstrip("+~").partition("=")[0].rpartition(".")[2] in told, "the message must name the key"
 
 
 def test_evaluation_refuses_too():
@@ -332,11 +332,11 @@ def test_evaluation_refuses_too():
      "resume=.", "optimizer._target_=torch.optim.AdamW", "+logger.wandb.save_code=true", "arch.num_classes=5",
      "trainer.limit_train_batches=0.5", "+callbacks.mine._target_=lightning.pytorch.callbacks.LearningRateMonitor"],
 )  # fmt: skip
-def test_sense_is_accepted(override):
+def test_valid_overrides_are_accepted(override):
     settings.checked(overridden(override), "train")
 
 
-def test_a_section_of_the_users_own_is_left_to_it():
+def test_settings_of_the_users_own_classes_are_not_checked():
     checked("optimizer._target_=my.Optimizer", "+optimizer.strange=-1", "scheduler={_target_: my.Schedule}")
 
 

@@ -1,4 +1,4 @@
-"""Data on the device: the same pixels as torchvision's, every image once, orders that can be replayed."""
+"""Data: the same pixels as torchvision's transforms give, each image once per epoch, orders that can be replayed."""
 
 import json
 import logging
@@ -61,7 +61,7 @@ def test_orders_and_flips_are_functions_of_seed_and_epoch():
     assert not epoch_flips(100, 0.0, 0, 0).any()
     state = torch.get_rng_state()
     epoch_order(100, 0, 0)
-    assert torch.equal(state, torch.get_rng_state()), "nobody else's random numbers are drawn"
+    assert torch.equal(state, torch.get_rng_state()), "torch's own random state must not change"
 
 
 def numbered(n: int) -> ImageSet:
@@ -104,10 +104,10 @@ def test_a_resumed_loader_replays_the_rest(on_host):
     resumed.set_epoch(2)
     rest = [batch.image_idx for batch in resumed]
     assert [r.tolist() for r in rest] == [e.tolist() for e in expected[3:]]
-    assert len(list(resumed)) == 7, "the next pass is a whole one"
+    assert len(list(resumed)) == 7, "the next pass must be complete"
     resumed.load_state_dict({"epoch": 2, "position": 7})
     resumed.set_epoch(3)
-    assert len(list(resumed)) == 7, "saved at an epoch's end, it begins the next one"
+    assert len(list(resumed)) == 7, "a state from the end of an epoch must begin the next one"
 
 
 def test_an_unfinished_pass_leaves_nothing_behind():
@@ -214,11 +214,11 @@ def test_folder_keeps_the_middle_antialiased(tmp_path):
     data = Folder(root=str(tmp_path), image_size=32, val_size=0)
     data.setup()
     inner = data.splits["train"].images[0, :, :, 2:-2].float()
-    assert (inner - 127.5).abs().max() < 25, "stripes finer than a pixel become grey, not a pattern"
+    assert (inner - 127.5).abs().max() < 25, "stripes finer than a pixel must become grey, not a pattern"
 
 
 def write_folder(root: Path, splits: dict[str, int]) -> None:
-    """So many pictures of each of two classes in each split, all different."""
+    """Write two classes of pictures, all different, with the given number of pictures per class for each split."""
     for split, count in splits.items():
         for name in ("blue", "red"):
             (root / split / name).mkdir(parents=True)

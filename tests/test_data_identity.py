@@ -1,4 +1,4 @@
-"""The data belong to a run: one on cats is neither finished nor resumed by a command for dogs, wherever they lie."""
+"""A run belongs to its data: a run on cats is not reported or resumed by a command for dogs, wherever the data are."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def there(made, tmp_path) -> Path:
-    """A copy of it, to be changed, as if the run had been made there."""
+    """A copy of `made` that tests may change; it looks as if the run had been made there."""
     folder = Path(shutil.copytree(made, tmp_path / "there", dirs_exist_ok=True))
     kept = folder / "run" / "data.json"
     kept.write_text(kept.read_text().replace(str(made), str(folder)))
@@ -67,7 +67,7 @@ def files(run_dir: Path) -> dict[str, bytes]:
 
 
 def test_a_run_without_validation_warns_of_nothing(there, monkeypatch, recwarn):
-    """Lightning has words for an empty list of loaders; `pytest` turns warnings into errors, but not its own log."""
+    """Lightning must not warn of an empty list of loaders."""
     assert run(monkeypatch, there, "dogs", f"hydra.run.dir={there / 'new'}") == 0
     assert not [str(w.message) for w in recwarn if "Total length of" in str(w.message)]
 
@@ -132,7 +132,7 @@ def test_the_last_run_is_the_last_one_on_these_data(there, monkeypatch, capsys):
 def test_a_checkpoint_named_by_hand_may_know_other_pictures_but_not_other_classes(there, monkeypatch, capsys):
     more = [f"resume={there / 'run'}", "trainer.max_epochs=3"]
     assert run(monkeypatch, there, "birds", *more, f"hydra.run.dir={there / 'birds run'}") == 2
-    assert "it knows other classes (black, white) than the data have" in capsys.readouterr().err
+    assert "its classes (black, white) are not those of the data" in capsys.readouterr().err
     assert run(monkeypatch, there, "dogs", *more, f"hydra.run.dir={there / 'dogs run'}") == 0
     assert "was trained on other data with the same classes" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Two processes (gloo, on a CPU) end where one does, to float tolerance: the same global batches, uneven tails too."""
+"""Two processes (gloo, on a CPU) give the same result as one, within rounding, also with uneven last batches."""
 
 import csv
 import json
@@ -16,9 +16,9 @@ SETTINGS = [
     "data=shapes",
     "data.train_size=150",
     "data.val_size=50",
-    "data.test_size=51",  # 26 and 25: each image counts once
+    "data.test_size=51",  # 26 and 25 on the two ranks; each image counts once
     "data.image_size=64",
-    "data.batch_size=33",  # 100 = 33 + 33 + 33 + 1: a rank with nothing in the last step
+    "data.batch_size=33",  # 100 = 33 + 33 + 33 + 1: one rank has no image in the last step
     "arch.weights=null",
     "trainer=ddp",
     "trainer.accelerator=cpu",

@@ -1,4 +1,4 @@
-"""`make demo`, as a newcomer meets it: a process of its own, its time, what it reaches, what it leaves."""
+"""`make demo` as a newcomer runs it, in a process of its own: its time, its accuracy, and the files that it leaves."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The examples in docstrings: each is run and gives what stands there."""
+"""The examples in docstrings are run, and must give the results that are written there."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""Sheets and their texts, the scales of maps, and the file of raw maps: by hand, and with real fonts."""
+"""Text, layout, tiles, legends, the scaling of maps, and the file of raw maps."""
 
 import os
 import string
@@ -80,11 +80,11 @@ def test_images_flow_like_words():
     assert (page[:10, :40] == 7).all()
     assert (page[:20, 44:] == 7).all()
     assert (page[24:, :30] == 7).all()
-    assert layout.flow([white(3, 500)], width=100, gap=4).shape == (3, 500, 3), "wider than the page: alone on its line"
+    assert layout.flow([white(3, 500)], width=100, gap=4).shape == (3, 500, 3), "a wider image is alone on its line"
 
 
 def test_one_wide_picture_does_not_set_the_width_of_the_others():
-    """28 panels, one of them three times as wide as the others: less than a quarter of the sheet is blank."""
+    """Of a sheet with 28 panels, one of them three times as wide as the others, less than a quarter is blank."""
     panels = [white(300, 500) for _ in range(27)]
     panels.insert(5, white(300, 1500))
     sheet = sheets.contact_sheet(panels, Legend("x", {"cam": ["fc"]}, Style()))
@@ -95,7 +95,7 @@ def test_one_wide_picture_does_not_set_the_width_of_the_others():
 def test_lines_of_many_tiles_are_of_nearly_one_length():
     seven = [white(10, 100)] * 7
     page = layout.flow(seven, layout.even_width(seven, 550, 4), 4)
-    assert page.shape == (2 * 10 + 4, 4 * 100 + 3 * 4, 3), "4 and 3, not 5 and 2"
+    assert page.shape == (2 * 10 + 4, 4 * 100 + 3 * 4, 3), "lines of 4 and 3 tiles, not of 5 and 2"
     assert layout.flow(seven[:3], layout.even_width(seven[:3], 550, 4), 4).shape == (10, 3 * 100 + 2 * 4, 3)
     assert layout.even_width(seven[:1], 50, 4) == 100
 
@@ -138,7 +138,7 @@ def test_a_long_answer_goes_on_in_another_line_and_is_not_cut():
     one = result()
     narrow = tiles.panel(white(20, 30), one, [], names)
     short = tiles.panel(white(20, 30), one, [], CLASSES)
-    assert narrow.shape[0] >= short.shape[0] + 2 * text.line_height(), "lines"
+    assert narrow.shape[0] >= short.shape[0] + 2 * text.line_height(), "at least two more lines"
     assert narrow.shape[1] == short.shape[1]
 
 
@@ -151,7 +151,7 @@ def test_a_box_hides_no_small_picture(side, boxed):
     (heat,) = scale([one], "per_image").heat
     (drawn,) = tiles.draw_overlays(white(side, side), one, heat, CLASSES, Style())
     (plain,) = tiles.draw_overlays(white(side, side), one, heat, CLASSES, Style(boxes=False))
-    assert drawn.box is not None, "it is written in any case"
+    assert drawn.box is not None, "the box must be found even if it is not drawn"
     assert (not np.array_equal(drawn.image, plain.image)) == boxed
 
 
@@ -224,7 +224,7 @@ def test_maps_come_back(tmp_path, dtype):
     results[0].maps["cam"][0][0, 0, 0] = 1e30  # more than float16 holds
     write_maps(tmp_path / "maps.npz", results, CLASSES, LAYERS, Path("..", "pictures"), dtype, epoch=4)
     read = read_maps(tmp_path / "maps.npz")
-    assert os.listdir(tmp_path) == ["maps.npz"], "nothing of a half-written file is left"
+    assert os.listdir(tmp_path) == ["maps.npz"], "no temporary file may be left"
     assert read.files == ["00.png", "01.png", "02.png"]
     assert read.folder == tmp_path.parent / "pictures"
     assert read.names == ["é \udcff"] * 3

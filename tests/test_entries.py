@@ -1,4 +1,4 @@
-"""The commands as a user gives them, on tiny drawn sets, through everything that a real run goes through."""
+"""The commands as a user runs them, from end to end, on tiny generated data sets."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ TINY = [
 
 
 def command(monkeypatch: pytest.MonkeyPatch, main, *arguments: str) -> int:
-    """Run an entry in this process; its exit code."""
+    """Run a command in this process, and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["camlab", *arguments])
     try:
         main()
@@ -90,7 +90,7 @@ def test_metrics_csv_counts_epochs_done(run_dir):
         rows = list(csv.DictReader(file))
     assert [float(row["epoch"]) for row in rows if row["val/acc"]] == [1, 2]
     assert [float(row["epoch"]) for row in rows if row["train/loss"]] == [1, 2]
-    assert len([row for row in rows if row["test/acc"]]) == 1, "the test set is touched once"
+    assert len([row for row in rows if row["test/acc"]]) == 1, "the test set must be used only once"
 
 
 def test_the_same_command_again_changes_nothing(run_dir, monkeypatch, caplog):

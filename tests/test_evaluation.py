@@ -1,4 +1,4 @@
-"""Evaluations: what is counted, what a report says, and names that are drawn as they are."""
+"""Evaluations: what is counted, what a report says, and how the names of classes are drawn."""
 
 import csv
 import json
@@ -37,8 +37,8 @@ def test_a_report_needs_a_confusion_matrix_and_names_only(tmp_path):
         assert np.array_equal(np.asarray(picture), report.confusion_picture())
 
 
-def test_names_are_drawn_as_they_are():
-    """A dollar sign starts no formula, letters of any alphabet are drawn, and none of it warns."""
+def test_names_are_drawn_literally():
+    """A dollar sign does not start a formula, letters of any alphabet are drawn, and nothing warns."""
 
     def drawn(name: str) -> np.ndarray:
         picture = draw_confusion(np.eye(2, dtype=int), (name, "x"))
@@ -49,7 +49,7 @@ def test_names_are_drawn_as_they_are():
     names = ["$_$", "$\\frac$", "a_b^c", "Großer Fisch", "кошка", "γάτα"]
     pictures = [drawn(name) for name in names]
     assert len({picture.tobytes() for picture in pictures}) == len(names)
-    assert not np.array_equal(drawn("猫"), drawn("")), "at least a box where the font has no such letter"
+    assert not np.array_equal(drawn("猫"), drawn("")), "a letter that the font lacks must be drawn as a box"
 
 
 def test_many_classes_are_drawn():
@@ -61,7 +61,7 @@ def trained_network(data: Coloured, num_outputs: int) -> TrainedNetwork:
     data.setup()
     network = CamNet("alexnet", num_classes=num_outputs).eval()
     with torch.no_grad():
-        network.fc.bias[-1] = 100.0  # it always predicts the last one
+        network.fc.bias[-1] = 100.0  # the network always predicts the last output
     return TrainedNetwork(network, Preprocess(64), data.class_names, "alexnet")
 
 

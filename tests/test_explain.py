@@ -1,4 +1,4 @@
-"""`python -m camlab.explain` as a user gives it, and what comes of it: on drawn pictures, by real networks."""
+"""`camlab.explain` as a user runs it, and the files that it writes: generated pictures and real networks."""
 
 import csv
 import json
@@ -57,7 +57,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory) -> tuple[list[str], nn.Module, Preprocess]:
-    """Arguments for a torchvision network with weights from a file; the network; what prepares its input."""
+    """Arguments that name a torchvision network with weights from a file; the network; its `Preprocess`."""
     torch.manual_seed(4)
     network = torchvision.models.get_model(SMALL, weights=None).eval()
     file = tmp_path_factory.mktemp("weights") / "a=b c.pth"
@@ -68,7 +68,7 @@ def named(tmp_path_factory) -> tuple[list[str], nn.Module, Preprocess]:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys) -> Iterator[Run]:
-    """Runs the command in a folder with the two pictures of `photos/`; gives exit code, stdout and stderr."""
+    """A function that runs the command in a folder with two pictures in `photos/`; returns code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "photos" / "a" / "one.png", 37, 91)
     draw(tmp_path / "photos" / "b" / "one.png", 80, 48)
@@ -86,7 +86,7 @@ def run(tmp_path, monkeypatch, capsys) -> Iterator[Run]:
 
 
 def draw(path: Path, height: int, width: int, seed: int = 0) -> Path:
-    """Noise in large grains, which differ with the size and the seed."""
+    """Write a picture of coarse noise, which depends on the size and the seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     grains = np.random.default_rng([seed, height, width]).integers(0, 256, (6, 6, 3), np.uint8)
     Image.fromarray(grains).resize((width, height), Image.Resampling.BICUBIC).save(path)
@@ -98,7 +98,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def shows(file: Path, image: np.ndarray) -> bool:
-    """Whether a JPEG of camlab's is this picture."""
+    """Whether a JPEG file shows this image."""
     render.write_image(expected := file.parents[1] / "expected.jpg", image)
     return bool(np.abs(pixels(file) - pixels(expected)).mean() < 1)
 
@@ -117,7 +117,7 @@ def overlays(out: Path) -> list[str]:
 
 
 def seen_by(preprocess: Preprocess, file: Path) -> Tensor:
-    """A picture as the network gets it."""
+    """The network's input for a picture."""
     square = preprocess.prepare(Image.open(file).convert("RGB"))
     return preprocess(torch.from_numpy(np.array(square)).permute(2, 0, 1)[None])
 
@@ -125,7 +125,7 @@ def seen_by(preprocess: Preprocess, file: Path) -> Tensor:
 def heatmap(
     signed: Sequence[Tensor], file: Path, mode: maps.Normalization = "per_image", preprocess: Preprocess | None = None
 ) -> np.ndarray:
-    """What the Python call gives for a picture, in colours where the network sees it: the square in the middle."""
+    """The result of `camlab.heatmaps` for a picture, as an overlay of the square that the network sees."""
     picture = np.array(Image.open(file).convert("RGB"))
     left, top, right, bottom = map(round, (preprocess or Preprocess(8)).visible_box(picture.shape[1], picture.shape[0]))
     (heat,) = maps.upsample(maps.normalize(maps.fuse(signed, mode), mode), (bottom - top, right - left)).numpy()
@@ -200,15 +200,15 @@ def test_the_defaults_give_a_sheet_worth_showing(run, trained, tmp_path):
     }
     assert [name.split("_", 2)[2].rpartition("_0_")[0] for name in overlays(out)] == ["cam", "grad_cam"] * 2
     height, width, _ = pixels(out / "sheet.png").shape
-    assert height > 2 * tiles.TILE_HEIGHT, "two rows"
-    assert width > 3 * tiles.TILE_HEIGHT * 91 / 37, "picture, CAM and Grad-CAM"
+    assert height > 2 * tiles.TILE_HEIGHT, "two rows of panels"
+    assert width > 3 * tiles.TILE_HEIGHT * 91 / 37, "tiles of picture, CAM and Grad-CAM"
     boxes = json.loads((out / "boxes.json").read_text(encoding="utf-8"))
     assert list(boxes) == ["photos/a/one.png", "photos/b/one.png"]
     for seen, found in zip([(27, 0, 64, 37), (0, 16, 48, 64)], boxes.values(), strict=True):
         assert found
         for each in found:
             left, top, right, bottom = each["box"]
-            assert seen[0] <= left < right <= seen[2], "no box reaches into what the network does not see"
+            assert seen[0] <= left < right <= seen[2], "boxes must lie within what the network sees"
             assert seen[1] <= top < bottom <= seen[3]
 
 
@@ -302,11 +302,11 @@ def test_a_layer_by_name_and_several_fused(run, named, tmp_path):
         assert shows(drawn, heatmap([part[:, 0] for part in parts], Path("photos/a/one.png"), preprocess=preprocess))
 
 
-# ---- a set whose maps are known: class 0 sees red, class 1 what is not
+# ---- pictures whose maps are known: red is evidence for class 0 and against class 1
 
 
 class Redness(nn.Module):
-    """The CAM of class 0 is the red channel, on the pictures' own grid; that of class 1 its negative."""
+    """A network whose CAM of class 0 is the red channel, in the pictures' own size, and of class 1 its negative."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -326,7 +326,7 @@ def redness() -> TrainedNetwork:
 
 
 def red(path: Path, values: Any) -> Path:
-    """A picture with these values in its red channel, and noise in the others."""
+    """Write a picture with given values in its red channel, and noise in the other channels."""
     values = np.asarray(values, np.uint8)
     others = np.random.default_rng(0).integers(0, 256, (*values.shape, 2), np.uint8)
     Image.fromarray(np.dstack([values, others])).save(path)
@@ -343,7 +343,7 @@ def test_boxes_by_hand(redness, tmp_path):
             {"method": "cam", "rank": 0, "class": "red", "box": [6, 1, 7, 2]},
             {"method": "grad_cam", "rank": 0, "class": "red", "box": [1, 3, 4, 6]},
         ]
-    }, "none for a class without evidence"
+    }, "there must be no box for a class without evidence"
 
 
 def test_boxes_are_in_pixels_of_the_whole_picture_and_drawn(redness, tmp_path):
@@ -355,11 +355,11 @@ def test_boxes_are_in_pixels_of_the_whole_picture_and_drawn(redness, tmp_path):
         explain_files(redness, [file], tmp_path / str(boxes), Request(("grad_cam",)), style)
     [found] = json.loads((tmp_path / "True" / "boxes.json").read_text())[str(file)]
     for edge, expected in zip(found["box"], (60, 20, 100, 40), strict=True):
-        assert abs(edge - expected) < 80 / 8, "a cell of the map"
+        assert abs(edge - expected) < 80 / 8, "within one cell of the map"
     assert not (tmp_path / "False" / "boxes.json").exists()
     [with_box], [without] = ([*(tmp_path / str(boxes) / "overlays").iterdir()] for boxes in (True, False))
     left, top, right, _ = found["box"]
-    assert pixels(with_box)[top, left:right].mean() > 200, "white"
+    assert pixels(with_box)[top, left:right].mean() > 200, "the box must be white"
     assert pixels(without)[top, left:right].mean() < 200
 
 
@@ -377,7 +377,7 @@ def test_normalization(redness, tmp_path, mode, batch_size):
         colour = render.colorize(np.array([[1.0 if mode == "per_image" else level / 255]]))[0, 0]
         for method in ("cam", "grad_cam"):
             drawn = pixels(tmp_path / "out" / "overlays" / f"{number:05d}_{level}_{method}_0_red.jpg")
-            assert np.abs(drawn[:, 8:16] - colour).max() <= 4, "away from the edge, where JPEG blends colours"
+            assert np.abs(drawn[:, 8:16] - colour).max() <= 4, "compared away from edges, where JPEG blends colours"
 
 
 def test_large_pictures_make_small_batches(redness, tmp_path, monkeypatch):
@@ -388,14 +388,14 @@ def test_large_pictures_make_small_batches(redness, tmp_path, monkeypatch):
     redness.network.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
     threads = cv2.getNumThreads()
     assert explain_files(redness, files, tmp_path / "out", Request(("grad_cam",)), batch_size=4).done == len(files)
-    assert batches[-5:] == [3, 1, 1, 2, 4], "one that is too large for any goes alone"
+    assert batches[-5:] == [3, 1, 1, 2, 4], "a picture that is too large for a batch must go alone"
     assert cv2.getNumThreads() == threads
 
 
 @pytest.mark.parametrize("layers", [("relu",), ("relu", "fine")])
 @pytest.mark.parametrize("mode", ["per_image", "shared", "raw"])
 def test_overlays_are_what_the_python_call_gives(tmp_path, mode, layers):
-    """Several layers of different grids and units too; `raw` is drawn on the set's scale, and nothing is clipped."""
+    """Layers may differ in grid and units. Maps in `raw` are drawn on the scale of the set, and none is clipped."""
     torch.manual_seed(0)
     body = nn.Sequential(OrderedDict(fine=nn.Conv2d(3, 4, 3), pool=nn.AvgPool2d(2), relu=nn.ReLU()))
     network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
@@ -438,7 +438,7 @@ def test_batches_are_small_decoded_as_needed_and_change_nothing(redness, tmp_pat
         assert explain_files(redness, files, tmp_path / str(batch_size), request, style, batch_size).done == 10
         if batch_size == 3:
             assert max(batches) == 3
-            assert opened_by_then[0] <= 6, "two batches at once"
+            assert opened_by_then[0] <= 6, "at most two batches may be open at once"
     few, many = (np.load(tmp_path / folder / "maps.npz") for folder in ("3", "10"))
     for name in few:
         np.testing.assert_array_equal(few[name], many[name])
@@ -461,7 +461,7 @@ def test_every_method(redness, tmp_path, counterfactual):
 
 def test_small_maps_keep_their_digits(redness, tmp_path):
     with torch.no_grad():
-        redness.network.fc.weight.mul_(1e-9)  # as Grad-CAM far from the output
+        redness.network.fc.weight.mul_(1e-9)  # as small as those of Grad-CAM far from the output
     explain_files(redness, [red(tmp_path / "x.png", np.full((8, 8), 255))], tmp_path, Request(("cam",), target=0))
     np.testing.assert_allclose(stored(tmp_path).maps["cam"][0], np.full((1, 1, 8, 8), 1e-9), rtol=1e-6)
 
@@ -485,11 +485,11 @@ def test_pictures_of_every_kind_and_size(redness, tmp_path):
     drawn = {name.split("_")[1]: pixels(tmp_path / "out" / "overlays" / name) for name in overlays(tmp_path / "out")}
     assert {name: picture.shape[:2] for name, picture in drawn.items()} == sizes
     width = pixels(done.sheet).shape[1]
-    assert width < 2 * 2 * 4 * tiles.TILE_HEIGHT, "a strip does not make the sheet endless"
+    assert width < 2 * 2 * 4 * tiles.TILE_HEIGHT, "a very wide picture must not make the sheet as wide"
 
 
 @pytest.mark.parametrize("mode", ["per_image", "shared"])
-def test_a_turned_picture_has_its_heat_where_one_sees_it(redness, tmp_path, mode):
+def test_heat_of_a_rotated_picture_is_drawn_on_the_upright_picture(redness, tmp_path, mode):
     values = np.zeros((8, 16))
     values[:4, 4:8] = 255  # stored at the top left of the square; orientation 6 turns that to the top right
     (exif := Image.Exif())[0x0112] = 6
@@ -504,17 +504,17 @@ def test_a_turned_picture_has_its_heat_where_one_sees_it(redness, tmp_path, mode
     [drawn] = (tmp_path / "out" / "overlays").iterdir()
     hot = pixels(drawn) - [128, 0, 0], pixels(drawn) - [0, 0, 128]
     assert pixels(drawn).shape == (16, 8, 3)
-    assert np.abs(hot[0][5:7, 5:]).max() < 60 > np.abs(hot[1][9:11]).max(), "red at the top right of the square"
+    assert np.abs(hot[0][5:7, 5:]).max() < 60 > np.abs(hot[1][9:11]).max(), "heat is at the top right of the square"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names must be text there")
-def test_a_name_that_is_no_text(redness, tmp_path):
+def test_a_file_name_that_is_not_valid_text(redness, tmp_path):
     name = os.fsencode(red(tmp_path / "x.png", np.full((8, 8), 99))).replace(b"x.png", b"\xff.png")
     os.rename(tmp_path / "x.png", name)
     explain_files(redness, find_pictures(str(tmp_path)), tmp_path / "out")
     assert os.fsencode(stored(tmp_path / "out").files[0]) == name
     for file in ("predictions.csv", "boxes.json"):
-        assert name in (tmp_path / "out" / file).read_bytes(), "as it stands on the disk"
+        assert name in (tmp_path / "out" / file).read_bytes(), "the name must be written as on the disk"
 
 
 @pytest.mark.parametrize("stem", ["𝒳" * 60, "é" * 120, "x" * 250])
@@ -522,7 +522,7 @@ def test_long_names_are_cut_in_bytes(redness, tmp_path, stem):
     long = TrainedNetwork(redness.network, redness.preprocess, ("Großer Fisch " * 40, "魚" * 300), "redness")
     files = [red(tmp_path / f"{stem[:-1]}{k}.png", np.full((8, 8), 99)) for k in range(2)]
     assert explain_files(long, files, tmp_path / "out", Request(("cam",), top_k=2)).done == 2
-    assert len(overlays(tmp_path / "out")) == 4, "unique"
+    assert len(overlays(tmp_path / "out")) == 4, "names must be unique"
     assert all(len(os.fsencode(name)) <= 143 for name in overlays(tmp_path / "out"))
 
 
@@ -536,8 +536,8 @@ def test_what_the_network_does_not_see_has_no_colours(redness, tmp_path):
         [drawn] = (pixels(out / "overlays" / name) for name in overlays(out))
         inside = np.zeros((40, 80), bool)
         inside[2:38, 22:58] = True  # with a block of JPEG's around it
-        assert np.ptp(drawn[~inside], axis=1).max() <= 20, "grey"
-        assert drawn[~inside].min() > 255 * 0.6, "and light"
+        assert np.ptp(drawn[~inside], axis=1).max() <= 20, "what is not seen must be grey"
+        assert drawn[~inside].min() > 255 * 0.6, "what is not seen must be light"
         [found] = json.loads((out / "boxes.json").read_text())[str(tmp_path / "x.png")]
         assert found["box"] == [30, 10, 50, 30]
 
@@ -593,9 +593,9 @@ def test_a_broken_picture_is_named_and_the_rest_is_done(run, tmp_path):
     (tmp_path / "photos" / "a b.jpg").write_text("no picture")
     code, said, err = run(*NAMED, "methods=cam", "batch_size=2", "out=out")
     assert code == 2
-    assert err.startswith("1 of 3 pictures was skipped; the first: photos/a b.jpg is no readable picture")
+    assert err.startswith("1 of 3 pictures was skipped; the first: photos/a b.jpg is not a readable picture")
     assert len(err.splitlines()) == 1
-    assert "Skipped: photos/a b.jpg is no readable picture" in said
+    assert "Skipped: photos/a b.jpg is not a readable picture" in said
     assert [row["file"] for row in table(tmp_path / "out" / "predictions.csv")] == [
         "photos/a/one.png",
         "photos/b/one.png",
@@ -616,10 +616,10 @@ def test_whole_batches_of_broken_pictures_before_the_good_ones(redness, tmp_path
     assert overlays(tmp_path / "out") == ["00041_good_cam_0_red.jpg"]
 
 
-def test_none_but_broken_pictures(redness, tmp_path):
+def test_only_broken_pictures(redness, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).touch()
-    with pytest.raises(UserError, match=r"None of the 2 pictures could be read\. .*a\.png is no readable picture"):
+    with pytest.raises(UserError, match=r"None of the 2 pictures could be read\. .*a\.png is not a readable picture"):
         explain_files(redness, find_pictures(str(tmp_path)), tmp_path / "out")
 
 
@@ -629,7 +629,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["checkpoint=RUN"], "images is required. Give images=VALUE."),
     (["checkpoint=RUN", "images=nowhere.jpg"], "images=nowhere.jpg: no such file, and no pattern that matches any"),
     (["checkpoint=RUN", "images=empty"], "images=empty: no pictures in that folder."),
-    (["checkpoint=RUN", "images=text.jpg"], "The picture could not be read. text.jpg is no readable picture"),
+    (["checkpoint=RUN", "images=text.jpg"], "The picture could not be read. text.jpg is not a readable picture"),
     (["images=photos"], "Which network? Give either checkpoint=RUN or network=NAME"),
     ([*NAMED, "checkpoint=RUN"], "Which network?"),
     (["images=photos", "checkpoint=nowhere"], "checkpoint=nowhere: no such file or folder."),
@@ -669,11 +669,14 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     ([*NAMED, "methods=3"], "methods=3: unknown value."),
     ([*NAMED, "methods=[cam]", "layer=stage3"], "cam: the network does not end in global average pooling of stage3"),
-    (["images=photos", "network=alexnet", "network.weights=null", "methods=[cam]"], "These methods apply: grad_cam, "),
+    (["images=photos", "network=alexnet", "network.weights=null", "methods=[cam]"], "Choose from grad_cam, "),
     ([*NAMED, "normalize=share"], "normalize=share: unknown value. Did you mean shared?"),
     ([*NAMED, "top_k=2", "target=3"], "top_k=2: target=3 names one class. Give one of the two."),
     ([*NAMED, "methods=[auto,cam]"], "methods=[auto,cam]: auto chooses the methods. Give auto alone."),
-    ([*NAMED, "counterfactual=true", "methods=[cam]"], "counterfactual: not with cam. Choose from grad_cam, "),
+    (
+        [*NAMED, "counterfactual=true", "methods=[cam]"],
+        "counterfactual: cam does not use gradients. Choose from grad_cam, ",
+    ),
     ([*NAMED, "top_k=0"], "top_k=0: must be at least 1."),
     ([*NAMED, "colormap=viridi"], "colormap=viridi: unknown value. Did you mean viridis?"),
     ([*NAMED, "method=cam"], "method: unknown setting. Did you mean methods?"),

@@ -1,4 +1,4 @@
-"""Heatmaps of any network at any moment: right, and nothing of the network's or the caller's state touched."""
+"""Heatmaps of any network: they are right, and leave the state of the network and of the caller unchanged."""
 
 import copy
 import gc
@@ -27,7 +27,7 @@ ALL_BUT_CAM = [method for method in METHODS if method != "cam"]
 
 
 class TinyNet(nn.Module):
-    """As AlexNet, small: in-place ReLUs, poolings, batch norm, dropout, two linear layers."""
+    """A small network like AlexNet: in-place ReLUs, poolings, batch norm, dropout, two linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class TinyNet(nn.Module):
 
 
 class Gap(nn.Module):
-    """Global average pooling and one linear layer: CAM applies."""
+    """A network that supports CAM: it ends in global average pooling and one linear layer."""
 
     def __init__(self, channels: int = 6) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def images() -> Tensor:
 
 
 def plain_grad_cam(network: nn.Module, layer: str, images: Tensor, target: Tensor) -> Tensor:
-    """The rectified map by the book: whole graph, gradient of the layer's output, ReLUs not in place; N×H×W."""
+    """Grad-CAM in its plainest form, rectified, N×H×W: with the whole graph, and without in-place ReLUs."""
     network = copy.deepcopy(network).eval().requires_grad_(True)
     for module in network.modules():
         if isinstance(module, nn.ReLU):
@@ -90,7 +90,7 @@ def plain_grad_cam(network: nn.Module, layer: str, images: Tensor, target: Tenso
 
 
 @pytest.mark.parametrize("layer", ["features.0", "features.1", "features.4", "features.5", "features.6", "features"])
-def test_a_map_by_the_book(network, images, layer):
+def test_grad_cam_equals_its_plainest_form(network, images, layer):
     target = torch.tensor([3, 0])
     expected = plain_grad_cam(network, layer, images, target)
     assert expected.amax(dim=(1, 2)).min() > 0
@@ -131,11 +131,11 @@ def test_only_evidence_against_the_class_is_a_map_of_zeros(images, normalize):
 
 def test_counterfactual_needs_a_method_with_gradients(images):
     for method in ("cam", "score_cam"):
-        with pytest.raises(UserError, match=rf"counterfactual: not with {method}\. Choose from grad_cam"):
+        with pytest.raises(UserError, match=rf"counterfactual: {method} does not use gradients\. Choose from grad_cam"):
             heatmaps(Gap(), images, method, counterfactual=True)
 
 
-def test_nothing_but_zeros_in(network):
+def test_maps_of_an_image_of_zeros_are_finite(network):
     for method in ALL_BUT_CAM:
         assert torch.isfinite(heatmaps(network, torch.zeros(1, 3, SIDE, SIDE), method, layer="features.5")).all()
 
@@ -242,16 +242,16 @@ def test_no_images(network, method):
     [
         ("alexnet", "features.11"),
         ("vgg16", "features.29"),
-        ("resnet18", "layer4"),  # the last ReLU serves twice
+        ("resnet18", "layer4"),  # the last ReLU is used twice
         ("mobilenet_v3_small", "features.12.2"),
         ("efficientnet_b0", "features.8.2"),
-        ("densenet121", "features"),  # its last ReLU is a function
+        ("densenet121", "features"),  # the last ReLU is not a module
         ("squeezenet1_1", "classifier.2"),
         ("googlenet", "inception5b"),  # branches
     ],
 )
 def test_default_layer_of_torchvision_networks(name, layer):
-    with torch.device("meta"):  # a pass costs nothing there, and only shapes count
+    with torch.device("meta"):  # a pass takes no time there, and only shapes matter
         options = {"init_weights": False} if name == "googlenet" else {}
         network = torchvision.models.get_model(name, weights=None, **options)
         assert Explainer(network).default_layer(torch.zeros(1, 3, 64, 64)) == layer
@@ -272,7 +272,7 @@ def test_where_the_last_layers_are_too_small():
 
 
 class Bottleneck(nn.Module):
-    """Its second convolution leaves one cell of small images."""
+    """A network whose second convolution reduces small images to one cell."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -350,7 +350,7 @@ def test_a_layer_that_is_not_used(images):
 
 
 class Shared(nn.Module):
-    """One ReLU in two places, under two names."""
+    """A network that uses one ReLU in two places, under two names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -385,7 +385,7 @@ def test_unknown_methods_name_a_near_one(network, images):
 
 
 class Swish(Gap):
-    """As Gap, with a smooth activation."""
+    """Like Gap, but with a smooth activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -405,7 +405,7 @@ def test_cam_is_the_weighted_sum_of_the_last_features():
 
 
 class FunctionalReLU(Gap):
-    """As Gap, with a ReLU that is no module, in place as DenseNet's."""
+    """Like Gap, but with an in-place ReLU that is not a module, as in DenseNet."""
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(F.relu(self.conv(images), inplace=True).mean(dim=(2, 3)))
@@ -429,36 +429,36 @@ def test_cam_where_the_relu_before_the_pooling_is_a_function(network, layer):
         logits = copy.deepcopy(network).eval()(images).gather(1, found.class_idx)
     torch.testing.assert_close(cam.mean(dim=(2, 3)) + bias[found.class_idx], logits, rtol=0, atol=1e-12)
     again = Explainer(network, layer).explain(images, ["cam"], top_k=M).maps["cam"][0]
-    assert torch.equal(again, cam), "named, the layer gives the same"
+    assert torch.equal(again, cam), "the same layer, given by name, must give the same maps"
 
 
 @pytest.mark.parametrize(
     ("network", "layer"),
     [
-        (TinyNet(), None),  # two linear layers behind another pooling
-        (Swish(), "conv"),  # what is pooled is behind an activation that is no ReLU
+        (TinyNet(), None),  # two linear layers after another kind of pooling
+        (Swish(), "conv"),  # an activation other than ReLU comes before the pooling
         (nn.Sequential(nn.Conv2d(3, M, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), None),  # no linear layer
         (nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, M)), None),
         (nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.ReLU(), nn.Linear(8, M)), None),
     ],
 )
 def test_cam_refuses_other_networks(network, layer, images):
-    with pytest.raises(UserError, match=rf"cam: .* These methods apply: {', '.join(ALL_BUT_CAM)}\."):
+    with pytest.raises(UserError, match=rf"cam: .* Choose from {', '.join(ALL_BUT_CAM)}\."):
         heatmaps(network, images, "cam", layer)
 
 
 def test_cam_refuses_alexnet():
     network = torchvision.models.alexnet(weights=None, num_classes=M)
-    with pytest.raises(UserError, match=r"cam: .* These methods apply: grad_cam, "):
+    with pytest.raises(UserError, match=r"cam: .* Choose from grad_cam, "):
         heatmaps(network, torch.randn(1, 3, 64, 64), "cam")
 
 
 def test_cam_refuses_a_single_cell():
-    """AlexNet's last pooling makes 1×1 of 64×64: there is nothing to place."""
+    """AlexNet's last pooling reduces images of 64×64 to 1×1: such a map shows no place."""
     network = CamNet("alexnet", num_classes=M).eval()
     with pytest.raises(
         UserError,
-        match=r"layer=cam_conv: its output is \(1, 10, 1, 1\); .* Larger images have one",
+        match=r"layer=cam_conv: its output is \(1, 10, 1, 1\); .* Give larger images or",
     ):
         heatmaps(network, torch.randn(1, 3, 64, 64), "cam")
 
@@ -501,7 +501,7 @@ def test_logits_by_name(images):
 
 
 def state(network: nn.Module) -> dict[str, object]:
-    """All that a call may not change, tensors by value and version."""
+    """Everything that a call must not change; tensors by value and version."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
@@ -520,7 +520,7 @@ def state(network: nn.Module) -> dict[str, object]:
 
 @pytest.fixture
 def used(network, images) -> TinyNet:
-    """In the middle of training: mixed flags, grads on some parameters, a frozen one, the user's own hooks."""
+    """A network in the middle of training: mixed flags, some gradients, a frozen parameter, the user's own hooks."""
     network.train()
     network.features[1].eval()
     network.classifier[2].eval()
@@ -570,7 +570,7 @@ def test_nothing_changes_when_the_network_fails(used):
 
 
 def test_in_the_middle_of_a_training_step(network, images):
-    """Between forward and backward: the step's gradients are those of a step without heatmaps."""
+    """A call between forward and backward must not change the gradients of the step."""
     network.classifier[2].p = 0.0
     twin = copy.deepcopy(network)
     twin(images).square().sum().backward()
@@ -583,7 +583,7 @@ def test_in_the_middle_of_a_training_step(network, images):
 
 
 def test_training_goes_on_under_the_same_autocast(network, images):
-    """Weights that autocast cached without a graph would leave the training step without gradients."""
+    """If autocast cached weights without a graph during a call, the training step would get no gradients."""
     with torch.autocast("cpu", torch.bfloat16):
         for method in ("grad_cam", "score_cam"):
             heatmaps(network, images, method)
@@ -594,7 +594,7 @@ def test_training_goes_on_under_the_same_autocast(network, images):
 
 @pytest.mark.parametrize("method", ALL_BUT_CAM)
 def test_nothing_stays_alive(network, images, method):
-    """Not even until the next garbage collection: 20 calls take the memory of one."""
+    """20 calls take as much memory as one, even without garbage collection."""
     alive: list[weakref.ref[Tensor]] = []
     for module in network.modules():
         module.register_forward_hook(lambda module, inputs, output: alive.append(weakref.ref(output)))
@@ -603,7 +603,7 @@ def test_nothing_stays_alive(network, images, method):
     def tensors() -> int:
         return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
-    heatmaps(network, images, method)  # whatever torch itself keeps from the first time on
+    heatmaps(network, images, method)  # torch itself keeps some tensors from the first call on
     gc.collect()
     gc.disable()
     try:
@@ -647,7 +647,7 @@ def test_in_any_grad_mode(network, images, mode, target, method):
     with mode():
         inside = torch.tensor([1, 2]) if target == "tensor" else target
         assert torch.equal(heatmaps(network, images.clone(), method, target=inside), expected)
-        predictions = network.eval()(images)  # and the pass itself is as before
+        predictions = network.eval()(images)  # the network's own pass is as before
     assert predictions.requires_grad == (mode is torch.enable_grad)
 
 
@@ -677,7 +677,7 @@ def test_frozen_parameters(network, images, method):
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_backbone_that_runs_in_no_grad(images, frozen):
-    """As in Lightning's own example of transfer learning."""
+    """Lightning's example of transfer learning runs its backbone in this way."""
 
     class Transfer(Gap):
         def forward(self, images: Tensor) -> Tensor:
@@ -702,9 +702,9 @@ def test_a_network_that_cuts_its_gradient_off(images, frozen):
             return self.fc(self.relu(self.conv(images)).detach().mean(dim=(2, 3)))
 
     network = Cut().requires_grad_(not frozen)
-    with pytest.raises(UserError, match="layer=relu: no gradient gets there; the network cuts it off"):
+    with pytest.raises(UserError, match="layer=relu: no gradient reaches it; the network cuts the graph"):
         heatmaps(network, images)
-    assert heatmaps(network, images, "cam").any()  # needs none
+    assert heatmaps(network, images, "cam").any()  # CAM needs no gradient
 
 
 def test_a_classifier_that_is_given_its_input_by_name(images):
@@ -736,7 +736,7 @@ def test_ddp(network, images, tmp_path: Path):
     try:
         wrapped = nn.parallel.DistributedDataParallel(network)
         same_in_a_wrapper(wrapped, expected, images)
-        wrapped(images).sum().backward()  # and a training step afterwards
+        wrapped(images).sum().backward()  # a training step works afterwards
         assert all(parameter.grad is not None for parameter in network.parameters())
         same_in_a_wrapper(wrapped, network, images)
     finally:
@@ -765,7 +765,7 @@ def test_compiled(network, images, compiled: Callable[[nn.Module], nn.Module]):
     with torch.no_grad():
         expected = wrapped(images)
         same_in_a_wrapper(wrapped, plain, images)
-        torch.testing.assert_close(wrapped(images), expected)  # and it runs as before
+        torch.testing.assert_close(wrapped(images), expected)  # the compiled network runs as before
 
 
 def test_in_a_validation_step(tmp_path: Path):

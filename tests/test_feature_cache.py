@@ -1,4 +1,4 @@
-"""The feature cache: nothing changes but the time. The store under it: whole arrays or none, whatever happens."""
+"""The feature cache, which changes nothing but the time, and the store of arrays, which are whole or absent."""
 
 import logging
 import multiprocessing
@@ -35,7 +35,7 @@ def heard(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
-# ---- what is kept suffices
+# ---- the kept features suffice
 
 
 @pytest.mark.parametrize("size", [(6, 6), (13, 13), (7, 7), (14, 14), (2, 5), (1, 1)])
@@ -55,11 +55,11 @@ def test_logits_from_a_head_statistic_are_the_logits(cam_relu, keep_last_pool):
     torch.testing.assert_close(network.forward_head_statistic(statistic), network(images), atol=1e-12, rtol=0)
 
 
-# ---- a run with it and one without
+# ---- a run with the cache and a run without it
 
 
 class Recorder(L.Callback):
-    """Notes which images each step saw."""
+    """Records the images that each step saw."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, list[int]]] = []
@@ -133,7 +133,7 @@ def test_masks_are_scored_on_the_images_themselves(tmp_path):
     assert "test/pointing_game" in run.callback_metrics
 
 
-# ---- when it is not used
+# ---- when the cache is not used
 
 
 def fitted(folder: Path, mode: str = "frozen", max_epochs: int = 2, cache: Path | None = None, **options) -> Coloured:
@@ -153,14 +153,14 @@ def test_finetuning_has_nothing_to_keep(tmp_path, caplog):
     assert "Features" not in said(caplog)
 
 
-def test_shifts_turn_it_off_with_one_line(tmp_path, caplog):
+def test_shifts_turn_the_cache_off_with_one_line(tmp_path, caplog):
     assert not fitted(tmp_path, max_shift=2).head_statistics
-    assert said(caplog).count("Features are not cached: data.max_shift=2 makes every picture new") == 1
+    assert said(caplog).count("Features are not cached: data.max_shift=2 changes every picture in every epoch") == 1
 
 
-def test_one_epoch_is_not_worth_it_unless_it_is_there(tmp_path, caplog):
+def test_for_one_epoch_features_are_used_only_if_they_are_there(tmp_path, caplog):
     assert not fitted(tmp_path, max_epochs=1).head_statistics
-    assert "costs more than trainer.max_epochs=1" in said(caplog)
+    assert "takes longer than training with trainer.max_epochs=1" in said(caplog)
     fitted(tmp_path)
     assert fitted(tmp_path, max_epochs=1).head_statistics
 
@@ -168,14 +168,14 @@ def test_one_epoch_is_not_worth_it_unless_it_is_there(tmp_path, caplog):
 def test_too_little_disk_is_said(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     assert not fitted(tmp_path).head_statistics
-    assert "more than half of the free disk" in said(caplog)
+    assert "more than half of the free disk space" in said(caplog)
 
 
 def test_a_second_run_computes_nothing(tmp_path, caplog):
     fitted(tmp_path)
     assert (
         said(caplog).count("Frozen backbone: 72 images pass it once") == 1
-    )  # 16 twice (16 are held out), 24 for tests
+    )  # 16 images twice (16 others are held out), and 24 for the test
     first = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("*.npy")}
     fitted(tmp_path)
     assert said(caplog).count("Frozen backbone") == 1
@@ -190,17 +190,17 @@ def test_other_pictures_have_other_features(tmp_path, change):
     assert set((tmp_path / "cache").glob("*.npy")) > before
 
 
-def test_a_folder_that_is_none_is_the_users_mistake(tmp_path):
+def test_a_cache_folder_that_is_a_file_is_the_users_mistake(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"paths\.cache=FOLDER, or cache=false"):
         fitted(tmp_path, cache=tmp_path / "file")
 
 
-# ---- what a run that goes on does
+# ---- resumed runs
 
 
 def go_on(folder: Path, cache: str = "cache", **options) -> Coloured:
-    """Train for two epochs, the second as a run that goes on from the first one's checkpoint."""
+    """Train for two epochs, of which the second resumes from the checkpoint of the first."""
     data = Coloured(n_train=32)
     path = folder / "checkpoints" / "last.ckpt"
     callbacks = [FeatureCache(str(folder / cache)), *checkpoints(folder, True)]
@@ -214,7 +214,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
 
 
 def test_a_run_that_goes_on_uses_the_cache_with_less_memory(tmp_path, monkeypatch):
-    """The features take 664 kB: too much of 1 MB for a run that begins, but not for one that goes on."""
+    """The features take 664 kB: with 1 MB free, that is too much for a new run, but not for a resumed run."""
     with monkeypatch.context() as patch:
         little_memory(patch, 1_000_000)
         assert not fitted(tmp_path).head_statistics
@@ -226,7 +226,7 @@ def test_a_run_that_goes_on_uses_the_cache_with_less_memory(tmp_path, monkeypatc
 def test_a_run_that_goes_on_is_refused_where_the_cache_does_not_fit(tmp_path, monkeypatch):
     assert go_on(tmp_path).head_statistics
     little_memory(monkeypatch, 1000)
-    with pytest.raises(UserError, match=r"began with cached features, and now .* more than the free memory"):
+    with pytest.raises(UserError, match=r"began with cached features, but now .* more than the free memory"):
         go_on(tmp_path)
 
 
@@ -274,7 +274,7 @@ def test_one_computes_and_the_others_wait(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_while_writing_leaves_nothing_false(tmp_path, number):
+def test_a_process_killed_while_writing_leaves_no_wrong_array(tmp_path, number):
     process = multiprocessing.get_context("fork").Process(target=get, args=(tmp_path, tmp_path / "n"))
     process.start()
     while not (tmp_path / "n").exists():
@@ -325,7 +325,7 @@ def test_list_and_clear(tmp_path):
     assert [(entry.key, entry.about) for entry in store.entries()] == [("key", "rows")]
     (tmp_path / ".torn.npy.0123456789abcdef.partial").write_bytes(b"x" * 100)
     assert store.clear() >= ROWS.nbytes + 100
-    assert not list(tmp_path.glob("*.[njl]*")), "of the store's own files nothing is left"
+    assert not list(tmp_path.glob("*.[njl]*")), "no file of the store may be left"
     assert not list(tmp_path.glob(".*"))
     assert not store.entries()
     assert "key" not in store

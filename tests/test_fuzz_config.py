@@ -1,4 +1,4 @@
-"""Whatever is typed behind `camlab.train`: it runs, or it is told in a line or two with exit code 2."""
+"""Whatever a user types after `camlab-train`, it runs, or ends with a message of one or two lines and exit code 2."""
 
 import contextlib
 import functools
@@ -76,7 +76,7 @@ def overrides(draw: st.DrawFn) -> str:
 
 
 def build(run: DictConfig) -> None:
-    """Everything but the network and the data, which the schemas have checked."""
+    """Build everything except the network and the data, which the schemas have checked."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = instantiate(run.optimizer, _convert_="all")([parameter])
     if run.scheduler is not None:
@@ -89,7 +89,7 @@ def build(run: DictConfig) -> None:
 
 
 def answer(override: str) -> str | None:
-    """What is said of a command line, None if it would run; raises where it would end with a traceback."""
+    """Return the message about a command line, or None if it would run; raise if it would end with a traceback."""
     try:
         arguments = read_arguments([*BASE, override])
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -141,7 +141,7 @@ TINY = [
 
 @pytest.mark.slow
 def test_whole_commands(tmp_path, monkeypatch, capsys):
-    """Through training, for those that are let through and are no heavy work."""
+    """Run whole commands; overrides that are accepted and cheap go through training."""
     monkeypatch.chdir(tmp_path)
     ran: dict[str, int] = {}
 

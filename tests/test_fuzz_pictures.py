@@ -1,4 +1,4 @@
-"""Two hundred broken, odd and hostile picture files: a picture or a clear word, in seconds, in bounded memory."""
+"""Two hundred broken, odd and hostile picture files: each is read or refused clearly, in seconds and bounded memory."""
 
 import io
 import os
@@ -28,7 +28,7 @@ def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (60, 40), **op
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG that says it is that large and has next to nothing in it."""
+    """A PNG that claims to be that large but contains almost no data."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -49,7 +49,7 @@ def gif_of(width: int, height: int) -> bytes:
 
 
 def bomb() -> bytes:
-    """14,000 × 14,000 pixels, honestly encoded, in 600 kB."""
+    """A valid picture of 14,000 × 14,000 pixels in 600 kB."""
     file = io.BytesIO()
     Image.new("1", (14_000, 14_000)).save(file, "PNG")
     return file.getvalue()
@@ -156,7 +156,7 @@ def test_explain_does_the_readable_ones_and_names_the_others(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr[-2000:]
-    assert done.returncode in (1, 2), "some could not be read"
+    assert done.returncode in (1, 2), "some pictures cannot be read"
     assert (tmp_path / "out" / "sheet.png").is_file()
     assert time.monotonic() - began < 200
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -1,4 +1,4 @@
-"""Files that would run code or are not what was written: refused in a line wherever camlab reads one."""
+"""Files that would run code, or that were changed after writing, are refused in one line wherever camlab reads them."""
 
 import hashlib
 import json
@@ -48,11 +48,11 @@ def test_a_checkpoint_of_another_network_is_refused(command, tmp_path, monkeypat
     monkeypatch.setattr(sys, "argv", ["camlab", *QUICK, "debug=fast", "hydra.run.dir=other", "arch.cam_channels=6"])
     train.main()
     told = command(train.main, *QUICK, "resume=other")
-    assert "it is of another network (cam_channels=6)" in told
+    assert "it holds another network (cam_channels=6)" in told
 
 
 def put(checkpoint: Path) -> Path:
-    """A checkpoint as a run writes it, with its checksum."""
+    """Write a checkpoint as a run does, with its checksum."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     written = write_checkpoint(checkpoint.with_suffix(".partial"))
     with run_folder.open_checkpoint(checkpoint) as file:
@@ -62,7 +62,7 @@ def put(checkpoint: Path) -> Path:
 
 
 def change_a_weight(checkpoint: Path) -> None:
-    """Leaves a file that torch reads without complaint."""
+    """Change one weight in a checkpoint, so that torch still reads the file without complaint."""
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["network.fc.weight"][0, 0] += 1
     torch.save(content, checkpoint)
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_differs_from_its_checksum_is_refused(tmp_path):
     assert told(lambda: load_network(last)).endswith("differs from its checksum. Give another checkpoint.")
     for sums in last.parent.glob("*.sha256"):
         sums.unlink()
-    assert load_network(last).path == last, "without a checksum a file is taken on trust"
+    assert load_network(last).path == last, "a file without a checksum is trusted"
 
 
 def test_commands_refuse_a_checkpoint_that_differs_from_its_checksum(command, tmp_path):  # noqa: F811
@@ -115,7 +115,7 @@ def test_a_checkpoint_whose_metadata_are_strange(tmp_path, part, value, reason):
     content[CHECKPOINT_KEY][part] = value
     torch.save(content, tmp_path / "x.ckpt")
     said = told(lambda: load_network(tmp_path / "x.ckpt"))
-    assert said.startswith(f"checkpoint={tmp_path / 'x.ckpt'}: incomplete, or of another version of camlab (")
+    assert said.startswith(f"checkpoint={tmp_path / 'x.ckpt'}: incomplete, or from another version of camlab (")
     assert reason in said
     assert len(said.splitlines()) == 1
 

@@ -115,7 +115,7 @@ def test_gradients_where_autograd_is_off(mode, bf16):
         gradients = maps.class_gradients(net.forward_from_last_relu, activations, predicted)
         assert torch.is_autocast_enabled("cpu") == bf16
     plain = maps.class_gradients(net.forward_from_last_relu, net.forward_last_relu(images), predicted)
-    tolerance = 0.15 if bf16 else 1e-6  # in bf16 some windows of the max-pooling have another maximum
+    tolerance = 0.15 if bf16 else 1e-6  # in bf16 some max-pooling windows have another maximum
     assert (gradients.float() - plain).norm() <= tolerance * plain.norm()
     assert plain.abs().max() > 0
     assert all(p.grad is None for p in net.parameters())
@@ -131,7 +131,7 @@ def test_normalize():
     per_image = maps.normalize(signed)
     assert per_image[0].tolist() == [[0.0, 0.5], [1.0, 0.0]]
     assert per_image[1].tolist() == [[1.0, 0.0], [0.5, 0.0]]
-    assert per_image[2].tolist() == [[0.0, 0.0], [0.0, 0.0]], "no evidence stays no evidence"
+    assert per_image[2].tolist() == [[0.0, 0.0], [0.0, 0.0]], "a map without evidence must stay zero"
     assert maps.normalize(signed, "shared")[1].tolist() == [[0.25, 0.0], [0.125, 0.0]]
     assert maps.normalize(signed, "raw")[0].tolist() == [[0.0, 2.0], [4.0, 0.0]]
     with pytest.raises(ValueError, match=r"Choose from per_image, shared, raw\."):
@@ -157,15 +157,16 @@ def test_upsample_keeps_means_and_shape():
 
 def test_fuse_leaves_a_single_layer_as_it_is(features):
     for mode in ("per_image", "shared", "raw"):
-        assert torch.equal(maps.fuse([features[0]], mode), features[0]), "signed, and in its own units"
+        assert torch.equal(maps.fuse([features[0]], mode), features[0]), "a single layer keeps its signs and units"
 
 
 def test_fuse_by_hand():
     fine = torch.tensor([[[1.0, -1.0], [0.0, 4.0]], [[2.0, 0.0], [0.0, 0.0]]])  # two maps
     coarse = torch.tensor([[[2.0]], [[8.0]]])  # the same everywhere
     expected = {
-        "per_image": [[[5 / 8, 1 / 2], [1 / 2, 1]], [[1, 1 / 2], [1 / 2, 1 / 2]]],  # 1/4 0; 0 1 and 1 0; 0 0, with 1
-        "shared": [[[1 / 4, 1 / 8], [1 / 8, 5 / 8]], [[3 / 4, 1 / 2], [1 / 2, 1 / 2]]],  # by 4 and by 8
+        # the mean of 1 and, for the first map, [1/4 0; 0 1], for the second, [1 0; 0 0]
+        "per_image": [[[5 / 8, 1 / 2], [1 / 2, 1]], [[1, 1 / 2], [1 / 2, 1 / 2]]],
+        "shared": [[[1 / 4, 1 / 8], [1 / 8, 5 / 8]], [[3 / 4, 1 / 2], [1 / 2, 1 / 2]]],  # divided by 4 and by 8
         "raw": [[[3 / 2, 1], [1, 3]], [[5, 4], [4, 4]]],
     }
     for mode, values in expected.items():

@@ -57,7 +57,7 @@ COUNTERFACTUAL = {  # the same with -g
 
 
 def linear_on_cells(weight: Tensor) -> nn.Module:
-    """The image is the activations; the score of class 1 is their sum, weighted with K×H×W; that of class 0 is 0."""
+    """A network whose activations are the image; class 1 scores their sum weighted by K×H×W, and class 0 scores 0."""
     network = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(weight.numel(), 2, bias=False))
     with torch.no_grad():
         network[2].weight.copy_(torch.stack([torch.zeros_like(weight), weight]).flatten(1))
@@ -97,14 +97,14 @@ def test_cam_by_hand():
 
 
 def test_grad_cam_plus_plus_of_small_gradients_in_half_precision():
-    small = G.half() * 2**-14  # squared it would be 0 in half precision
+    small = G.half() * 2**-14  # its square is 0 in half precision
     expected = maps.grad_cam_plus_plus(A.double(), small.double())
     torch.testing.assert_close(maps.grad_cam_plus_plus(A.half(), small).double(), expected, rtol=5e-3, atol=0)
 
 
 @pytest.fixture(scope="module")
 def networks() -> Callable[[str], nn.Module]:
-    """torchvision's, unmodified, with random weights; each is made once."""
+    """Networks of torchvision by name, unmodified, with random weights; each is made only once."""
     made: dict[str, nn.Module] = {}
 
     def make(name: str) -> nn.Module:
@@ -117,7 +117,7 @@ def networks() -> Callable[[str], nn.Module]:
 
 
 def spread_scores(network: nn.Module, images: Tensor, std: float) -> None:
-    """Random weights give all classes much the same score; make their differences as large as `std`."""
+    """Scale the differences of the scores to `std`, because with random weights all classes score nearly the same."""
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     with torch.no_grad():
         last.weight.mul_(std / network(images).std())
@@ -125,7 +125,7 @@ def spread_scores(network: nn.Module, images: Tensor, std: float) -> None:
 
 @contextmanager
 def out_of_place(network: nn.Module) -> Iterator[None]:
-    """For pytorch-grad-cam: an in-place ReLU behind the layer would change the activations that it keeps."""
+    """Make ReLUs not in-place: an in-place ReLU would change the activations that pytorch-grad-cam keeps."""
     relus = [module for module in network.modules() if getattr(module, "inplace", False)]
     for relu in relus:
         relu.inplace = False
@@ -135,7 +135,7 @@ def out_of_place(network: nn.Module) -> Iterator[None]:
 
 
 def oracle(network: nn.Module, layer: str, images: Tensor, methods: Iterable[str], sign: int = 1) -> dict[str, Tensor]:
-    """What pytorch-grad-cam finds, before it stretches each map to [0, 1]: rectified, and resized by OpenCV."""
+    """Maps of pytorch-grad-cam before it stretches them to [0, 1]: rectified, and resized by OpenCV."""
     targets = [lambda scores, c=c: sign * scores[c] for c in TARGET[: len(images)].tolist()]
     layers, size = [network.get_submodule(layer)], (images.shape[-1], images.shape[-2])
     found = {}
@@ -162,8 +162,8 @@ def assert_maps_close(found: Tensor, expected: Tensor, method: str) -> None:
 @pytest.mark.parametrize(("name", "layer"), LAYERS)
 def test_gradient_methods_equal_pytorch_grad_cam(networks, name, layer, counterfactual):
     network, images = networks(name), torch.randn(2, 3, 64, 64)
-    # Its Grad-CAM++ adds 1e-6 to the denominator, its XGrad-CAM 1e-7: little enough beside large gradients, but not
-    # before a ReLU, where some sums of activations are near zero.
+    # pytorch-grad-cam adds 1e-6 to the denominator in Grad-CAM++, and 1e-7 in XGrad-CAM. That is negligible for large
+    # gradients, but not at a layer before a ReLU, where some sums of activations are near zero.
     spread_scores(network, images, 1e3)
     methods = set(maps.GRADIENT_METHODS) - ({"grad_cam_plus_plus", "xgrad_cam"} if layer == "features.10" else set())
     expected = oracle(network, layer, images, methods, sign=-1 if counterfactual else 1)
@@ -181,7 +181,7 @@ def test_grad_cam_equals_captum(networks, name, layer):
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "shape"),  # of few channels: each costs a pass
+    ("name", "layer", "shape"),  # layers with few channels, because each channel takes a pass
     [
         ("alexnet", "features.2", (2, 3, 64, 64)),
         ("vgg16", "features.3", (1, 3, 32, 32)),
@@ -191,7 +191,7 @@ def test_grad_cam_equals_captum(networks, name, layer):
 def test_score_cam_equals_pytorch_grad_cam(networks, name, layer, shape, monkeypatch):
     network, images = networks(name), torch.randn(shape)
     spread_scores(network, images, 3.0)
-    # It aligns the corners of the masks when it resizes them, and nothing else does, its own maps neither.
+    # pytorch-grad-cam aligns corners when it resizes masks, although not even its own maps are resized in that way.
     monkeypatch.setattr(nn, "UpsamplingBilinear2d", lambda size: nn.Upsample(size=size, mode="bilinear"))
     found = camlab.heatmaps(network, images, "score_cam", layer, TARGET[: len(images)], "raw")
     expected = oracle(network, layer, images, ["score_cam"])["score_cam"]

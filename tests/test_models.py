@@ -1,4 +1,4 @@
-"""Networks: CamNet's shapes and weights, classifiers by name, the input that they expect, the device."""
+"""Networks: shapes and weights of CamNet, classifiers by name, the preparation of input, the choice of devices."""
 
 import functools
 
@@ -35,7 +35,7 @@ def test_shapes_of_the_report(backbone, keep_last_pool, shape):
     assert backbone_features.shape[1:] == shape
     assert features.shape[1:] == (10, *shape[1:])
     assert net.forward_head(features).shape == (1, 7)
-    assert (features < 0).any(), "no ReLU after cam_conv unless asked for"
+    assert (features < 0).any(), "there must be no ReLU after cam_conv unless asked for"
 
 
 def test_all_stages_agree():
@@ -61,21 +61,21 @@ def test_frozen_backbone_keeps_eval_mode_and_takes_no_gradient():
 @pytest.mark.parametrize(("backbone", "least"), [("alexnet", (63, 31)), ("vgg11", (32, 16)), ("vgg16_bn", (32, 16))])
 def test_sizes_of_maps_and_the_least_size_of_images(backbone, least, keep_last_pool):
     net, smallest = CamNet(backbone, keep_last_pool=keep_last_pool).eval(), least[not keep_last_pool]
-    with torch.device("meta"):  # shapes cost nothing there
+    with torch.device("meta"):  # only shapes are computed there
         twin = CamNet(backbone, keep_last_pool=keep_last_pool).eval()
     for side in (*range(smallest, smallest + 40), 224):
         assert net.map_size(side) == twin.forward_features(torch.zeros(1, 3, side, side, device="meta")).shape[2:]
     for side in (1, 2, smallest - 1):
         with pytest.raises(RuntimeError):
             twin(torch.zeros(1, 3, side, side, device="meta"))
-        message = f"data.image_size={side}: too small for {backbone}, which needs {smallest} pixels at least"
+        message = f"data.image_size={side}: too small for {backbone}, which needs at least {smallest} pixels"
         with pytest.raises(UserError, match=message):
             net.map_size(side)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_least_size_is_the_layers(backbone):
-    """The command line knows it without building the network."""
+    """The least size that the command line knows without building the network is right."""
     for keep_last_pool in (True, False):
         with torch.device("meta"):
             net, least = CamNet(backbone, keep_last_pool=keep_last_pool), least_image_size(backbone, keep_last_pool)
@@ -99,7 +99,7 @@ def test_weights_come_back(tmp_path, ending, half):
     donor = CamNet("alexnet", keep_last_pool=True)
     dtype = torch.float16 if half else torch.float32
     tensors = {f"features.{name}": t.to(dtype).contiguous() for name, t in donor.backbone.state_dict().items()}
-    tensors["classifier.6.bias"] = torch.zeros(1000)  # a whole classifier's file has more than is needed
+    tensors["classifier.6.bias"] = torch.zeros(1000)  # the file of a whole classifier has more tensors than needed
     path = tmp_path / f"my weights=1.{ending}"
     if ending == "pth":
         torch.save(tensors, path)
@@ -114,7 +114,7 @@ def test_real_imagenet_weights(shared_data):
     net = CamNet("alexnet", weights=str(shared_data / "alexnet-imagenet1k-features.safetensors"))
     first = net.backbone[0].weight
     assert first.shape == (64, 3, 11, 11)
-    assert first.std() > 0.05, "ImageNet's first filters are no initialisation"
+    assert first.std() > 0.05, "the first filters must be ImageNet's, not random ones"
     vgg = CamNet("vgg16", weights=str(shared_data / "vgg16-imagenet1k-features-fp16.safetensors"))
     assert vgg.backbone[0].weight.dtype == torch.float32
 
@@ -131,10 +131,10 @@ SIZES = [(512, 600), (600, 341), (301, 600), (257, 255), (97, 143), (30, 400)]  
 
 
 def assert_prepared_alike(preprocess: Preprocess, transforms, size: tuple[int, int]) -> None:
-    """Within rounding of another library's transforms, in units of [0, 1], before the normalisation.
+    """Assert that the input equals that of another library's transforms within rounding, in units of [0, 1].
 
-    Pillow resizes along one axis, rounds, then along the other, in the cheaper order: that differs where only the
-    visible part is resized, and the rounding with it, at a few pixels of sharp edges.
+    Pillow resizes along one axis, rounds, and resizes along the other. It chooses the cheaper order, which may be the
+    other one if only the visible part is resized. A few pixels at sharp edges are therefore rounded differently.
     """
     picture = photograph().resize(size)
     ours = preprocess(torch.from_numpy(preprocess.prepare(picture).copy()).permute(2, 0, 1)[None])[0]
@@ -220,7 +220,7 @@ def test_what_cannot_be_an_input(changes, message):
         Preprocess.from_dict({**whole, **changes})
 
 
-# ---- timm, which is no dependency
+# ---- timm, which is not a dependency
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, without network, and says what it claims."""
+"""The notebook runs from top to bottom without a network connection, and its output is what its text says."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def said(cell: nbformat.NotebookNode) -> str:
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # whoever asked the network for something would fail
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # any access to the network would fail
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     everything = "\n".join(said(cell) for cell in notebook.cells if cell.cell_type == "code")

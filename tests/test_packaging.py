@@ -1,4 +1,4 @@
-"""A wheel, installed elsewhere, works as the checkout does and brings its own conf/."""
+"""A wheel that is installed elsewhere works like the checkout and contains its own conf/."""
 
 import os
 import subprocess
@@ -30,11 +30,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel in it, and our site-packages behind its own for what it needs."""
+    """A virtual environment with the wheel; its dependencies come from this environment's site-packages."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, symlinks=True)
     site_packages = next(folder.glob("lib/python3*/site-packages"))
-    # A folder named in a .pth file goes on the path; .pth files in it (the editable camlab's) are not read.
+    # A folder that a .pth file names is put on the path. The .pth files in it, such as the editable camlab's, are not
+    # read.
     ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (site_packages / "dependencies.pth").write_text("\n".join(sorted(ours)))
     done = run(folder / "bin" / "python", "-m", "installer", wheel, cwd=folder)
@@ -68,4 +69,4 @@ def test_installed_command_tells_a_mistake_with_exit_code_2(installed: Path, tmp
     assert done.returncode == 2, done.stdout + done.stderr
     assert "trainer.max_epochs" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir()), "a refused configuration leaves nothing behind"
+    assert not list(tmp_path.iterdir()), "a refused configuration must leave no files"

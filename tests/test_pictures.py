@@ -1,4 +1,4 @@
-"""Picture files of every kind: found by any name, upright, in 8-bit RGB; and how far a long loop says it is."""
+"""Picture files of every kind are found and read, upright and in 8-bit RGB; the progress of long loops is shown."""
 
 import io
 import logging
@@ -61,7 +61,9 @@ def test_masks_and_other_files_are_left_out_with_a_line(tmp_path, caplog):
             "c.JPG",
             "d.jfif",
         ]
-        assert find_pictures(str(tmp_path / "masks")) == [tmp_path / "masks" / "a.png"], "asked for, they are pictures"
+        assert find_pictures(str(tmp_path / "masks")) == [tmp_path / "masks" / "a.png"], (
+            "if a folder of masks is asked for, they are pictures"
+        )
     endings = "4 files by their endings (.heic: 1, .txt: 2, none: 1)"
     assert caplog.messages[0] == f"{tmp_path}: left out {endings} and 2 masks."
     assert "and 4 masks." in caplog.messages[1]
@@ -115,7 +117,7 @@ def palette() -> Image.Image:
 
 
 def see_through(mode: str) -> Image.Image:
-    """Red, and what would be blue if it were not transparent; half-transparent black where the mode has such."""
+    """A red pixel, a transparent blue one and, if the mode allows it, a half-transparent black one."""
     pixels = [(255, 0, 0, 255), (0, 0, 255, 0), (0, 0, 0, 128)]
     whole = Image.fromarray(np.array([pixels], np.uint8))
     return whole.convert(mode)
@@ -183,7 +185,7 @@ def test_every_kind_becomes_8_bit_rgb(tmp_path, name):
 
 
 def png_16(values: np.ndarray, bits: int | None = None, orientation: int = 1) -> bytes:
-    """A PNG of 16 bits, H×W or H×W×3, whose chunk sBIT states the significant bits."""
+    """A PNG of 16 bits, H×W or H×W×3; if `bits` is given, its chunk sBIT states that many significant bits."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -209,15 +211,15 @@ def png_16(values: np.ndarray, bits: int | None = None, orientation: int = 1) ->
     ("values", "bits", "expected"),
     [
         ([0, 900, 4095], None, [0, 56, 255]),
-        ([0, 450, 900], 12, [0, 28, 56]),  # a dark picture of 12 bits is told from one of 10
+        ([0, 450, 900], 12, [0, 28, 56]),  # a dark picture of 12 bits is not taken for one of 10
         ([0, 450, 900], None, [0, 112, 224]),
         ([0, 900, 65535], 12, [0, 4, 255]),  # scaled to 16 bits, as the standard asks
         ([0, 32768, 65535], None, [0, 128, 255]),
-        ([0, 450, 900], 0, [0, 112, 224]),  # nonsense is overlooked
+        ([0, 450, 900], 0, [0, 112, 224]),  # an invalid number of bits is ignored
         ([0, 450, 900], 255, [0, 112, 224]),
     ],
 )
-def test_the_depth_of_16_bit_pngs_is_read_or_seen(tmp_path, values, bits, expected, channels, orientation):
+def test_the_depth_of_16_bit_pngs_is_stated_or_guessed(tmp_path, values, bits, expected, channels, orientation):
     stored, upright = np.array([values]), np.array([expected])
     if channels == 3:
         stored, upright = (np.stack([a, a[:, ::-1], a], axis=-1) for a in (stored, upright))
@@ -261,16 +263,16 @@ def test_a_damaged_picture_is_named(tmp_path, ending, kept):
     file.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(UserError) as refused:
         read_picture(file)
-    assert str(refused.value).startswith(f"{file} is no readable picture (")
+    assert str(refused.value).startswith(f"{file} is not a readable picture (")
 
 
-def test_what_is_no_picture_is_named(tmp_path, monkeypatch):
+def test_what_is_not_a_picture_is_named(tmp_path, monkeypatch):
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "folder.jpg").mkdir()
-    for name, told in (("text.jpg", "no readable picture"), ("folder.jpg", "no file"), ("nothing.jpg", "no file")):
-        with pytest.raises(UserError, match=told):
+    for name, kind in (("text.jpg", "readable picture"), ("folder.jpg", "file"), ("nothing.jpg", "file")):
+        with pytest.raises(UserError, match=f"is not a {kind}"):
             read_picture(tmp_path / name)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # as if it would take gigabytes
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # so that this picture counts as too large
     with pytest.raises(UserError, match="DecompressionBombError"):
         read_picture(picture(tmp_path / "large.png"))
 
@@ -299,12 +301,12 @@ def test_without_a_terminal_lines_are_logged_but_none_for_the_end(monkeypatch, c
     assert [record.message.partition(" of")[0] for record in caplog.records] == ["Pictures: 4", "Pictures: 7"]
     caplog.clear()
     assert list(progress("abc", 3, "Pictures")) == ["a", "b", "c"]
-    assert not caplog.records, "a short loop says nothing"
+    assert not caplog.records, "a short loop must log nothing"
 
 
 def test_a_terminal_gets_a_bar(monkeypatch, caplog):
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
-    monkeypatch.setattr("rich._console", None, raising=False)  # the one for all, which may know another stdout
+    monkeypatch.setattr("rich._console", None, raising=False)  # the global console may hold another stdout
     assert list(progress(iter(["four", "one", "more"]), 9, "Pictures")) == ["four", "one", "more"]
     assert "Pictures" in terminal.getvalue()
     assert "100%" in terminal.getvalue()

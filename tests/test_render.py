@@ -1,4 +1,4 @@
-"""Pictures: hand-derived colours, nothing stretched, nothing wrapped."""
+"""Colours, overlays, boxes and thumbnails, compared with values derived by hand."""
 
 import cv2
 import matplotlib
@@ -25,7 +25,7 @@ def test_heat_outside_the_range_is_clipped_not_wrapped():
 def test_overlay_by_hand():
     image = np.array([[[255, 255, 255], [0, 0, 0]], [[100, 100, 100], [10, 20, 30]]], np.uint8)
     heat = np.array([[1.0, 1.0], [0.0, 0.0]])
-    # halves of image and JET, to the nearest even where a half remains, as OpenCV rounds
+    # half of the image plus half of the JET colour; OpenCV rounds halves to the nearest even number
     assert render.overlay(image, heat).tolist() == [[[192, 128, 128], [64, 0, 0]], [[50, 50, 114], [5, 10, 79]]]
     assert np.array_equal(render.overlay(image, heat, alpha=0.0), image)
     assert np.array_equal(render.overlay(image, heat, alpha=1.0), render.colorize(heat))
@@ -68,7 +68,7 @@ def test_files_hold_rgb_whatever_their_names(tmp_path):
     folder.mkdir()
     render.write_image(folder / "sheet.png", image)
     read = cv2.imdecode(np.fromfile(folder / "sheet.png", np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    assert np.array_equal(read, image), "RGB comes back as RGB"
+    assert np.array_equal(read, image), "channels must be written and read in the same order"
 
 
 @pytest.mark.parametrize("name", COLORMAPS)
@@ -79,7 +79,7 @@ def test_colour_tables_are_those_of_matplotlib(name):
         expected = matplotlib.colormaps[name](np.arange(256))[:, :3] * 255
         assert np.abs(table - expected).max() <= 2
         light = table @ [0.299, 0.587, 0.114]
-        assert (np.diff(light) > -1).all(), "lighter is hotter, in grey print too"
+        assert (np.diff(light) > -1).all(), "in grey print, too, lighter must mean hotter"
 
 
 def test_an_unknown_colour_table():
@@ -99,7 +99,7 @@ def test_the_largest_region_is_boxed_by_hand():
     heat = np.zeros((6, 8))
     heat[0, 7] = 1.0  # the maximum, alone
     heat[2:5, 1:3] = 0.18  # the largest region above 15 %
-    heat[5, 3] = 0.16  # belongs to it, by a corner
+    heat[5, 3] = 0.16  # belongs to that region, which it touches at a corner
     heat[1, 5:7] = 0.5  # touches the maximum's corner: the largest region above 20 %
     assert render.largest_box(heat, 0.15) == (1, 2, 4, 6)
     assert render.largest_box(heat, 0.20) == (5, 0, 8, 2)
@@ -108,7 +108,7 @@ def test_the_largest_region_is_boxed_by_hand():
 
 
 def counted_box(heat: np.ndarray, share: float) -> list[tuple[int, int, int, int]]:
-    """The boxes of the largest regions, each pixel counted."""
+    """The boxes of the largest regions, found by counting every pixel."""
     hot = (heat > share * heat.max()).astype(np.uint8)
     _, _, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
     most = stats[1:, cv2.CC_STAT_AREA].max(initial=0)
@@ -118,7 +118,7 @@ def counted_box(heat: np.ndarray, share: float) -> list[tuple[int, int, int, int
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (7, 5), (16, 16), (40, 60)])
 def test_the_largest_region_is_the_one_with_most_pixels(shape):
     generator = np.random.default_rng(0)
-    for share in np.linspace(0.05, 0.95, 200):  # noise: regions in the holes of regions, single pixels, one for all
+    for share in np.linspace(0.05, 0.95, 200):  # in noise: nested regions, single pixels, one large region
         heat = generator.random(shape)
         assert render.largest_box(heat, share) in counted_box(heat, share)
 
@@ -144,7 +144,7 @@ def test_a_map_is_resized_as_the_product_does_it_on_tensors(coarse, size):
 def test_boxes_at_the_limits():
     assert render.largest_box(np.zeros((3, 3)), 0.2) is None
     assert render.largest_box(np.ones((3, 5)), 0.2) == (0, 0, 5, 3)
-    assert render.largest_box(np.array([[0.2, 1.0]]), 0.2) == (1, 0, 2, 1), "above the threshold, not at it"
+    assert render.largest_box(np.array([[0.2, 1.0]]), 0.2) == (1, 0, 2, 1), "a cell at the threshold is outside"
     assert render.largest_box(np.ones((3, 5), np.float32), 1.0) is None
 
 
@@ -155,8 +155,8 @@ def test_a_box_is_drawn_on_a_copy_white_with_black_edges():
     white = np.argwhere((drawn == 255).all(axis=2))
     assert (white.min(axis=0).tolist(), white.max(axis=0).tolist()) == ([5, 10], [24, 29])
     assert len(white) == 2 * (20 + 18)
-    assert (drawn[[4, 25], 10:30] == 0).all(), "outside"
-    assert (drawn[7:23, [11, 28]] == 0).all(), "inside"
+    assert (drawn[[4, 25], 10:30] == 0).all(), "black outside the white line"
+    assert (drawn[7:23, [11, 28]] == 0).all(), "black inside the white line"
     assert (drawn[8:22, 13:27] == 100).all()
     assert (drawn[:, :7] == 100).all()
 
@@ -185,7 +185,7 @@ def test_a_box_around_everything_can_be_drawn(height, width):
 def test_thumbnails_keep_the_shape(size, expected):
     small = render.thumbnail(np.full((*size, 3), 9, np.uint8), 224)
     assert small.shape == (*expected, 3)
-    assert (small == 9).all(), "nothing but the picture"
+    assert (small == 9).all(), "a thumbnail must have no border"
 
 
 def test_a_thumbnail_of_a_tiny_picture_shows_its_pixels():

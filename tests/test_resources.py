@@ -1,4 +1,4 @@
-"""Disks that fill up, folders that cannot be written: a run stops with a clear word, or goes on without what failed."""
+"""Full disks and folders that cannot be written: a run stops with a clear message, or continues without what failed."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def mount(folder: Path, *options: str) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """25 MB: two of the three checkpoints of a frozen AlexNet."""
+    """A disk of 25 MB, which holds two of the three checkpoints of a frozen AlexNet."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount(folder, "-o", "size=25m")

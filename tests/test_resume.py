@@ -1,4 +1,4 @@
-"""Runs that end before their end: what they leave, what goes on from it, and what a bad loss does."""
+"""Interrupted runs: which files they leave, and how they resume; and runs with a NaN or infinite loss."""
 
 import json
 import os
@@ -30,7 +30,7 @@ QUICK = [*TINY, "logger=csv", "callbacks.heatmaps=null", "data.train_size=40", "
 
 
 class Signal(L.Callback):
-    """Sends this process a signal behind a step, or within the validation of an epoch."""
+    """Sends this process a signal at the start of a step, or at the start of the validation of an epoch."""
 
     def __init__(self, step: int = -1, validation: int = -1, number: int = signal.SIGTERM) -> None:
         self.step, self.validation, self.number = step, validation, number
@@ -79,7 +79,7 @@ def whole(tmp_path_factory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("where", [{"step": 0}, {"step": 1}, {"step": 2}, {"step": 4}, {"validation": 0}])
-def test_a_signal_ends_a_run_behind_a_checkpoint_and_it_goes_on_the_same(tmp_path, whole, where, number):
+def test_a_signal_ends_a_run_after_a_checkpoint_and_the_run_resumes_exactly(tmp_path, whole, where, number):
     with pytest.raises(Interrupted) as stop:
         fit(tmp_path, Signal(**where, number=number))
     assert stop.value.signal_number == number
@@ -109,7 +109,7 @@ def test_every_so_many_minutes(tmp_path):
     assert (steps_or_seconds("10min"), steps_or_seconds("500"), steps_or_seconds(None)) == ((0, 600), (500, 0), (0, 0))
 
 
-def test_outside_training_a_signal_ends_at_once_and_handlers_are_put_back():
+def test_outside_training_a_signal_raises_at_once_and_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted), Interruption():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -165,7 +165,7 @@ def test_the_checkpoint_before_stays_and_stands_in_for_a_damaged_one(tmp_path, c
 
 
 @pytest.mark.parametrize("crash_at", range(1, 5))
-def test_at_no_moment_is_there_no_whole_checkpoint(tmp_path, monkeypatch, crash_at):
+def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path, monkeypatch, crash_at):
     put(tmp_path, b"zeroth")
     put(tmp_path, b"first")
     real, calls = os.replace, iter(range(1, 100))
@@ -187,7 +187,7 @@ def test_at_no_moment_is_there_no_whole_checkpoint(tmp_path, monkeypatch, crash_
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 130, b"\xff not a checksum", b"0123456789abcdef"])
 def test_a_checksum_file_that_is_damaged_condemns_nothing(tmp_path, caplog, content):
-    """A power cut can leave it empty or full of zeros."""
+    """A power cut can leave a file of checksums empty or full of zeros."""
     put(tmp_path, b"first")
     last = put(tmp_path, b"second")
     (tmp_path / f"{run_folder.LAST}.sha256").write_bytes(content)
@@ -390,7 +390,7 @@ def test_without_validation_batches_the_test_is_the_result(tmp_path, monkeypatch
 @pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_killed_at_a_hundred_points_nothing_is_lost(tmp_path, record_property):
-    """Two processes, half of the points each: see tests/kill_points.py."""
+    """Two processes try half of the points each, as tests/kill_points.py describes."""
     script = str(Path(__file__).with_name("kill_points.py"))
     seed = random.SystemRandom().randrange(1 << 30)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}

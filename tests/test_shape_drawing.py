@@ -1,4 +1,4 @@
-"""The drawn shapes: reproducible, balanced, and with nothing but the outline to tell the class."""
+"""The generated shapes are reproducible and balanced, and only the outline of an object reveals its class."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_objects_are_small_and_inside(drawn: Drawn) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=CLASS_NAMES)
 def test_outlines_stay_within_the_margin(shape) -> None:
-    """1.2 units are kept clear of the picture's border, so that the object lies wholly inside."""
+    """No part of an outline is farther than 1.2 units from the centre; the placement of objects relies on this."""
     x, y = np.meshgrid(*[np.linspace(-1.5, 1.5, 121)] * 2)
     assert (shape(x, y)[np.hypot(x, y) > 1.2] > 0).all()
     assert (shape(x, y) < 0).any()
@@ -56,7 +56,7 @@ def test_outlines_stay_within_the_margin(shape) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=CLASS_NAMES)
 def test_edges_are_soft(shape) -> None:
-    """A distance's slope at the outline is about one, else the anti-aliased edge would be harder than a pixel."""
+    """The slope of the distance at the outline is about one, so that the anti-aliased edge is about a pixel wide."""
     step = 3 / 240
     x, y = np.meshgrid(*[np.linspace(-1.5, 1.5, 241)] * 2)
     distance = shape(x, y)
@@ -82,7 +82,7 @@ def test_colours_do_not_tell_the_class(drawn: Drawn) -> None:
     for where in (masks, ~masks):
         colour = (images * where[:, None]).sum(axis=(2, 3)) / where.sum(axis=(1, 2))[:, None]  # N×3
         means = np.stack([colour[labels == k].mean(axis=0) for k in range(10)])
-        error = colour.std(axis=0) / np.sqrt(200)  # of a class's mean
+        error = colour.std(axis=0) / np.sqrt(200)  # standard error of a class's mean
         assert (np.abs(means - colour.mean(axis=0)) < 4.5 * error).all()
 
 

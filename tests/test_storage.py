@@ -42,7 +42,7 @@ def test_a_symbolic_link_is_replaced_and_not_written_through(tmp_path):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-def test_temporary_files_are_new_and_cannot_be_foreseen(tmp_path):
+def test_temporary_files_are_new_and_cannot_be_predicted(tmp_path):
     names = []
     for _ in range(2):
         with open_atomically(tmp_path / "a") as file:
@@ -70,7 +70,7 @@ def test_a_name_of_the_greatest_length(tmp_path):
 def test_leftovers_of_killed_processes(tmp_path):
     for name in ("a.json", "b.json"):
         with open_atomically(tmp_path / name) as file:
-            os.link(file.name, f"{file.name.removesuffix('.partial')}x.partial")  # what a SIGKILL would leave
+            os.link(file.name, f"{file.name.removesuffix('.partial')}x.partial")  # as a SIGKILL would leave it
         (tmp_path / name).unlink()
     assert len(leftovers(tmp_path)) == 2
     remove_leftovers(tmp_path, "a.json")

@@ -1,4 +1,4 @@
-"""The table of runs: what varied, seeds together, unfinished and broken folders, a thousand of them."""
+"""The table of runs: settings that vary, groups of seeds, unfinished and broken runs, and a thousand runs."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ def make_run(
     config: str = "seed: 0\noptimizer:\n  lr: 0.0001\n",
     **scores: float,
 ) -> Path:
-    """A run's folder as a run leaves it."""
+    """Make a folder as a run leaves it."""
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {item}\n" for item in overrides) or "[]\n")
     for item in (item for item in overrides if item.startswith("optimizer.lr=")):
@@ -118,7 +118,7 @@ def test_test_accuracy_counts_where_nothing_was_held_out(tmp_path):
     assert compared.groups[0].mean("test_acc_best") == 0.5
 
 
-def test_a_diverged_run_has_its_place(tmp_path, monkeypatch):
+def test_a_diverged_run_is_in_the_table(tmp_path, monkeypatch):
     make_run(tmp_path / "a", ["optimizer.lr=1"], [math.nan, math.nan])
     make_run(tmp_path / "b", ["optimizer.lr=0.1"], [0.1, 0.2])
     assert summarize(monkeypatch, tmp_path) == 0
@@ -142,7 +142,7 @@ def test_test_accuracy_is_never_ranked_with_validation_accuracy(tmp_path, monkey
 
 
 @pytest.mark.parametrize("given", ["launcher=joblib", "sweeper=optuna", "logger=csv", "checkpoint_every=5", "out=x"])
-def test_how_a_run_was_started_parts_no_runs(tmp_path, given):
+def test_runs_are_not_separated_by_how_they_were_started(tmp_path, given):
     make_run(tmp_path / "a", ["optimizer.lr=1e-3", given], [0.5])
     make_run(tmp_path / "b", ["optimizer.lr=1e-3", "seed=1"], [0.4])
     (group,) = side_by_side(read_runs([tmp_path])).groups
@@ -150,7 +150,7 @@ def test_how_a_run_was_started_parts_no_runs(tmp_path, given):
 
 
 def test_defaults_are_shown_as_the_run_used_them(tmp_path, monkeypatch):
-    """A default of a group comes from Hydra's notes; what no command line names is compared in the configurations."""
+    """The option of a group is read from Hydra's files; settings that nobody gave are compared in `config.yaml`."""
     config = "seed: 0\nmode: {}\nscheduler: null\ndata:\n  seed: {}\n  flip: {}\n"
     runs = {"a": (["data=shapes"], "frozen", 0.5), "b": (["mode=finetune"], "finetune", 0.5), "c": ([], "frozen", 0.25)}
     for seed, (name, (overrides, mode, flip)) in enumerate(runs.items()):
@@ -176,7 +176,7 @@ def test_long_values_are_shortened_in_the_table_and_whole_in_the_csv(tmp_path, m
         make_run(tmp_path / "sweep" / name, overrides, [0.5], config=f"optimizer:\n  lr: {lr}\n")
     assert summarize(monkeypatch, tmp_path) == 0
     assert [row["data.root"] for row in table(tmp_path)] == ["cats", "dogs"]
-    assert len({row["optimizer.lr"] for row in table(tmp_path)}) == 2, "values that differ stay apart"
+    assert len({row["optimizer.lr"] for row in table(tmp_path)}) == 2, "different values must stay distinct"
     with open(tmp_path / "summary.csv", newline="") as file:
         assert [row["data.root"] for row in csv.DictReader(file)] == ["/data/pets/cats", "/data/pets/dogs"]
 
@@ -190,12 +190,12 @@ def test_whatever_was_scored_has_a_column_and_its_baselines_are_in_the_csv(tmp_p
     assert (first["test/pointing_game"], second["test/pointing_game"]) == ("0.750", "–")
     assert first["val/insertion"] == "0.500"
     assert "test/pointing_game_random" not in first
-    assert "test % best epoch" not in first, "columns without a value are left out"
+    assert "test % best epoch" not in first, "columns without values must be left out"
     with open(tmp_path / "summary.csv", newline="") as file:
         assert next(csv.DictReader(file))["test/pointing_game_random"] == "0.2"
 
 
-def test_names_are_no_markup(tmp_path, monkeypatch, capsys):
+def test_names_are_not_read_as_markup(tmp_path, monkeypatch, capsys):
     make_run(tmp_path / "[red]", ["arch=$_$"], [0.5, 0.6])
     make_run(tmp_path / "größer", ["arch=[bold]"], [0.4, 0.7])
     make_run(tmp_path / "猫", ["arch=猫"], [0.4, 0.7])
@@ -204,7 +204,7 @@ def test_names_are_no_markup(tmp_path, monkeypatch, capsys):
     assert all(name in said for name in ("[red]", "[bold]", "$_$", "größer", "猫"))
 
 
-def test_a_damaged_result_is_told_apart(tmp_path):
+def test_damaged_values_of_a_result_are_ignored(tmp_path):
     folder = make_run(tmp_path / "a", [], [0.5])
     result = {"metrics": {"test/acc": "high", "val/acc": 0.5}, "objective": 0, "epochs": "two", "wall_time_s": None}
     (folder / run_folder.RESULT).write_text(json.dumps(result))
@@ -226,7 +226,7 @@ def test_ticks_of_the_chart_are_whole_epochs_and_its_legend_names_the_groups(tmp
     assert left.get_xscale() == "log"
     assert all(float(tick).is_integer() for tick in right.get_xticks())
     legend = right.get_legend()
-    assert [text.get_text() for text in legend.get_texts()][:2] == ["0.1", "0.01"], "the best first"
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["0.1", "0.01"], "the best group comes first"
     assert "optimizer.lr" in legend.get_title().get_text()
     assert "2 more in grey" in legend.get_title().get_text()
 
@@ -244,8 +244,8 @@ def test_the_tick_of_runs_of_one_epoch_is_that_epoch(tmp_path, monkeypatch):
     assert [tick for tick in right.get_xticks() if low <= tick <= high] == [1.0]
 
 
-def test_nobody_reads(tmp_path):
-    """`camlab-summary outputs | head` ends as other commands do, without a word; the files are there all the same."""
+def test_a_closed_pipe_ends_the_command_silently(tmp_path):
+    """`camlab-summary outputs | head` ends without a message, as other commands do, and its files are written."""
     make_run(tmp_path / "a", [], [0.5])
     command = [sys.executable, "-m", "camlab.summary", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -286,7 +286,7 @@ def test_a_thousand_runs_in_seconds(tmp_path, monkeypatch, capsys):
         make_run(tmp_path / f"job{i}", [f"optimizer.lr={10 ** (i % 50 / 10)}", f"seed={i // 50}"], curve)
     began = time.process_time()
     assert summarize(monkeypatch, tmp_path) == 0
-    assert time.process_time() - began < 20, "seconds on any machine, even a slow one"
+    assert time.process_time() - began < 20, "it must take seconds, even on a slow machine"
     assert "1000 runs" in capsys.readouterr().out
     (row,) = (line for line in (tmp_path / "summary.md").read_text().splitlines() if line.startswith("| 1 "))
     assert "20 finished" in row
@@ -298,7 +298,7 @@ def test_no_torch_is_needed(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_the_result_is_what_json_says(tmp_path):
+def test_a_result_without_metrics_does_not_count(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"metrics": 3, "objective": 1, "epochs": 1, "wall_time_s": 1}))
     assert run_folder.read_result(tmp_path) is None
 

@@ -1,4 +1,4 @@
-"""Sweeps: what they and their jobs are called, failures, resuming, and every launcher and sweeper as a real process."""
+"""Sweeps: names of sweeps and jobs, failures, resuming, and every launcher and sweeper in a real process."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_a_study_names_its_sweep_and_so_may_the_user():
         ("seed-" + "1" * 200, r"seed-1{95}_[0-9a-f]{8}"),
     ],
 )
-def test_a_jobs_name_is_taken_back_by_the_command_line(varied, name):
+def test_a_jobs_name_needs_no_quotes_on_the_command_line(varied, name):
     found = sweeps.job_name(varied, "alexnet-frozen-cifar10")
     assert re.fullmatch(name, found)
     assert re.fullmatch(r"[A-Za-z0-9._+-]+", found)
@@ -113,7 +113,7 @@ def test_failing_jobs_do_not_stop_the_others_and_are_told_at_the_end(launch, tmp
         "  seed-2: ValueError: broken",
         "  seed-3: SystemExit: 7",
     ]
-    assert told.count("Traceback") == 2, "of those that are not the user's"
+    assert told.count("Traceback") == 2, "only for errors that are not the user's mistakes"
     assert "Error executing job" not in told
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
     failure = run_folder.read_failure(folder / "seed-2")
@@ -151,7 +151,7 @@ def test_a_missing_plugin_names_its_extra(launch, monkeypatch):  # noqa: F811
 
 def test_the_same_command_skips_what_is_finished_and_retries_what_failed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    sweep = [*QUICK, "-m", "seed=0,1", "data.val_size=20,99"]  # 99 of 40 is too many: the user's mistake
+    sweep = [*QUICK, "-m", "seed=0,1", "data.val_size=20,99"]  # 99 of 40 images are too many: a mistake of the user
     assert command(monkeypatch, train.main, *sweep) == 2
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
     results = {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
@@ -188,7 +188,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, monkeypat
     folder.mkdir()
     with run_folder.locked(folder, wait=False):
         assert command(monkeypatch, train.main, *QUICK, f"hydra.run.dir={folder}") == 2
-    assert "another process trains there" in capsys.readouterr().err
+    assert "another process is training there" in capsys.readouterr().err
     assert command(monkeypatch, train.main, *QUICK, f"hydra.run.dir={folder}") == 0
 
 
@@ -271,7 +271,7 @@ def test_a_sweep_of_two_jobs_and_one_that_fails(tmp_path, launcher):
             assert re.search(rf"^\[{name}\] epoch 2/2 done", said, re.MULTILINE), said
         assert "[optimizer.lr--1] This job failed: " in said
     assert re.search(r"0\.01 .*finished", said), said
-    assert len(list(tmp_path.glob("cache/*.npy"))) == 2, "both share the features of train and val"
+    assert len(list(tmp_path.glob("cache/*.npy"))) == 2, "both jobs must share the features of train and val"
 
 
 @pytest.mark.slow
@@ -298,7 +298,7 @@ def test_killed_in_the_middle_the_same_command_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_job_that_runs_out_of_time_is_queued_again_and_goes_on(tmp_path):
-    """What SLURM's pre-emption is to submitit: its own signal, after which the job starts again."""
+    """submitit treats this like SLURM's pre-emption: the job gets a signal and is started again."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     process = sweep_process(
         tmp_path, "launcher=submitit_local", "seed=0", "trainer.max_epochs=100", "cache=false", "mode=frozen"

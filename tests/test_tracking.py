@@ -1,4 +1,4 @@
-"""What W&B and TensorBoard get, read back from what a run really wrote."""
+"""What W&B and TensorBoard get from a run, read back from the files that the run wrote."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 
 
 def records(run_dir: Path) -> list[dict[str, Any]]:
-    """An offline run's records, by W&B's own reader."""
+    """Records of an offline run, read by W&B's own reader."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run_dir)]
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
@@ -54,11 +54,11 @@ def test_offline_run_read_back(tmp_path):
 
     history = [r["history"]["item"] for r in found if r["type"] == "history"]
     drawn = [item for item in history if any(key.startswith("heatmaps/probe") for key in item)]
-    assert [item["epoch"] for item in drawn] == [0, 1, 2], "one record an epoch"
+    assert [item["epoch"] for item in drawn] == [0, 1, 2], "one record for each epoch, and one before training"
     captions = [item["heatmaps/probe.captions"] for item in drawn]
     assert all(len(c) == 8 for c in captions)
     subjects = [[caption.split(",")[0] for caption in c] for c in captions]
-    assert subjects[0] == subjects[1] == subjects[2], "the same probe images"
+    assert subjects[0] == subjects[1] == subjects[2], "the pictures must be the same in every epoch"
     assert all("predicted class" in caption and caption.endswith("%") for c in captions for caption in c)
     assert len(list(folder.glob("files/media/images/heatmaps/*.jpg"))) >= 8
     curves = [item for item in history if "val/acc" in item]
@@ -155,6 +155,6 @@ def test_tensorboard_by_epochs_and_the_result_beside_the_settings(tmp_path, monk
     for key in ("train/loss", "val/acc", "val/best_acc"):
         assert [scalar.step for scalar in events.Scalars(key)][:2] == [1, 2], key
     assert "epoch" not in tags
-    assert any("hparams" in name for name in events.summary_metadata), "the HPARAMS tab has something to show"
+    assert any("hparams" in name for name in events.summary_metadata), "the HPARAMS tab must have something to show"
     result = json.loads((folder / run_folder.RESULT).read_text())["metrics"]
     assert events.Scalars("test/acc")[-1].value == pytest.approx(result["test/acc"])

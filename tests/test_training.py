@@ -1,4 +1,4 @@
-"""Real networks through a real Trainer: both modes, what is logged, what stays as it was, what a resumed run sees."""
+"""Training with real networks and a real Trainer: both modes, metrics, checkpoints, precisions."""
 
 import functools
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_metrics_equal_a_count_by_hand(tmp_path):
 
 
 class HostReads(TorchDispatchMode):
-    """Counts what would make the host wait for a GPU: values read back, shapes that depend on values."""
+    """Counts operations that make the host wait for a GPU: reading values back, and shapes that depend on values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def test_a_step_reads_nothing_back_from_the_device(tmp_path, mode):
             run.fit(module, datamodule=Coloured(n_train=112))
         return counted.count
 
-    reads(2)  # the features are there from now on
+    reads(2)  # from now on, the features are cached
     assert reads(2) == reads(6)
 
 
@@ -182,7 +182,7 @@ TOLERANCE = {"bf16-true": 3e-2, "16-true": 3e-3, "64-true": 1e-5}
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_a_whole_network_in_another_precision(tmp_path, caplog, precision, mode):
-    """It starts with the loss of 32 bits, to the precision's rounding, and learns; frozen from cached features."""
+    """The first loss is that of 32 bits, within rounding, and the network learns; if frozen, from cached features."""
     caplog.set_level("INFO")
     module, data = classifier("alexnet", mode, keep_last_pool=False), Coloured()
     module._make_optimizer = functools.partial(torch.optim.Adam, lr=1e-3, eps=1e-4, fused=True)
@@ -204,7 +204,7 @@ def test_a_whole_network_in_another_precision(tmp_path, caplog, precision, mode)
 
 
 def test_losses_are_summed_in_32_bits_whatever_the_networks_precision(tmp_path):
-    """bf16 counts 256, 257 → 256: a sum of many losses would stand still."""
+    """In bf16, 256 + 1 is 256: a sum of many losses would stop growing."""
     module = classifier("alexnet", "frozen")
     trainer(tmp_path, precision="bf16-true").fit(module, datamodule=Coloured())
     assert {state.dtype for state in module.metrics.state_dict().values()} <= {torch.float32, torch.int64}

@@ -1,6 +1,6 @@
-"""W&B fails in every way it can, on a real server on loopback: training goes on, nothing logged is lost, one line says so.
+"""Failures of W&B, with a real server on loopback: training continues, nothing is lost, and one line tells the user.
 
-What a test calls lost or kept is read from the server after it healed and the very command that the line names was run.
+To see what is kept, a test repairs the server, runs the command that this line names, and reads from the server.
 """
 
 import csv
@@ -37,14 +37,14 @@ slow = pytest.mark.slow
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbStub]:
-    """A server that works, a key for it, and a client that has seen neither; what waits, waits 4 s."""
+    """A server that works, a key for it, and a client that knows neither yet; timeouts are 4 s."""
     stub = WandbStub()
     stub.start()
     for name, value in {"BASE_URL": stub.url, "API_KEY": KEY, "ERROR_REPORTING": "false"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     monkeypatch.setattr(wandb_logger, "_INIT_TIMEOUT", 4.0)
     monkeypatch.setattr(wandb_logger, "_FINISH_TIMEOUT", 4.0)
-    wandb.teardown()  # it reads the environment once
+    wandb.teardown()  # W&B reads the environment only once
     yield stub
     wandb.teardown()
     stub.stop()
@@ -52,13 +52,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbStub]:
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What camlab said of W&B."""
+    """A function that returns the lines that camlab has logged about W&B."""
     caplog.set_level(logging.INFO)
     return lambda: [r.getMessage() for r in caplog.records if r.getMessage().startswith("W&B")]
 
 
 class AfterFirstEpoch(L.Callback):
-    """Does something in the middle of a run."""
+    """Performs an action after the first epoch."""
 
     def __init__(self, action: Callable[[], Any]) -> None:
         self.action = action
@@ -69,7 +69,7 @@ class AfterFirstEpoch(L.Callback):
 
 
 def fit(folder: Path, midway: Callable[[], Any] = lambda: None, epochs: int = EPOCHS, **options: Any) -> float:
-    """A whole run with heatmaps; the seconds that `finish` took."""
+    """Do a whole run with heatmaps; return the seconds that `finish` took."""
     logger = WandbLogger(save_dir=str(folder), project="outages", **options)
     callbacks = [HeatmapLogger(), AfterFirstEpoch(midway)]
     run = trainer(folder, max_epochs=epochs, logger=[logger, MetricsCsv(folder)], callbacks=callbacks)
@@ -87,10 +87,10 @@ def epochs_in_csv(folder: Path) -> list[float]:
 
 
 def sync(line: str) -> str:
-    """Run what a line names; what it said."""
+    """Run the command that a logged line names; return its output."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = line[line.index("wandb sync") :]
-    where = os.environ["HOME"]  # it leaves a log in its working directory
+    where = os.environ["HOME"]  # `wandb sync` leaves a log in its working directory
     done = subprocess.run(command, shell=True, env=environment, cwd=where, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Finished syncing" in done.stderr, done.stderr
@@ -98,7 +98,7 @@ def sync(line: str) -> str:
 
 
 def assert_complete(run: Run, epochs: int = EPOCHS) -> None:
-    """Every epoch's numbers and pictures are on the server."""
+    """Assert that the numbers and pictures of every epoch are on the server."""
     assert [row["epoch"] for row in run.history if "val/acc" in row] == [*range(1, epochs + 1)]
     drawn = [row for row in run.history if "heatmaps/probe" in row]
     assert [row["epoch"] for row in drawn] == [*range(epochs + 1)]
@@ -170,7 +170,7 @@ def test_a_server_that_fails_in_the_middle(tmp_path, server, said, name):
     assert fit(tmp_path, midway=lambda: break_it(server)) < 10
     start, end = said()
     assert start.startswith("W&B: online, ")
-    assert end.startswith("W&B: not all is uploaded (")
+    assert end.startswith("W&B: not everything was uploaded (")
     assert reason in end
     server.heal()
     sync(end)
@@ -220,7 +220,7 @@ def test_finish_is_bounded_with_the_limits_as_they_are(tmp_path, server, said, m
 
 
 def in_a_process(script: str, *arguments: Any, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """A script of its own; what it says is in `stderr`."""
+    """Run a script in a process of its own; its output is in `stderr`."""
     prelude = "import logging, os, signal, sys, time\nfrom camlab.tracking import wandb_logger\nlogging.basicConfig(level='INFO')\n"
     command = [sys.executable, "-c", prelude + textwrap.dedent(script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=Path(__file__).parents[1])
@@ -244,7 +244,7 @@ def test_finish_is_bounded_when_wandbs_own_process_is_stuck_or_dead(tmp_path, se
     done = in_a_process(script, tmp_path, int(number))
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 5
-    assert "W&B: not all is uploaded" in done.stderr
+    assert "W&B: not everything was uploaded" in done.stderr
 
 
 @slow
@@ -266,7 +266,7 @@ def test_the_command_ends_well_when_the_server_dies(tmp_path, server):
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A run's folder with a `wandb` folder on a disk of its own, of 4 MB."""
+    """A run's folder whose subfolder `wandb` is a disk of its own, with 4 MB."""
     folder = tmp_path / "run" / "wandb"
     folder.mkdir(parents=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True, text=True)
@@ -307,14 +307,14 @@ def test_a_disk_that_is_full_from_the_start(small_disk, server, said, capfd):
 @slow
 @pytest.mark.parametrize("modes", [("offline",) * 3, ("online", "offline", "online")], ids="-".join)
 def test_segments_are_one_run(tmp_path, server, said, modes):
-    """Each process of a run goes on with it; its offline segments, synced together, are its middle or its whole."""
+    """Each process of a run adds a segment to it. Synced together, the segments form one complete run."""
     for i, mode in enumerate(modes):
         logger = WandbLogger(save_dir=str(tmp_path), mode=mode)
         logger.log_metrics({"loss": 3.0 - i}, step=10 * i)
         logger.log_metrics({"loss": 2.5 - i}, step=10 * i + 5)
         logger.finish()
         wandb.teardown()
-        time.sleep(1.1)  # a segment's folder is named by the second
+        time.sleep(1.1)  # names of segments differ by the second of their start
     assert len(list(tmp_path.glob("wandb/*run-*-*"))) == 3
     sync([line for line in said() if "wandb sync" in line][-1])
     (run,) = server.runs.values()
@@ -330,7 +330,7 @@ def test_segments_are_one_run(tmp_path, server, said, modes):
 @slow
 @pytest.mark.parametrize("rows", [5, 1500])
 def test_a_killed_process_and_the_one_that_goes_on_are_one_run(tmp_path, server, rows):
-    """W&B writes 32 KB at a time: of what a killed process logged, the last of it is in metrics.csv alone."""
+    """W&B writes 32 KB at a time, so the last rows that a killed process logged are in metrics.csv only."""
     script = """
     logger = wandb_logger.WandbLogger(sys.argv[1], mode="offline")
     first, rows = map(int, sys.argv[2:])

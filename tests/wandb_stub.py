@@ -1,4 +1,4 @@
-"""A W&B server on loopback, as far as wandb 0.31 needs one to go online, upload a run and sync it; it fails on demand."""
+"""A W&B server on loopback that does what wandb 0.31 needs to go online, upload and sync runs; it fails on demand."""
 
 import json
 import re
@@ -14,17 +14,17 @@ KEY = "0123456789abcdef" * 2 + "01234567"  # 40 characters, which is all that wa
 
 @dataclass
 class Run:
-    """What arrived of one run."""
+    """What the server has received of one run."""
 
-    lines: dict[str, dict[int, str]] = field(default_factory=dict)  # of each streamed file, by line number
+    lines: dict[str, dict[int, str]] = field(default_factory=dict)  # lines by number, for each file
     files: dict[str, bytes] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     display_name: str | None = None
-    exit_codes: list[int] = field(default_factory=list)  # one for each time that it was declared finished
+    exit_codes: list[int] = field(default_factory=list)  # one for each time the run was declared finished
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Rows in the order of their lines."""
+        """Rows of the history, in the order of their line numbers."""
         streamed = self.lines.get("wandb-history.jsonl", {})
         return [json.loads(streamed[i]) for i in sorted(streamed)]
 
@@ -37,12 +37,12 @@ class Run:
 
 
 class WandbStub:
-    """The server, from `start` to `stop`; `fault` may change at any time, also while a run is under way.
+    """A server that runs from `start` to `stop`; `fault` may change at any time, also during a run.
 
     Attributes:
-        fault: what every request meets from now on; None: an answer.
-        runs: what arrived, by run id.
-        requests: GraphQL operations and paths, in order of arrival, failing ones included.
+        fault: How the server fails at every request from now on; None if it answers.
+        runs: What the server has received, by run id.
+        requests: GraphQL operations and paths in order of arrival, including failed ones.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class WandbStub:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Listen; after a `stop`, on the same port as before."""
+        """Start to listen; after a `stop`, on the same port as before."""
         assert self._server is None
         self._released.clear()
         handler = type("Handler", (_Handler,), {"stub": self})
@@ -68,7 +68,7 @@ class WandbStub:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Die: whoever calls next is refused."""
+        """Stop the server: from now on, connections are refused."""
         self._released.set()
         if self._server is not None:
             self._server.shutdown()
@@ -76,7 +76,7 @@ class WandbStub:
             self._server = None
 
     def heal(self) -> None:
-        """Work again, whatever was wrong."""
+        """Make the server work again, whatever was wrong with it."""
         self.fault = None
         self._released.set()
         if self._server is None:
@@ -86,7 +86,7 @@ class WandbStub:
         self._released.wait(timeout=300)
 
     def graphql(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
-        """The `data` of an answer; an empty one for what the tests do without."""
+        """Return the `data` of the answer to an operation; empty for operations that the tests do not need."""
         match operation:
             case "Viewer":
                 viewer = {"id": "u", "entity": "tester", "username": "tester", "email": "", "flags": "{}"}
@@ -104,7 +104,7 @@ class WandbStub:
         return {}
 
     def receive(self, run_id: str, sent: dict[str, Any]) -> None:
-        """One request of a run's stream."""
+        """Store one request of a run's stream."""
         run = self.runs[run_id]
         for name, chunk in (sent.get("files") or {}).items():
             lines = run.lines.setdefault(name, {})
@@ -136,7 +136,7 @@ class WandbStub:
             "eventsLineCount": run.count("wandb-events.jsonl"),
             **{f"{kind}Tail": json.dumps([tail] if tail else []) for kind, tail in tails.items()},
             "config": json.dumps(run.config),
-            "wandbConfig": json.dumps({"t": 1}),  # says that the run had begun
+            "wandbConfig": json.dumps({"t": 1}),  # marks the run as started
             "tags": [],
         }
 
@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve(self._graphql if self.path.startswith("/graphql") else self._stream)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing on stderr."""
+        """Write nothing to stderr."""
 
     def _serve(self, answer: Any) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -194,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _operation(body: bytes) -> str:
-    """The name of a GraphQL request, or nothing."""
+    """The name of the operation in a GraphQL request, or an empty text."""
     try:
         asked = json.loads(body)
         return asked.get("operationName") or re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])[1]  # type: ignore[index]

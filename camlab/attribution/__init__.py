@@ -1,1 +1,1 @@
-"""Raw maps of any network: which layer and classes to explain, the recorded pass, and the methods."""
+"""Computes raw maps of any network: chooses layers and classes, records a forward pass, and applies the methods."""

@@ -1,4 +1,4 @@
-"""The classes of a network's output: its logits, and the choice of the classes to explain."""
+"""Extract the logits from a network's output, and choose the classes to explain."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,10 +11,10 @@ Chooser = Callable[[Tensor], Tensor]  # logits N×M → the R classes to explain
 
 
 def logits_of(output: object) -> Tensor:
-    """The logits in a network's output: the output itself, or its attribute `logits`.
+    """Return the logits of a network's output: the output itself, or its attribute `logits`.
 
     Raises:
-        UserError: There are no N×M logits.
+        UserError: The output holds no N×M logits.
 
     Example:
         >>> logits_of(torch.zeros(2, 10)).shape
@@ -27,7 +27,7 @@ def logits_of(output: object) -> Tensor:
 
 
 def one_per_image(target: int | Tensor | Sequence[int], images: Tensor) -> Tensor:
-    """Bring a target to one class index per image: int64, N×1.
+    """Convert a target to one class index per image: int64, N×1.
 
     Raises:
         UserError: The target is neither an index nor a list of indices.
@@ -48,8 +48,9 @@ def choose(logits: Tensor, class_idx: Tensor | Chooser | None, top_k: int) -> Te
 
     Args:
         logits: The network's output, N×M.
-        class_idx: The classes, N×R, or a function that chooses them; None: the `top_k` classes with the highest scores.
-        top_k: R where `class_idx` is None; at most M.
+        class_idx: The classes, N×R, or a function that chooses them from the logits. None chooses the `top_k` classes
+            with the highest scores.
+        top_k: Number R of classes if `class_idx` is None; a number above M counts as M.
 
     Raises:
         UserError: The classes do not fit the images or the network.

@@ -1,4 +1,4 @@
-"""Heatmaps of any image classifier, at any moment: `heatmaps` for one call, `Explainer` for many."""
+"""Compute heatmaps of any image classifier: `heatmaps` for a single call, `Explainer` for repeated calls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,25 +26,26 @@ def heatmaps(
     normalize: Normalization = "per_image",
     counterfactual: bool = False,
 ) -> Tensor:
-    """Compute where a classifier looks, for one class per image.
+    """Compute heatmaps that show where a classifier looks, for one class per image.
 
     Args:
         model: Any classifier of images, N×C×H×W → N×M logits.
-        images: The network's input, on its device.
+        images: The network's input, on the network's device.
         method: Name from `camlab.attribution.methods.METHODS`.
-        layer: A layer by name (`features.28`) or as a module (`model.layer4`), several to be averaged, or None for the
-            default: the ReLU after the last convolution, else the last layer with an output larger than 1×1.
+        layer: A layer by name (`features.28`) or as a module (`model.layer4`), or several layers, whose maps are
+            averaged. None stands for the default: the activation after the last convolution or, if there is none, the
+            last layer with an output larger than 1×1. For `cam` the default is always the latter.
         target: The class: None for the predicted one, an index for all images, or one index per image.
         normalize: `per_image` and `shared` give [0, 1]; `raw` gives the rectified map in the units of the score.
         counterfactual: Show the evidence against the class, from negated gradients (Selvaraju et al. 2017, §3.3).
 
     Returns:
-        float32 N×H×W, on the images' device and of their size.
+        Heatmaps, float32 N×H×W, on the images' device and of the images' size.
 
     Raises:
         UserError: The method or layer is unknown; the layer has no spatial output or is used twice; the method is `cam`
-            and the network has no global average pooling before one linear layer; the targets do not fit;
-            `counterfactual` is given with a method that has no gradients.
+            and the network does not end in global average pooling and one linear layer; the targets do not fit the
+            images or the network; `counterfactual` is given with a method that does not use gradients.
         ValueError: `normalize` is unknown.
 
     Example:
@@ -65,7 +66,7 @@ class Explanation:
         class_idx: The classes that the maps are of, N×R.
         maps: Signed maps by method, one tensor N×R×h×w for each target layer, on the layer's own grid.
         layers: Names of the target layers by method.
-        cam_of_all_classes: CAM of every class, N×M×h×w, where `cam` is one of the methods and has one layer.
+        cam_of_all_classes: CAM of every class, N×M×h×w; None unless `cam` is one of the methods and has one layer.
     """
 
     logits: Tensor
@@ -76,11 +77,12 @@ class Explanation:
 
 
 class Explainer:
-    """Heatmaps of one network, for any number of calls. Calls keep no tensors.
+    """Computes heatmaps of one network in any number of calls; no tensors are kept from one call to the next.
 
     Args:
-        model: Any classifier of images; wrappers of torch.compile and (D)DP are removed.
-        layer: As in `heatmaps`; the default is found at the first call with images of a size.
+        model: Any classifier of images. If it is wrapped by torch.compile, DataParallel or DistributedDataParallel, the
+            module inside the wrapper is used.
+        layer: As in `heatmaps`. The default is determined at the first call with each image size.
 
     Raises:
         UserError: A layer is not part of the network.
@@ -110,7 +112,7 @@ class Explainer:
         normalize: Normalization = "per_image",
         counterfactual: bool = False,
     ) -> Tensor:
-        """`heatmaps` of this network: float32 N×H×W."""
+        """Compute heatmaps as `heatmaps` does: float32 N×H×W."""
         class_idx = None if target is None else one_per_image(target, images)
         size = (images.shape[-2], images.shape[-1])
         if len(images) == 0:
@@ -133,17 +135,18 @@ class Explainer:
             images: The network's input, N×C×H×W.
             methods: Names from `camlab.attribution.methods.METHODS`.
             class_idx: The R classes to explain for each image, N×R, or a function that chooses them from the logits,
-                N×M → N×R; None: the `top_k` classes with the highest scores.
-            top_k: R where `class_idx` is None.
-            counterfactual: Negate the gradients; for methods that use gradients only.
+                N×M → N×R. None chooses the `top_k` classes with the highest scores.
+            top_k: Number R of classes if `class_idx` is None.
+            counterfactual: Negate the gradients; allowed only if all methods use gradients.
 
         Raises:
-            UserError: As `heatmaps`.
+            UserError: As for `heatmaps`.
         """
         check_methods(methods)
         for name in methods if counterfactual else ():
             if not METHODS[name].needs_gradients:
-                raise UserError(f"counterfactual: not with {name}. Choose from {', '.join(maps.GRADIENT_METHODS)}.")
+                choices = ", ".join(maps.GRADIENT_METHODS)
+                raise UserError(f"counterfactual: {name} does not use gradients. Choose from {choices}.")
         layers = self._layers_by_method(methods, images)
         passed = record_pass(
             self.model,
@@ -161,7 +164,7 @@ class Explainer:
         return Explanation(passed.logits, passed.class_idx, found, layers, every)
 
     def default_layer(self, images: Tensor) -> str:
-        """Name of the layer for gradient methods where none is given; runs one image through the network."""
+        """Return the name of the default layer for gradient methods; one image runs through the network to find it."""
         return self._default_layers(images)[0]
 
     def _layers_by_method(self, methods: Sequence[str], images: Tensor) -> dict[str, tuple[str, ...]]:
@@ -172,7 +175,7 @@ class Explainer:
         return {name: (for_cam if name == "cam" else for_gradients,) for name in methods}
 
     def _default_layers(self, images: Tensor) -> tuple[str, str]:
-        """The layer for gradient methods, and the layer for CAM: the input of the global average pooling."""
+        """Names of the default layers: for gradient methods, and for CAM (the input of the global average pooling)."""
         size = images.shape[1:]
         if size not in self._defaults:
             with passing(self.model, images.device), torch.no_grad():
@@ -183,7 +186,7 @@ class Explainer:
     def _maps(
         self, method: str, passed: ForwardPass, layer: str, cams: dict[str, Tensor], counterfactual: bool
     ) -> Tensor:
-        """Signed maps of a method at one layer, N×R×h×w; `cams` are those of all classes by layer."""
+        """Signed maps of a method at one layer, N×R×h×w; `cams` holds the CAM of all classes by layer."""
         if method == "cam":
             return of_classes(cams[layer], passed.class_idx)
         if method == "score_cam":

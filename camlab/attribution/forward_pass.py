@@ -1,9 +1,10 @@
-"""One pass through a network that records what the methods need.
+"""Run a network once and record what the methods need.
 
-The pass runs without a graph up to the target layer. A forward hook replaces that layer's output by a leaf, and a graph
-is recorded from there on. Nothing before the layer is differentiated, no parameter gets a gradient, and weights, flags,
-hooks and the state of random number generators stay as they were. It works under `no_grad`, `inference_mode` and
-autocast, with frozen parameters, in-place ReLUs, compiled and DDP-wrapped modules.
+The pass runs without a graph up to the target layer. A forward hook replaces that layer's output with a leaf tensor,
+and a graph is recorded from there on. Nothing before the layer is differentiated, no parameter gets a gradient, and
+weights, train/eval flags, hooks and the states of random number generators stay as they were. The pass works under
+`no_grad`, `inference_mode` and autocast, and with frozen parameters, in-place ReLUs, and compiled or DDP-wrapped
+modules.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ class ForwardPass:
     """Detached results of one pass through the network.
 
     Attributes:
-        images: The network's input, N×C×H×W; no inference tensor.
+        images: The network's input, N×C×H×W; never an inference tensor.
         logits: The network's output, N×M.
         class_idx: The classes to explain, N×R.
         activations: Output of each target layer, N×K×H×W.
@@ -54,12 +55,13 @@ def record_pass(
         images: Its input, N×C×H×W.
         modules: The network's modules by name.
         layers: Names of the target layers.
-        choose: Chooses the classes to explain from the logits, N×M → N×R.
+        choose: Function that chooses the classes to explain from the logits, N×M → N×R.
         differentiate: Compute the gradients of the chosen classes' scores.
         whole_graph: Enable gradients before the first target layer, too.
 
     Raises:
-        UserError: A layer is not used, used twice, has no spatial output, or gets no gradient; the classes do not fit.
+        UserError: A layer is not used, is used twice, has no spatial output or gets no gradient; or the classes do not
+            fit the images or the network.
     """
     grad_mode = torch.enable_grad() if whole_graph else torch.no_grad()
     with passing(model, images.device), grad_mode:
@@ -70,7 +72,8 @@ def record_pass(
             if layer not in kept:
                 raise UserError(f"layer={layer}: the network does not use it for these images.")
         if differentiate and not logits.requires_grad and not whole_graph:
-            # A network that runs its backbone in `no_grad` restores this pass's grad mode when it leaves the backbone.
+            # A network that runs its backbone in `no_grad` restores the grad mode of this pass when it leaves that
+            # block. This undoes what the hook has set, so the pass is repeated with gradients enabled throughout.
             return record_pass(model, images, modules, layers, choose, differentiate, whole_graph=True)
         class_idx = choose(logits)
         gradients = _gradients(logits, class_idx, kept) if differentiate else {}
@@ -79,7 +82,7 @@ def record_pass(
 
 
 def last_linear(model: nn.Module) -> nn.Linear | None:
-    """The linear layer that was defined last; in a network with CAMs, it is the only one behind the pooling.
+    """Return the linear layer that was defined last; in a network that supports CAM, no other follows the pooling.
 
     Example:
         >>> last_linear(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)))
@@ -89,7 +92,11 @@ def last_linear(model: nn.Module) -> nn.Linear | None:
 
 
 def _gradients(logits: Tensor, class_idx: Tensor, kept: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Gradients of each class's score, R×N×K×H×W for each layer; images do not depend on each other in eval mode."""
+    """Gradients of each class's score, R×N×K×H×W for each layer.
+
+    Scores are summed over the images before they are differentiated, because images do not depend on each other in
+    eval mode.
+    """
     ranks = []
     with torch.enable_grad():
         scores = logits.gather(1, class_idx).sum(dim=0)
@@ -100,6 +107,6 @@ def _gradients(logits: Tensor, class_idx: Tensor, kept: dict[str, Tensor]) -> di
             parts = torch.autograd.grad(score, list(kept.values()), retain_graph=more, allow_unused=True)
         for name, part in zip(kept, parts, strict=True):
             if part is None:
-                raise UserError(f"layer={name}: no gradient gets there; the network cuts it off (detach or no_grad).")
+                raise UserError(f"layer={name}: no gradient reaches it; the network cuts the graph (detach, no_grad).")
         ranks.append(parts)
     return {name: torch.stack(parts) for name, parts in zip(kept, zip(*ranks, strict=True), strict=True)}

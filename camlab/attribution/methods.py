@@ -1,4 +1,4 @@
-"""The methods that compute heatmaps, by name. Without torch, because the command line checks names with it."""
+"""The methods that compute heatmaps, by name. The module does not import torch, because the command line uses it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ METHODS = {
 
 
 def check_methods(names: Iterable[str]) -> None:
-    """Refuse unknown names of methods.
+    """Refuse unknown method names.
 
     Raises:
         UserError: A name is unknown; the message lists the known ones.

@@ -1,4 +1,4 @@
-"""Signed maps of each kind of method, computed from a recorded pass."""
+"""Compute the signed maps of each method from a recorded pass."""
 
 from collections.abc import Callable
 
@@ -13,35 +13,35 @@ from camlab.attribution.hooks import passing
 from camlab.attribution.methods import METHODS
 from camlab.errors import UserError
 
-# A network may apply one of these between the layer and the pooling without a module (torchvision's DenseNet: a ReLU).
+# What a network may apply between the layer and the pooling without a module (torchvision's DenseNet applies a ReLU).
 _IN_BETWEEN: tuple[Callable[[Tensor], Tensor], ...] = (lambda features: features, F.relu)
 
 
 def cam_of_all_classes(model: nn.Module, passed: ForwardPass, layer: str) -> Tensor:
-    """Class activation maps of all classes, N×M×h×w, for which mean over (h, w) + bias = logit.
+    """Compute the CAM of all classes, N×M×h×w; its mean over (h, w) plus the bias is the logit.
 
     Args:
         model: The network.
         passed: A pass through it.
-        layer: Name of the layer in front of the pooling.
+        layer: Name of the layer before the pooling.
 
     Raises:
-        UserError: The last linear layer does not read the mean of the layer's output, nor the mean of its ReLU.
+        UserError: The input of the last linear layer is neither the mean of the layer's output nor that of its ReLU.
     """
     classifier, features = last_linear(model), _pooled_features(passed, layer)
     if classifier is None or features is None or classifier.out_features != passed.logits.shape[1]:
         others = ", ".join(name for name in METHODS if name != "cam")
         height, width = passed.images.shape[-2:]
         raise UserError(
-            f"cam: the network does not end in global average pooling of {layer} and one linear layer, or what it"
-            f" pools is 1×1 for images of {height}×{width}. These methods apply: {others}."
+            f"cam: the network does not end in global average pooling of {layer} and one linear layer, or the pooled"
+            f" features are 1×1 for images of {height}×{width}. Choose from {others}."
         )
     with torch.no_grad():
         return maps.cam(features, classifier.weight)
 
 
 def of_classes(maps_NMHW: Tensor, class_idx: Tensor) -> Tensor:
-    """The maps of chosen classes: N×M×h×w and N×R → N×R×h×w.
+    """Select the maps of chosen classes: N×M×h×w and N×R → N×R×h×w.
 
     Example:
         >>> of_classes(torch.tensor([[[[1.0]], [[2.0]], [[3.0]]]]), torch.tensor([[2, 0]])).flatten().tolist()
@@ -58,7 +58,7 @@ def gradient_maps(method: str, passed: ForwardPass, layer: str, counterfactual: 
 
 
 def score_maps(model: nn.Module, passed: ForwardPass, layer: str) -> Tensor:
-    """Signed maps of Score-CAM, N×R×h×w; K more passes for each image and class."""
+    """Signed maps of Score-CAM, N×R×h×w; they take K more forward passes for each image and class."""
     with passing(model, passed.images.device), torch.no_grad():
         ranks = [
             maps.score_cam(lambda x: logits_of(model(x)), passed.images, passed.activations[layer], class_idx)
@@ -68,7 +68,10 @@ def score_maps(model: nn.Module, passed: ForwardPass, layer: str) -> Tensor:
 
 
 def _pooled_features(passed: ForwardPass, layer: str) -> Tensor | None:
-    """The tensor whose mean over (h, w) the last linear layer reads; None where there is none, or two are read."""
+    """The tensor whose mean over (h, w) is the input of the last linear layer.
+
+    None if there is no such tensor, or if the linear layer is not called exactly once.
+    """
     activations = passed.activations[layer]
     if len(passed.classifier_inputs) != 1 or passed.classifier_inputs[0].shape != activations.shape[:2]:
         return None

@@ -1,4 +1,4 @@
-"""The layers that maps are computed at: those that the user names, or the default of a network."""
+"""Find the layers at which maps are computed: those that the user names, or the defaults of a network."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +13,7 @@ _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU,
 
 
 def layer_names(modules: Mapping[str, nn.Module], layers: Layer | Sequence[Layer]) -> tuple[str, ...]:
-    """Names of layers that are given by name or as modules, one or several.
+    """Return the names of one or several layers, which are given by name or as modules.
 
     Args:
         modules: The network's modules by name.
@@ -39,7 +39,7 @@ def _name_of(layer: Layer, modules: Mapping[str, nn.Module]) -> str:
                 return name
         raise UserError(
             f"layer: this {type(layer).__name__} is not one of the network's modules. Give a module of this network,"
-            f" or a name: {parts}, or one inside them."
+            f" or a name: {parts}, or a layer inside them."
         )
     if layer not in modules:
         raise UserError(
@@ -50,16 +50,16 @@ def _name_of(layer: Layer, modules: Mapping[str, nn.Module]) -> str:
 
 
 def find_layers(model: nn.Module, image: Tensor) -> tuple[str, str]:
-    """Find the default layers of a network for images of one size, by a recorded pass.
+    """Find the default layers of a network for images of one size, by running one image through it.
 
     Args:
         model: A network in eval mode.
         image: 1×C×H×W.
 
     Returns:
-        Name of the layer for gradient methods: the activation after the last convolution if it is used once and not
-        behind a pooling, else the last layer with an output larger than 1×1. Name of the layer for CAM: the last layer
-        with an output larger than 1×1.
+        The name of the layer for gradient methods, then the name of the layer for CAM. The layer for CAM is the last
+        one that is used once and has an output larger than 1×1. The layer for gradient methods is the activation after
+        the last convolution if it is used once and no pooling comes before it; otherwise it is the layer for CAM.
 
     Raises:
         UserError: No layer has a spatial output.

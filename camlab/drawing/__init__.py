@@ -1,1 +1,1 @@
-"""From raw maps to pictures."""
+"""Draws raw maps as pictures, and writes them to files."""

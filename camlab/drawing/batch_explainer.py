@@ -1,4 +1,4 @@
-"""Maps of batches by one network: the step that training and `explain` share."""
+"""Compute the maps of a batch of pictures; training and `explain` share this step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ from camlab.errors import UserError
 
 @dataclass(frozen=True)
 class Request:
-    """Which maps are asked for.
+    """The maps that are to be computed.
 
     Attributes:
-        methods: Names from `camlab.attribution.methods.METHODS`; None: Grad-CAM, and CAM where the network has it.
-        layers: Names of the network's layers; None: the default.
+        methods: Names from `camlab.attribution.methods.METHODS`, or None for Grad-CAM and, if the network supports it,
+            CAM.
+        layers: Names of the network's layers, or None for the default.
         target: A class index for all pictures, or None for the `top_k` classes with the highest scores.
-        top_k: Classes for each picture.
-        counterfactual: The evidence against the class, for gradient methods.
-        all_classes: Keep the CAM of every class too.
+        top_k: Number of classes for each picture if `target` is None.
+        counterfactual: Whether to show the evidence against the class; for gradient methods only.
+        all_classes: Whether to keep the CAM of every class as well.
     """
 
     methods: Sequence[str] | None = None
@@ -36,14 +37,14 @@ class BatchExplainer:
     """Computes the maps of batches and splits them into the pictures' results.
 
     Args:
-        network: Any classifier; left as it was found: weights, gradients, train/eval flags, RNG.
-        request: Which maps are asked for.
+        network: Any classifier. Its weights, gradients and train/eval flags and the random state are not changed.
+        request: The maps to compute.
 
     Attributes:
-        layers: Names of the target layers by method, once a batch is done.
+        layers: Names of the target layers by method; empty before the first batch.
 
     Raises:
-        UserError: No such layer.
+        UserError: The network has no layer of a requested name.
     """
 
     def __init__(self, network: nn.Module, request: Request) -> None:
@@ -58,10 +59,10 @@ class BatchExplainer:
         Args:
             inputs: The network's input, N×C×H×W.
             sources: The N pictures.
-            labels: True classes, N; where they are given, maps are of the predicted and of the true class.
+            labels: True classes, N. If they are given, the maps are of the predicted and of the true class.
 
         Raises:
-            UserError: As `camlab.attribution.explainer.heatmaps`.
+            UserError: As for `camlab.attribution.explainer.heatmaps`.
         """
         if self._methods is None:
             self._methods = self._usual_methods(inputs[:1])
@@ -80,7 +81,10 @@ class BatchExplainer:
         return None
 
     def _usual_methods(self, one: Tensor) -> tuple[str, ...]:
-        """CAM if the network supports it, which one picture shows, and Grad-CAM; Grad-CAM alone for counterfactuals."""
+        """CAM and Grad-CAM, or Grad-CAM alone if a trial with one picture shows that the network does not support CAM.
+
+        For counterfactuals it is Grad-CAM alone, because CAM has no gradients to negate.
+        """
         if self.request.counterfactual:
             return ("grad_cam",)
         try:

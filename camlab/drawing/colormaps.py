@@ -1,6 +1,6 @@
-"""Names of the colour tables for heatmaps. Imports nothing: the command line checks names against this list.
+"""Names of the colour maps for heatmaps. The module imports nothing, because the command line uses it.
 
-`viridis` and `cividis` can be read by colour-blind people and in grey print; `jet` is what the papers use.
+`viridis` and `cividis` can be read by colour-blind people and in greyscale print; the papers use `jet`.
 """
 
 COLORMAPS = ("jet", "viridis", "cividis", "turbo", "magma", "inferno", "plasma", "hot")

@@ -1,4 +1,4 @@
-"""Picture files, decoded in threads ahead of the network and at constant memory."""
+"""Decode picture files in threads, ahead of the network and in bounded memory."""
 
 import itertools
 import logging
@@ -17,8 +17,8 @@ from camlab.storage.pictures import count_pixels, read_picture
 
 log = logging.getLogger(__name__)
 
-_LONGEST_SIDE = 65_500  # pixels, of a JPEG
-_BATCH_PIXELS = 64_000_000  # decoded at a time; there are two more batches, one drawn and one ahead: 0.6 GB
+_LONGEST_SIDE = 65_500  # pixels: the most that a JPEG can have
+_BATCH_PIXELS = 64_000_000  # of one batch; with one batch being drawn and one decoded ahead, this takes 0.6 GB
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class DecodedPicture:
 def decode_batches(
     files: Sequence[Path], batch_size: int, preprocess: Preprocess, pool: ThreadPoolExecutor, broken: list[str]
 ) -> Iterator[list[DecodedPicture]]:
-    """Decode pictures batch by batch; the next batch is under way while the caller works on this one.
+    """Decode pictures batch by batch; the next batch is decoded while the caller works on the current one.
 
     Args:
         files: Paths of the pictures.
-        batch_size: Pictures of a batch, at most: fewer of large ones.
+        batch_size: Largest number of pictures in a batch; a batch of large pictures has fewer.
         preprocess: Preparation of the network's input.
         pool: Threads that decode.
-        broken: Filled with a line for each picture that cannot be read; it is left out.
+        broken: List to which a message is added for each picture that cannot be read and is left out.
     """
     ahead: list[list[Future[DecodedPicture]]] = []
     for group in itertools.chain(_groups(files, batch_size), [[]]):
@@ -68,14 +68,14 @@ def _decode(number: int, path: Path, preprocess: Preprocess) -> DecodedPicture:
     whole = read_picture(path)
     if max(whole.size) > _LONGEST_SIDE:
         raise UserError(
-            f"{path} is {whole.width}×{whole.height}; overlays have {_LONGEST_SIDE:,} pixels a side at most."
+            f"{path} is {whole.width}×{whole.height}; overlays can have at most {_LONGEST_SIDE:,} pixels a side."
         )
     source = Source(path, path.name, number, whole.size, preprocess.visible_box(*whole.size))
     return DecodedPicture(source, whole, preprocess.prepare(whole))
 
 
 def _groups(files: Sequence[Path], batch_size: int) -> Iterator[list[tuple[int, Path]]]:
-    """Numbered files: `batch_size` at a time, or as many as `_BATCH_PIXELS` hold."""
+    """Numbered files in groups of at most `batch_size` files and `_BATCH_PIXELS` pixels; a larger picture is alone."""
     group: list[tuple[int, Path]] = []
     pixels = 0
     for number, path in enumerate(files):

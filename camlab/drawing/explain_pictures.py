@@ -1,6 +1,7 @@
-"""Explain picture files and write the results: any number of files through one network, at constant memory.
+"""Explain any number of picture files with one network, and write the results.
 
-Decoding and drawing run in threads beside the network. Unreadable files are reported and skipped.
+Decoding and drawing run in threads while the network runs, and only a few batches of pictures are in memory at a time.
+Unreadable files are reported and skipped.
 """
 
 import logging
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ExplainResult:
-    """What `explain_pictures` has written.
+    """Summary of what `explain_pictures` has written.
 
     Attributes:
         folder: Folder of the files.
@@ -64,23 +65,23 @@ def explain_pictures(
     device: torch.device | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> ExplainResult:
-    """Explain pictures and write everything about them.
+    """Explain pictures and write the results.
 
-    Overlays at the pictures' own size (`overlays/`), `maps.npz`, `predictions.csv`, `boxes.json`, `explain.json` and a
-    contact sheet of the first pictures, `sheet.png`.
+    The files are overlays at the pictures' own size (`overlays/`), `maps.npz`, `predictions.csv`, `boxes.json`,
+    `explain.json` and a contact sheet of the first pictures, `sheet.png`.
 
     Args:
         trained: The network.
-        files: Paths of pictures, of any size and kind.
+        files: Paths of pictures of any size and format.
         folder: Output folder; it is created if it does not exist.
-        request: Which maps to compute; None: the usual ones of the predicted class.
-        style: How to draw them; None: each map on its own scale, with boxes.
-        batch_size: Pictures that pass the network together, at most: fewer of large ones.
-        device: Device of the network; None: the best there is.
+        request: The maps to compute; by default those of `Request()`.
+        style: How to draw the maps; by default as `Style()` says: each on its own scale, with boxes.
+        batch_size: Largest number of pictures that pass through the network together; a batch of large ones has fewer.
+        device: Device of the network; by default the best one that is available.
         about: More entries for `explain.json`.
 
     Raises:
-        UserError: As `camlab.attribution.explainer.heatmaps`; none of the pictures can be read.
+        UserError: As for `camlab.attribution.explainer.heatmaps`; or none of the pictures can be read.
         OSError: The folder cannot be written.
     """
     request, style, device = request or Request(), style or Style(), device or choose_device()
@@ -112,7 +113,7 @@ def explain_pictures(
 def _prepared(
     batches: Iterable[list[DecodedPicture]], preprocess: Preprocess, device: torch.device
 ) -> Iterator[tuple[list[DecodedPicture], Tensor]]:
-    """Batches with the network's input for them."""
+    """Yield each batch together with the network's input for it."""
     for batch in batches:
         squares = torch.from_numpy(np.stack([picture.square for picture in batch])).to(device)
         yield batch, preprocess(squares.permute(0, 3, 1, 2))
@@ -124,12 +125,12 @@ def _explain_batches(
     batches: Iterable[tuple[list[DecodedPicture], Tensor]],
     pool: ThreadPoolExecutor,
 ) -> list[PictureResult]:
-    """Compute the maps of all batches; where each picture has a scale of its own, draw a batch beside the next one."""
+    """Compute the maps of all batches; with `per_image` scaling, draw each batch while the next one is computed."""
     results: list[PictureResult] = []
     drawing: list[Future[None]] = []
     for batch, inputs in batches:
         new = explainer.explain(inputs, [picture.source for picture in batch])
-        for finished in drawing:  # pictures of more than two batches would fill the memory
+        for finished in drawing:  # wait: the pictures of more batches would fill the memory
             finished.result()
         if writer.style.normalize == "per_image":
             drawing = [
@@ -148,7 +149,7 @@ def _draw_alone(writer: ResultWriter, result: PictureResult, picture: DecodedPic
 
 
 def _draw_set(writer: ResultWriter, results: Sequence[PictureResult], pool: ThreadPoolExecutor) -> dict[str, float]:
-    """Draw all pictures on one scale, from their files again; the methods' maxima."""
+    """Read all pictures again, draw them on one scale, and return the maximum of each method's maps."""
     scaled = scale(results, writer.style.normalize)
 
     def draw(number: int) -> None:
@@ -188,7 +189,7 @@ def _record(
 
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """A pool with one thread per core; OpenCV's own threads are off meanwhile."""
+    """A pool with one thread per core; OpenCV's own threads are switched off meanwhile."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

@@ -1,4 +1,4 @@
-"""Layout of pictures on a sheet: beside each other, below each other, in lines like words."""
+"""Arrange pictures on a sheet: side by side, one below the other, or in lines like the words of a text."""
 
 import math
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ import numpy as np
 
 from camlab.drawing.render import PAPER
 
-_WIDEST = 2400  # pixels, of a sheet whose cells are narrower
-_SHAPE = 1.3  # height over width that a sheet is near to if that costs no space
+_WIDEST = 2400  # pixels: largest width of a sheet, unless a single image is wider
+_SHAPE = 1.3  # preferred ratio of a sheet's height to its width
 
 
 def flow(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
-    """Set images of any size into lines of at most `width`, in their order, like the words of a text.
+    """Arrange images of any size in lines of at most `width` pixels, in order, like the words of a text.
 
     Returns:
-        uint8 RGB, as wide as the longest line; white between the images and around short ones.
+        uint8 RGB, as wide as the longest line, with white between the images and around short ones.
     """
     lines = [beside([images[i] for i in numbers], gap) for numbers in _lines([i.shape[1] for i in images], width, gap)]
     return below(lines, gap)
@@ -28,7 +28,7 @@ def count_lines(images: Sequence[np.ndarray], width: int, gap: int) -> int:
 
 
 def even_width(images: Sequence[np.ndarray], limit: int, gap: int) -> int:
-    """A width of at most `limit` that takes as many lines as `limit` does, but lines of nearly one length."""
+    """Find a width that needs no more lines than `limit` does, and makes the lines nearly equal in length."""
     widths = [image.shape[1] for image in images]
     limit = max(limit, *widths)
     count = count_lines(images, limit, gap)
@@ -39,11 +39,11 @@ def even_width(images: Sequence[np.ndarray], limit: int, gap: int) -> int:
 
 
 def best_width(sizes: Sequence[tuple[int, int]], gap: int) -> int:
-    """The width of lines that leaves little white and makes a sheet of a pleasant shape.
+    """Find the width of lines that leaves little white space and gives the sheet a pleasant shape.
 
     Args:
         sizes: Height and width of each image.
-        gap: White between images, in pixels.
+        gap: White space between images, in pixels.
     """
     widths = [width for _, width in sizes]
     used = sum(height * width for height, width in sizes)
@@ -58,14 +58,14 @@ def best_width(sizes: Sequence[tuple[int, int]], gap: int) -> int:
 
 
 def beside(images: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
-    """Images in one line, aligned at the top, with white between them."""
+    """Place images side by side, aligned at the top, with `gap` white pixels between them."""
     height = max(image.shape[0] for image in images)
     last = len(images) - 1
     return np.hstack([pad(image, height, image.shape[1] + gap * (i < last)) for i, image in enumerate(images)])
 
 
 def below(images: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
-    """Images below each other, aligned at the left, with white between them."""
+    """Place images one below the other, aligned at the left, with `gap` white pixels between them."""
     width = max(image.shape[1] for image in images)
     last = len(images) - 1
     return np.vstack([pad(image, image.shape[0] + gap * (i < last), width) for i, image in enumerate(images)])
@@ -78,18 +78,18 @@ def same_size(images: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Add white at the right and below."""
+    """Pad an image with white, at the right and below, to a height and width."""
     bottom, right = height - image.shape[0], width - image.shape[1]
     return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=PAPER)
 
 
 def frame(image: np.ndarray, margin: int) -> np.ndarray:
-    """Add white on all sides."""
+    """Add a white margin on all sides."""
     return cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=PAPER)
 
 
 def _lines(widths: Sequence[int], limit: int, gap: int) -> list[list[int]]:
-    """Numbers of the images on each line."""
+    """Indices of the images on each line."""
     lines: list[list[int]] = []
     taken = 0
     for number, width in enumerate(widths):

@@ -21,12 +21,12 @@ FORMAT = "camlab-maps 1"
 
 @dataclass(frozen=True)
 class StoredMaps:
-    """The raw maps of N pictures, as `read_maps` gives them.
+    """The raw maps of N pictures, as `read_maps` returns them.
 
     Attributes:
-        files: Paths of the pictures' files as written; relative ones start from `folder`.
-        folder: Absolute path of the folder that relative `files` start from.
-        names: Names of the pictures in captions; empty where the true class says all.
+        files: Paths of the picture files as they were written; relative paths start from `folder`.
+        folder: Absolute path of the folder that relative paths in `files` start from.
+        names: Names of the pictures in captions; empty where captions give the true class alone.
         sizes: Width and height of the upright pictures in pixels, N×2.
         visible: The part that the network saw: left, top, right, bottom in pixels, N×4.
         class_names: Names of the M classes.
@@ -34,9 +34,9 @@ class StoredMaps:
         probabilities: Softmax of the logits, N×M.
         maps: Signed maps by method, N×R×h×w for each target layer.
         layers: Names of the target layers by method.
-        labels: True classes, N; None where they are not known.
-        cam_of_all_classes: CAM of every class, N×M×h×w; None where it was not kept.
-        epoch: Epochs done; None outside of training.
+        labels: True classes, N; None if they are not known.
+        cam_of_all_classes: CAM of every class, N×M×h×w; None if it was not kept.
+        epoch: Number of epochs done; None outside of training.
         counterfactual: Whether the maps show the evidence against the classes.
     """
 
@@ -73,9 +73,9 @@ def write_maps(
         results: The pictures' results.
         class_names: Names of all classes.
         layers: Names of the target layers by method.
-        folder: Where relative paths of the pictures start: absolute, or relative to the folder of `path`.
+        folder: Folder that relative paths of the pictures start from: absolute, or relative to the folder of `path`.
         dtype: Number format of the maps; float16 keeps three digits and values of up to 65504.
-        epoch: Epochs done, in training.
+        epoch: Number of epochs done; None outside of training.
         counterfactual: Whether the maps show the evidence against the classes.
 
     Raises:
@@ -111,7 +111,7 @@ def write_maps(
 
 
 def read_maps(path: Path) -> StoredMaps:
-    """Read what `write_maps` has written.
+    """Read a file that `write_maps` has written.
 
     Raises:
         UserError: The file is not of this format, or is damaged.
@@ -148,6 +148,6 @@ def _from_arrays(arrays: dict[str, np.ndarray], place: Path) -> StoredMaps:
 
 
 def _stacked(parts: Sequence[Tensor], dtype: type[np.floating[Any]]) -> np.ndarray:
-    """One array of all pictures; what the number format cannot hold becomes its largest number."""
+    """Stack the maps of all pictures; values outside the number format's range become its largest or smallest value."""
     largest = float(np.finfo(dtype).max)
     return torch.stack(list(parts)).clamp(-largest, largest).numpy().astype(dtype)

@@ -1,4 +1,4 @@
-"""Heatmaps of a fixed set of pictures, as a network in training sees them after each epoch."""
+"""Draw heatmaps of a fixed set of pictures, again and again during training."""
 
 import os
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from camlab.drawing.tiles import Style, caption, draw_overlays, panel
 
 
 class Probe:
-    """A fixed set of pictures, drawn again for every epoch (docs/file_formats.md describes the files).
+    """Draws heatmaps of a fixed set of pictures for one epoch after another (docs/file_formats.md lists the files).
 
     Args:
-        network: The classifier; left as it was found: weights, gradients, train/eval flags, RNG.
-        images: The pictures, uint8 RGB N×3×H×W, of which the network sees the whole.
-        labels: True classes, N; None where they are not known.
-        names: Names of the pictures in captions, N; empty where the true class says all.
+        network: The classifier. Its weights, gradients and train/eval flags and the random state are not changed.
+        images: The pictures, uint8 RGB N×3×H×W; the network sees the whole of each.
+        labels: True classes, N; None if they are not known.
+        names: Names of the pictures in captions, N; empty where captions give the true class alone.
         class_names: Names of all classes.
         style: How to draw.
-        folder: Folder of the files, made if need be: `pictures/` and one `epoch_NNNN/` for each epoch.
+        folder: Output folder, created if it does not exist. It gets `pictures/` and one `epoch_NNNN/` for each epoch.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Probe:
 
         Args:
             inputs: The pictures as the network's input, N×3×S×S.
-            epochs_done: 0 before training.
+            epochs_done: Number of epochs done; 0 before training.
 
         Returns:
             A panel and a caption for each picture.
@@ -81,7 +81,7 @@ class Probe:
         return panels, [caption(result, self.class_names) for result in results]
 
     def _write_pictures(self) -> None:
-        """The same in every epoch: written by each run once, also by one that is resumed."""
+        """Write the pictures themselves at the first call only: they are the same in every epoch."""
         if not self._pictures_are_written:
             (self.folder / "pictures").mkdir(exist_ok=True)
             for source, picture in zip(self.sources, self.pictures, strict=True):

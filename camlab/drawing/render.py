@@ -1,6 +1,6 @@
-"""Pixels: maps become colours, overlays, boxes and picture files. NumPy and OpenCV only.
+"""Turn maps into colours, overlays, boxes and picture files, with NumPy and OpenCV only.
 
-Images are uint8 RGB, H×W×3 (batches N×H×W×3); heat is float in [0, 1], H×W, as `camlab.maps.normalize` makes it.
+Images are uint8 RGB, H×W×3 (batches N×H×W×3); heat is float in [0, 1], H×W, as `camlab.maps.normalize` returns it.
 """
 
 import functools
@@ -15,13 +15,13 @@ import numpy as np
 from camlab.drawing.colormaps import COLORMAPS
 
 PAPER = (255, 255, 255)  # colour of the background
-_LIGHTER = 0.35  # share of the picture's own contrast that is left where the network does not see it
+_LIGHTER = 0.35  # share of a picture's contrast that is left in the parts that the network does not see
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are exclusive
 
 
 def colorize(heat: np.ndarray, colormap: str = "jet") -> np.ndarray:
-    """Colours of heat by OpenCV's tables: …×H×W → uint8 RGB …×H×W×3.
+    """Colour heat with one of OpenCV's colour maps: …×H×W → uint8 RGB …×H×W×3.
 
     In `jet`, blue is 0 (no evidence) and red is 1. Heat outside of [0, 1] gets the colour of the nearer end.
 
@@ -48,7 +48,7 @@ def overlay(images: np.ndarray, heat: np.ndarray, alpha: float = 0.5, colormap: 
         colormap: One of `camlab.drawing.colormaps.COLORMAPS`.
 
     Returns:
-        uint8 RGB of the images' shape. A colour means the same heat in every picture: nothing is rescaled.
+        uint8 RGB of the images' shape. Heat is not rescaled: a colour means the same heat in every picture.
 
     Raises:
         ValueError: The sizes differ, or the images are not uint8.
@@ -56,7 +56,7 @@ def overlay(images: np.ndarray, heat: np.ndarray, alpha: float = 0.5, colormap: 
     if images.shape[:-1] != heat.shape:
         raise ValueError(f"heat {heat.shape} is not of the images' size {images.shape[:-1]}")
     if images.dtype != np.uint8:
-        raise ValueError(f"images are {images.dtype}; uint8 RGB is drawn")
+        raise ValueError(f"images are {images.dtype}; they must be uint8 RGB")
     colours = colorize(heat, colormap)
     flat = (-1, images.shape[-2] * 3)
     blended = colours.reshape(flat)
@@ -65,25 +65,26 @@ def overlay(images: np.ndarray, heat: np.ndarray, alpha: float = 0.5, colormap: 
 
 
 def resize(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Do what `camlab.maps.upsample` does, for one map, float32 h×w → H×W, in the calling thread alone."""
+    """Resize one map as `camlab.maps.upsample` does, float32 h×w → H×W, but in the calling thread alone."""
     return cv2.resize(heat, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def fade(image: np.ndarray) -> np.ndarray:
-    """Make a picture grey and light: the look of what the network does not see."""
+    """Make a picture grey and light, to mark it as not seen by the network."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     light = cv2.addWeighted(grey, _LIGHTER, grey, 0, 255 * (1 - _LIGHTER))
     return cv2.cvtColor(light, cv2.COLOR_GRAY2RGB)
 
 
 def largest_box(heat: np.ndarray, share: float) -> Box | None:
-    """The box around the largest connected region hotter than `share` of the maximum: the papers' way to localise.
+    """Find the box around the largest connected region that is hotter than a share of the maximum.
 
-    Zhou et al. 2016, §3.2 take 20 % for CAM, Selvaraju et al. 2017, §4.1 take 15 % for Grad-CAM.
+    The papers localise objects in this way: Zhou et al. 2016, §3.2 take 20 % of the maximum for CAM, Selvaraju et al.
+    2017, §4.1 take 15 % for Grad-CAM.
 
     Args:
         heat: Float, H×W, not negative.
-        share: Of the maximum, 0 to 1.
+        share: Threshold as a share of the maximum, 0 to 1.
 
     Returns:
         The box in pixels; None for a map without heat.
@@ -101,22 +102,23 @@ def largest_box(heat: np.ndarray, share: float) -> Box | None:
 
 
 def _pixels(outlines: Sequence[np.ndarray], tree: np.ndarray) -> dict[int, float]:
-    """How many pixels each region has, by its outline's index: Pick's theorem, a fifth of the time of counting them.
+    """Number of pixels of each region, by the index of its outline.
 
-    Outlines are closed paths over the region's own pixels, a hole's too; `tree` is OpenCV's, of two levels.
+    It is computed from the outlines by Pick's theorem, in a fifth of the time that counting takes. Outlines, also those
+    of holes, are closed paths over the region's own pixels; `tree` is OpenCV's hierarchy of two levels.
     """
     pixels: dict[int, float] = defaultdict(float)
     for i, (outline, (*_, parent)) in enumerate(zip(outlines, tree, strict=True)):
         area, on_path = cv2.contourArea(outline), len(outline)
         if parent < 0:
-            pixels[i] += area + on_path / 2 + 1  # inside and on the path
+            pixels[i] += area + on_path / 2 + 1  # pixels inside and on the path
         else:
-            pixels[parent] -= area - on_path / 2 + 1  # inside the hole's path
+            pixels[parent] -= area - on_path / 2 + 1  # pixels inside the hole's path
     return pixels
 
 
 def draw_box(image: np.ndarray, box: Box) -> np.ndarray:
-    """A copy of a uint8 RGB image with a box in white, edged black."""
+    """Return a copy of a uint8 RGB image with a white, black-edged box drawn on it."""
     left, top, right, bottom = box
     width = max(1, round(min(image.shape[:2]) / 150))
     drawn = cv2.rectangle(image.copy(), (left, top), (right - 1, bottom - 1), (0, 0, 0), 3 * width)
@@ -124,9 +126,9 @@ def draw_box(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def thumbnail(image: np.ndarray, height: int) -> np.ndarray:
-    """Bring to a height, keeping the shape; one that would be wider than twice that becomes lower.
+    """Resize a picture to a height and keep its proportions, but make it at most twice as wide as that height.
 
-    A smaller picture is enlarged by repeating pixels, then resized.
+    A smaller picture is first enlarged by repeating pixels.
     """
     scale = min(height / image.shape[0], 2 * height / image.shape[1])
     size = [max(1, round(scale * side)) for side in image.shape[:2]]
@@ -136,13 +138,13 @@ def thumbnail(image: np.ndarray, height: int) -> np.ndarray:
 
 
 def enlarge(image: np.ndarray, side: int) -> np.ndarray:
-    """Repeat pixels until the shorter side is at least `side`, so that a 32×32 picture can be looked at."""
+    """Repeat pixels until the shorter side is at least `side`, so that a 32×32 picture is large enough to look at."""
     factor = max(1, -(-side // min(image.shape[:2])))
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write uint8 RGB as PNG or JPEG, by the path's ending (any characters in the path).
+    """Write uint8 RGB as PNG or JPEG, depending on the path's ending; the path may contain any characters.
 
     Raises:
         OSError: The file cannot be written.
@@ -154,7 +156,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 @functools.cache
 def _table(colormap: str) -> np.ndarray:
-    """256 colours, RGB."""
+    """The 256 colours of a colour map, RGB."""
     if colormap not in COLORMAPS:
         raise ValueError(f"colormap {colormap!r}: choose from {', '.join(COLORMAPS)}")
     levels = np.arange(256, dtype=np.uint8)[:, None]

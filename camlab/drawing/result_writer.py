@@ -1,4 +1,4 @@
-"""What `explain` writes about a set of pictures (docs/file_formats.md)."""
+"""Write the files of `explain` about a set of pictures (docs/file_formats.md)."""
 
 import csv
 import io
@@ -18,14 +18,14 @@ from camlab.drawing.tiles import Style, draw_overlays, panel
 from camlab.storage.files import write_atomically
 
 PANELS = 40  # pictures on the contact sheet
-_STEM_BYTES, _CLASS_BYTES = 60, 40  # of an overlay's file name, which may have 255 bytes (143 on encrypted disks)
+_STEM_BYTES, _CLASS_BYTES = 60, 40  # limits in overlays' names; a name can have 255 bytes (143 on encrypted disks)
 
 
 class ResultWriter:
-    """Draws pictures one by one, then writes what is about all of them; `draw` may run in many threads.
+    """Draws pictures one by one, then writes the files about all of them; `draw` may run in many threads.
 
     Args:
-        folder: Folder of the files, which is there.
+        folder: Output folder; it must exist and have a subfolder `overlays`.
         class_names: Names of all classes.
         style: How to draw.
     """
@@ -39,8 +39,8 @@ class ResultWriter:
         """Write a picture's overlays, and keep its boxes and, if it is on the sheet, its panel.
 
         Args:
-            result: The network's answer.
-            heat: By method, R×h×w in [0, 1].
+            result: The network's result for the picture.
+            heat: Scaled maps by method, R×h×w in [0, 1].
             picture: uint8 RGB, upright and whole.
             on_sheet: Whether the picture has a panel on the contact sheet.
         """
@@ -58,15 +58,15 @@ class ResultWriter:
             self._panels[source.number] = panel(picture, result, overlays, self.class_names)
 
     def finish(self, results: Sequence[PictureResult], legend: Legend, about: Mapping[str, Any]) -> Path:
-        """Write what is about all pictures.
+        """Write the files about all pictures.
 
         Args:
-            results: Of all pictures that were drawn.
-            legend: Of the contact sheet.
+            results: Results of all pictures that were drawn.
+            legend: Legend of the contact sheet.
             about: Content of `explain.json`.
 
         Returns:
-            The contact sheet's path.
+            Path of the contact sheet.
         """
         self._write_text("predictions.csv", self._predictions(results))
         if self.style.boxes:
@@ -96,12 +96,12 @@ class ResultWriter:
         return table.getvalue()
 
     def _write_text(self, name: str, text: str) -> None:
-        # A file's name may be any bytes, which Python keeps as surrogates.
+        # File names may contain bytes that are not valid UTF-8; Python keeps them as surrogates.
         write_atomically(self.folder / name, text.encode("utf-8", "surrogateescape"))
 
 
 def overlay_name(number: int, stem: str, method: str, rank: int, class_name: str) -> str:
-    """File name of an overlay, short enough for every file system and unique in its folder.
+    """Make the file name of an overlay, short enough for every file system and unique in its folder.
 
     Example:
         >>> overlay_name(7, "my photo", "grad_cam", 0, "great white shark")
@@ -112,7 +112,7 @@ def overlay_name(number: int, stem: str, method: str, rank: int, class_name: str
 
 
 def _cut(text: str, limit: int) -> str:
-    """The longest start of a text that has at most so many bytes in a file name."""
+    """The longest beginning of a text that takes at most `limit` bytes in a file name."""
     while len(os.fsencode(text)) > limit:
         text = text[:-1]
     return text

@@ -16,8 +16,8 @@ class Source:
 
     Attributes:
         file: Path of the picture's file.
-        name: Name in captions; empty where the picture is known by its true class alone.
-        number: Place of the picture in its set, from 0.
+        name: Name in captions; empty where captions give the true class alone.
+        number: Index of the picture in its set, from 0.
         size: Width and height of the upright picture, in pixels.
         visible: The part that the network sees: left, top, right, bottom in the picture's pixels.
     """
@@ -54,8 +54,8 @@ class PictureResult:
         class_idx: The R classes that the maps are of.
         probabilities: Softmax of the logits, M.
         maps: Signed maps by method, R×h×w for each target layer, on the layer's own grid.
-        label: The true class, where it is known.
-        cam_of_all_classes: CAM of every class, M×h×w, where it is kept.
+        label: The true class; None if it is not known.
+        cam_of_all_classes: CAM of every class, M×h×w; None if it is not kept.
     """
 
     source: Source
@@ -69,13 +69,13 @@ class PictureResult:
 def results_of(
     explanation: Explanation, sources: Sequence[Source], labels: Tensor | None = None, all_classes: bool = False
 ) -> list[PictureResult]:
-    """Part the answer to a batch into those to its pictures.
+    """Split the explanation of a batch into the results of its pictures.
 
     Args:
-        explanation: The answer, on any device.
+        explanation: Logits and maps of the batch, on any device.
         sources: The pictures of the batch.
         labels: True classes, N.
-        all_classes: Keep the CAM of every class, where there is one.
+        all_classes: Whether to keep the CAM of every class, if there is one.
     """
     probabilities = explanation.logits.float().softmax(dim=1).cpu()
     class_idx = explanation.class_idx.tolist()

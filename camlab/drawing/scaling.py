@@ -1,4 +1,4 @@
-"""The one rule by which raw maps become heat in [0, 1]; the same as that of `camlab.heatmaps`."""
+"""Scale raw maps to heat in [0, 1], by the same rule as `camlab.heatmaps`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from camlab.maps import Normalization
 
 @dataclass(frozen=True)
 class ScaledMaps:
-    """Heat of a set of pictures, to be drawn.
+    """The heat of a set of pictures, ready to be drawn.
 
     Attributes:
-        heat: By picture and method, float32 R×h×w in [0, 1].
-        peaks: By method, the maximum of the set in the maps' own units, before they were scaled.
+        heat: Scaled maps by picture and method, float32 R×h×w in [0, 1].
+        peaks: Maximum of each method's maps over the whole set, in the maps' own units, that is, before scaling.
     """
 
     heat: list[dict[str, np.ndarray]]
@@ -27,11 +27,12 @@ class ScaledMaps:
 def scale(results: Sequence[PictureResult], mode: Normalization) -> ScaledMaps:
     """Fuse the layers of each method and scale the maps of a set.
 
-    `per_image` gives the same heat for a picture alone as for it in a set; `shared` and `raw` need the whole set. Maps
-    in `raw` keep their units in files and in Python; for drawing they are divided by the maximum of the set.
+    With `per_image`, a picture's heat does not depend on the rest of the set; with `shared` and `raw` it does. Because
+    heat must lie in [0, 1], maps are divided by the maximum of the set with `raw`, too. The maps' own units are kept by
+    `camlab.heatmaps` and in `maps.npz`.
 
     Args:
-        results: The set; all with the same methods and layers.
+        results: Results of the set, all with the same methods and layers.
         mode: `per_image`, `shared` or `raw`.
     """
     heat: list[dict[str, np.ndarray]] = [{} for _ in results]

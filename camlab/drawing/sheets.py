@@ -11,7 +11,7 @@ from camlab.drawing import layout, render, text
 from camlab.drawing.tiles import Style
 
 _MARGIN, _GAP = 18, 24
-_NARROWEST = 640  # pixels, of a legend
+_NARROWEST = 640  # pixels: smallest width of a legend
 _BAR_WIDTH, _ICON_WIDTH, _ICON_HEIGHT, _ICON_COLUMN = 128, 44, 16, 190
 _SCALES = {
     "per_image": "{evidence}, each map divided by its own maximum",
@@ -22,15 +22,15 @@ _SCALES = {
 
 @dataclass(frozen=True)
 class Legend:
-    """What a reader has to know about a sheet.
+    """Content of a sheet's legend.
 
     Attributes:
-        title: First line.
+        title: First line of the legend.
         layers: Names of the target layers by method.
         style: How the heatmaps are drawn.
-        peaks: By method, the maximum of the maps in their own units; needed for `raw`.
+        peaks: Maximum of each method's maps in their own units; needed for `raw`.
         counterfactual: Whether the maps show the evidence against the class.
-        is_cut: Whether the network sees a part of some pictures only.
+        is_cut: Whether the network sees only a part of some pictures.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Legend:
 
 
 def contact_sheet(panels: Sequence[np.ndarray], legend: Legend) -> np.ndarray:
-    """Panels in lines, each line as full as the sheet is wide, under the legend: uint8 RGB."""
+    """Draw a contact sheet: the legend, and the panels below it in lines as full as possible; uint8 RGB."""
     width = layout.best_width([panel.shape[:2] for panel in panels], _GAP)
     body = layout.flow(panels, width, _GAP)
     head = draw_legend(legend, max(body.shape[1], _NARROWEST))
@@ -50,7 +50,7 @@ def contact_sheet(panels: Sequence[np.ndarray], legend: Legend) -> np.ndarray:
 
 
 def draw_legend(legend: Legend, width: int) -> np.ndarray:
-    """A title, the colour bar with its scale, the signs that are in use, and the layers: uint8 RGB, H×width×3."""
+    """Draw the title, the colour bar with its scale, the symbols in use, and the layers: uint8 RGB, H×width×3."""
     colours, beside = legend.style.colormap, width - _ICON_COLUMN
     rows = [(_colour_bar(colours, "max" if legend.style.normalize == "raw" else "1"), _scale(legend))]
     if legend.style.boxes:

@@ -1,7 +1,7 @@
-"""Text in pictures: one line or several on white, in the DejaVu font that matplotlib brings.
+"""Draw one or several lines of text on white, in the DejaVu font that comes with matplotlib.
 
-DejaVu has the Latin, Greek, Cyrillic, Arabic and Hebrew letters and many signs, but no Chinese, Japanese or Korean
-ones, which become empty boxes.
+DejaVu has Latin, Greek, Cyrillic, Arabic and Hebrew letters and many symbols, but no Chinese, Japanese or Korean
+characters; those are drawn as empty boxes.
 """
 
 import functools
@@ -16,8 +16,8 @@ from camlab.drawing.render import PAPER
 log = logging.getLogger(__name__)
 
 BLACK, GREY = (25, 25, 25), (110, 110, 110)
-_SIZE = 14  # pixels, of an em
-_SMALLEST = 12  # what text shrinks to before it is cut
+_SIZE = 14  # font size, in pixels
+_SMALLEST = 12  # font size to which long text shrinks before it is cut
 
 
 def line_height(size: int = _SIZE) -> int:
@@ -29,9 +29,10 @@ def line_height(size: int = _SIZE) -> int:
 def line(
     text: str, width: int, size: int = _SIZE, bold: bool = False, colour: tuple[int, int, int] = BLACK
 ) -> np.ndarray:
-    """Draw one line of text on white, uint8 RGB line height × width × 3, shared between callers and read-only.
+    """Draw one line of text on white: uint8 RGB, (line height)×width×3.
 
-    Text that is too wide is drawn smaller, then cut with an ellipsis.
+    Text that is too wide is drawn smaller and, if that is not enough, cut and ended with an ellipsis. The array is
+    read-only, because callers share it.
     """
     text, font = _fitted(_drawable(text), width, size, bold)
     strip = Image.new("RGB", (width, line_height(size)), PAPER)
@@ -42,7 +43,7 @@ def line(
 
 
 def paragraph(text: str, width: int, size: int = _SIZE, colour: tuple[int, int, int] = BLACK) -> np.ndarray:
-    """Draw text on white, with as many lines as it needs: uint8 RGB, H×width×3."""
+    """Draw text on white, in as many lines as it needs: uint8 RGB, H×width×3."""
     font, lines = _font(size, False), [""]
     for word in _drawable(text).split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
@@ -59,12 +60,12 @@ def text_width(text: str, size: int = _SIZE, bold: bool = False) -> int:
 
 
 def _fitted(text: str, width: int, size: int, bold: bool) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The text, cut if need be, and the font in which it fits the width."""
+    """The text, cut if necessary, and the font in which it fits the width."""
     for smaller in range(size, min(size, _SMALLEST) - 1, -1):
         font = _font(smaller, bold)
         if font.getlength(text) <= width:
             return text, font
-    low, high = 0, len(text)  # the longest start that fits, by bisection
+    low, high = 0, len(text)  # the longest beginning that fits, by bisection
     while low < high:
         middle = (low + high + 1) // 2
         if font.getlength(text[:middle].rstrip() + "…") <= width:
@@ -75,7 +76,7 @@ def _fitted(text: str, width: int, size: int, bold: bool) -> tuple[str, ImageFon
 
 
 def _drawable(text: str) -> str:
-    """Text in one line, without the halves of characters that stand for undecodable bytes of file names."""
+    """The text in one line, without surrogates, which stand for undecodable bytes of file names."""
     valid = text.encode("utf-8", "replace").decode()
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in valid).split())
     if any(ord(letter) not in _letters() for letter in plain):
@@ -109,6 +110,6 @@ def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
 
 @functools.cache
 def _font_file(bold: bool) -> Path:
-    import matplotlib  # takes 0.2 s, and only what writes text needs its fonts
+    import matplotlib  # takes 0.2 s, and its fonts are needed only where text is drawn
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")

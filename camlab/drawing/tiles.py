@@ -1,4 +1,4 @@
-"""Draw the result of a picture as tiles: the picture and its overlays, each under its title, with one caption above."""
+"""Draw the result of a picture as tiles: the picture and its overlays, each with a title, under one caption."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from camlab.drawing.results import PictureResult, Source
 from camlab.maps import Normalization
 
 TILE_HEIGHT = 192  # pixels, a multiple of 32
-_NARROWEST = 128  # width of a tile, so that its title can be read
-_LEAST_BOXED = 32  # pixels of the visible part's shorter side; a box of 3 pixels would hide a smaller one
-_WIDEST = 1500  # width of a panel with more tiles than fit in one line
-_LONGEST = 3  # length of a tile's picture over its width; of longer pictures, a part is shown
+_NARROWEST = 128  # pixels: smallest width of a tile, so that its title can be read
+_LEAST_BOXED = 32  # pixels: no box is drawn if the visible part is smaller, because the box's lines would hide it
+_WIDEST = 1500  # pixels: largest width of a line of tiles
+_LONGEST = 3  # ratio of a tile's sides; of a longer picture, the tile shows a part
 _GAP = 6
 _WRONG = (170, 30, 30)
 
@@ -43,10 +43,11 @@ class Overlay:
 
     Attributes:
         method: Name of the method.
-        rank: Place of the class among those that were asked for.
+        rank: Index of the class among the picture's R classes.
         class_name: Name of the class.
         image: uint8 RGB, at the picture's own size.
-        box: The box around the largest hot region, in the picture's pixels; None where none is drawn.
+        box: The box around the largest hot region, in the picture's pixels; None if there is no such region or boxes
+            are not asked for.
         has_evidence: Whether the map has any evidence for the class.
     """
 
@@ -65,14 +66,14 @@ def draw_overlays(
     class_names: Sequence[str],
     style: Style,
 ) -> list[Overlay]:
-    """Draw each class once for each method, in the part of the picture that the network has seen.
+    """Draw one overlay for each class and method, on the part of the picture that the network has seen.
 
-    The rest of the picture is grey and light.
+    The rest of the picture is made grey and light.
 
     Args:
         picture: uint8 RGB, upright and whole.
         result: The network's result for this picture.
-        heat: By method, R×h×w in [0, 1].
+        heat: Scaled maps by method, R×h×w in [0, 1].
         class_names: Names of all classes.
         style: How to draw.
     """
@@ -81,7 +82,7 @@ def draw_overlays(
     faded = render.fade(picture) if result.source.is_cut else None
     overlays = []
     for rank, class_idx in enumerate(result.class_idx):
-        if class_idx in result.class_idx[:rank]:  # the true class is the predicted one
+        if class_idx in result.class_idx[:rank]:  # it is drawn already: the true class is the predicted one
             continue
         for method, of_ranks in heat.items():
             own = render.resize(of_ranks[rank], (bottom - top, right - left))
@@ -100,7 +101,7 @@ def draw_overlays(
 
 
 def caption(result: PictureResult, class_names: Sequence[str]) -> str:
-    """A picture's name, its true class where it is known, and the two most probable classes.
+    """Make the caption of a picture: its name, its true class if it is known, and the two most probable classes.
 
     Returns:
         For instance `a.jpg: predicted dog 53 %, then deer 20 %` or `true cat, predicted dog 53 %, then deer 20 %`.
@@ -114,10 +115,10 @@ def caption(result: PictureResult, class_names: Sequence[str]) -> str:
 def panel(
     picture: np.ndarray, result: PictureResult, overlays: Sequence[Overlay], class_names: Sequence[str]
 ) -> np.ndarray:
-    """A picture and its overlays as tiles beside each other, under their caption: uint8 RGB.
+    """Draw a picture and its overlays as tiles side by side, under their caption: uint8 RGB.
 
-    Where they do not fit in one line, each class has lines of its own beside the picture. Of a picture that is much
-    longer than wide, tiles show the part around what the network sees.
+    If they do not fit in one line, each class has lines of its own beside the picture. Of a very long picture, the
+    tiles show the part around what the network sees.
     """
     width, height = result.source.size
     rows, columns = _window(result.source)
@@ -166,7 +167,7 @@ def _around(low: int, high: int, longest: int, length: int) -> tuple[int, int]:
 
 
 def titled(image: np.ndarray, title: str, subtitle: str) -> np.ndarray:
-    """A tile: the image at `TILE_HEIGHT`, with two lines of text above it."""
+    """Draw a tile: the image at `TILE_HEIGHT`, with two lines of text above it."""
     small = render.thumbnail(image, TILE_HEIGHT)
     width = max(small.shape[1], _NARROWEST)
     return layout.below([text.line(title, width), text.line(subtitle, width, colour=text.GREY), small])

@@ -1,1 +1,1 @@
-"""How good a trained network is."""
+"""Measures how accurate a trained network is."""

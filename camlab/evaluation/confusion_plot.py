@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_MOST_NUMBERS = 30  # classes; beyond it the counts are too small to read
+_MOST_NUMBERS = 30  # classes; with more of them the counts would be too small to read
 
 
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], title: str = "") -> np.ndarray:
-    """Draw a confusion matrix; the colour is the share of the true class.
+    """Draw a confusion matrix; the colour of a cell is its share of the true class's images.
 
     Args:
         confusion: Counts of images, M×M; row = true class, column = predicted class.
-        class_names: M names, drawn as they are: a dollar sign starts no formula.
-        title: One line above.
+        class_names: M names, drawn literally: a dollar sign does not start a formula.
+        title: Line above the matrix.
 
     Returns:
         A picture, uint8 RGB H×W×3.
@@ -26,7 +26,7 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], title: str
     m = len(class_names)
     side = max(4.0, min(0.55 * m + 1.5, 60.0))  # inches
     with rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn in its place
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn instead
         figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
         axes = figure.subplots()
         share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)

@@ -20,7 +20,7 @@ class Report:
     Attributes:
         confusion: Counts of images, M×M; row = true class, column = predicted class.
         class_names: M names.
-        metrics: Whatever else was measured, by name, such as `loss`.
+        metrics: Other metrics by name, such as `loss`.
         checkpoint: Path of the checkpoint file; empty if there is none.
         data: Name of the data set.
         split: Split of the data set.
@@ -40,13 +40,13 @@ class Report:
 
     @property
     def accuracy(self) -> float:
-        """Share of the images whose class was recognised; NaN without images."""
+        """Share of the images whose class was recognised; NaN if there are no images."""
         with np.errstate(invalid="ignore"):
             return float(np.trace(self.confusion) / self.confusion.sum())
 
     @property
     def per_class(self) -> dict[str, float]:
-        """Share of each class that was recognised; NaN for a class without images."""
+        """Share of each class's images that were recognised; NaN for a class without images."""
         with np.errstate(invalid="ignore"):
             recall = np.diag(self.confusion) / self.confusion.sum(axis=1)
         return dict(zip(self.class_names, recall.tolist(), strict=True))
@@ -64,7 +64,7 @@ class Report:
         return "\n".join([self.title, *lines])
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as `evaluation.json` holds them."""
+        """Content of `evaluation.json`, as plain values."""
         return {
             "checkpoint": self.checkpoint,
             "data": self.data,

@@ -1,4 +1,4 @@
-"""Result of a finished run: its test, the content of `result.json`, and what users and trackers are told."""
+"""Result of a finished run: its test, the content of `result.json`, and the messages to the user and to trackers."""
 
 import logging
 import math
@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, run_dir: Path) -> Report | None:
-    """Count each test image once at the end of a run, with the best weights or, with nothing held out, the last.
+    """Test a run at its end, and count each test image once.
+
+    The best weights are tested, or the last ones if no images are held out.
 
     Args:
         trainer: Trainer that has fitted the classifier.
@@ -32,7 +34,7 @@ def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, run
         run_dir: Folder of the run.
 
     Returns:
-        The report, whose metrics keep their prefix `test/`; None where the trainer leaves tests out.
+        The report, whose metrics keep their prefix `test/`; None if the trainer skips tests.
     """
     if trainer.limit_test_batches == 0:
         return None
@@ -50,17 +52,17 @@ def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, run
 def describe_result(
     trainer: L.Trainer, data: ImageData, fitted: dict[str, float], report: Report | None
 ) -> dict[str, Any]:
-    """Make the content of `result.json` that a run itself knows.
+    """Make the part of `result.json` that can be determined from the run itself.
 
     Args:
         trainer: Trainer of the run.
         data: Data of the run.
         fitted: Last metrics of training and validation.
-        report: Report of the test; None without one.
+        report: Report of the test; None if there was no test.
 
     Returns:
-        Plain values. The objective is the best validation accuracy, or the test accuracy where nothing is held out; it
-        is NaN on the further ranks of a distributed run, which have no metrics.
+        Plain values. The objective is the best validation accuracy or, if no images are held out, the test accuracy. It
+        is NaN on ranks without metrics, which are all but the first rank of a distributed run.
     """
     metrics, device = {**fitted, **(report.metrics if report else {})}, trainer.strategy.root_device
     return {
@@ -78,7 +80,7 @@ def describe_result(
 
 
 def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence[Logger], run_dir: Path) -> None:
-    """Tell the trackers and the user how a run ended."""
+    """Send the result of a run to the trackers, and log it for the user."""
     metrics = result["metrics"]
     if report is None:
         log.info("Not tested (trainer.limit_test_batches=0). Best val/acc %.4f.", result["objective"])

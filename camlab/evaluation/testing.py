@@ -28,7 +28,7 @@ def evaluate(
         out: Folder for the files that Lightning writes.
 
     Raises:
-        UserError: The data set has other classes than the network, or no such split.
+        UserError: The classes of the data set and of the network differ, or the data set has no such split.
     """
     data.setup()
     data.test_split = split
@@ -49,7 +49,7 @@ def evaluate(
 
 
 def output_names(class_names: tuple[str, ...], num_outputs: int) -> tuple[str, ...]:
-    """Names of all outputs of a network, which may have more of them than the data have classes.
+    """Name all outputs of a network, which may have more outputs than the data have classes.
 
     Example:
         >>> output_names(("cat", "dog"), 3)

@@ -1,1 +1,1 @@
-"""Networks, their weights, the preparation of their input, and the device that they run on."""
+"""Networks, their weights, the preparation of their input, and the devices that they run on."""

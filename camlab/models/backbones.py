@@ -1,4 +1,7 @@
-"""The convolutional networks of torchvision that a CamNet can be built on. Without torch, for the command line."""
+"""The networks of torchvision that a CamNet can be built on, and the smallest images that they can take.
+
+The module does not import torch, because the command line uses it.
+"""
 
 from camlab.errors import UserError
 
@@ -6,7 +9,7 @@ BACKBONES = ("alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn
 
 
 def least_image_size(backbone: str, keep_last_pool: bool) -> int:
-    """Side of the smallest images, in pixels, of which a backbone leaves at least one cell.
+    """Return the side, in pixels, of the smallest images for which a backbone's output has at least one cell.
 
     Example:
         >>> least_image_size("alexnet", keep_last_pool=True), least_image_size("vgg13", keep_last_pool=False)
@@ -17,7 +20,7 @@ def least_image_size(backbone: str, keep_last_pool: bool) -> int:
 
 
 def check_image_size(backbone: str, keep_last_pool: bool, image_size: int) -> None:
-    """Refuse images that are so small that no feature is left of them.
+    """Refuse images that are too small for a backbone.
 
     Raises:
         UserError: The images are too small; the message names the least size that works.
@@ -25,6 +28,6 @@ def check_image_size(backbone: str, keep_last_pool: bool, image_size: int) -> No
     least = least_image_size(backbone, keep_last_pool)
     if image_size < least:
         raise UserError(
-            f"data.image_size={image_size}: too small for {backbone}, which needs {least} pixels at least."
+            f"data.image_size={image_size}: too small for {backbone}, which needs at least {least} pixels."
             f" Give data.image_size={least} or more."
         )

@@ -1,7 +1,7 @@
 """CamNet: a torchvision backbone with a head whose class scores are weighted sums of feature maps.
 
-Report section 2, after Zhou et al. 2016 (arXiv:1512.04150): a 3×3 convolution, global average pooling and one linear
-layer replace the layers behind the last max-pooling.
+As in section 2 of the report, after Zhou et al. 2016 (arXiv:1512.04150): a 3×3 convolution, global average pooling and
+one linear layer replace the layers after the last max-pooling.
 """
 
 from typing import Any
@@ -15,7 +15,8 @@ from camlab.errors import UserError
 from camlab.models.backbones import BACKBONES, check_image_size
 from camlab.models.weights import load_backbone_weights
 
-_WINDOWS = ((0, -1), (0, 0), (1, 0))  # rows (or columns) that the first, second and third cell of a kernel read
+# Rows (or columns) that the first, second and third cell of a kernel read: (offset at the start, offset at the end).
+_WINDOWS = ((0, -1), (0, 0), (1, 0))
 
 
 class CamNet(nn.Module):
@@ -28,7 +29,7 @@ class CamNet(nn.Module):
         backbone: Name from `camlab.models.backbones.BACKBONES`.
         num_classes: M.
         cam_channels: K, 10 in the report, 1024 in the paper.
-        cam_relu: Put a ReLU behind cam_conv (the report has none).
+        cam_relu: Put a ReLU after cam_conv (the report has none).
         keep_last_pool: Keep the backbone's last max-pooling, as the report does; without it maps are twice as fine.
         weights: Weights of the backbone: `imagenet` (torchvision's), a .safetensors or .pth file, or None for random
             ones.
@@ -78,7 +79,7 @@ class CamNet(nn.Module):
         self.backbone.requires_grad_(not frozen)
         if weights is None:
             _initialize(self)
-        self.to(memory_format=torch.channels_last)  # 1.2 to 1.7 × as fast on CPUs, and the layout of tensor cores
+        self.to(memory_format=torch.channels_last)  # 1.2 to 1.7 × as fast on CPUs, and the layout for tensor cores
         self.train()
 
     def train(self, mode: bool = True) -> "CamNet":
@@ -92,7 +93,7 @@ class CamNet(nn.Module):
         return self.backbone(images)
 
     def forward_backbone(self, images: Tensor) -> Tensor:
-        """Input of cam_conv: the backbone's output behind its last pooling."""
+        """Input of cam_conv: the backbone's output after its last pooling."""
         return self.pool(self.forward_last_relu(images))
 
     def forward_cam_conv(self, backbone_features: Tensor) -> Tensor:
@@ -108,20 +109,20 @@ class CamNet(nn.Module):
         return self.fc(features.mean(dim=(2, 3)))
 
     def forward_from_last_relu(self, activations: Tensor) -> Tensor:
-        """N×M logits from `forward_last_relu`'s output: the part of the network behind Grad-CAM's default target."""
+        """N×M logits from `forward_last_relu`'s output: the part of the network after Grad-CAM's default target."""
         return self.forward_head(self.forward_cam_conv(self.pool(activations)))
 
     def head_statistic(self, backbone_features: Tensor) -> Tensor:
         """Compress backbone features to a sufficient statistic of the head: all that the logits depend on.
 
-        Without a ReLU behind cam_conv everything after the backbone is linear, and the mean of a 3×3 convolution is its
-        kernel times the means of nine shifted windows: C·9 numbers carry what C·H·W do.
+        Without a ReLU after cam_conv, everything after the backbone is linear, and the mean of a 3×3 convolution is its
+        kernel times the means of nine shifted windows. For the head, C·9 numbers therefore stand for all C·H·W.
 
         Args:
-            backbone_features: N×C×H×W, of `forward_backbone`.
+            backbone_features: Output of `forward_backbone`, N×C×H×W.
 
         Returns:
-            N×(C·9), or the features themselves, N×C×H×W, where there is a ReLU.
+            N×(C·9); with a ReLU after cam_conv, the features themselves, N×C×H×W.
         """
         return backbone_features if self.spec["cam_relu"] else window_means(backbone_features)
 
@@ -132,7 +133,7 @@ class CamNet(nn.Module):
         return self.fc(F.linear(head_statistic, self.cam_conv.weight.flatten(1), self.cam_conv.bias))
 
     def map_size(self, image_size: int) -> tuple[int, int]:
-        """(height, width) of the features, and so of CAM, in cells, for square images of `image_size` pixels a side.
+        """Return the (height, width) in cells of the features, and so of CAM, for images of `image_size`² pixels.
 
         Raises:
             UserError: The images are too small for the network.
@@ -146,7 +147,7 @@ class CamNet(nn.Module):
         return side, side
 
     def _features_side(self, side: int) -> int:
-        """Side of the features in cells for square images; 0 where a layer has nothing left to read."""
+        """Side of the features in cells, for square images; 0 if nothing is left for some layer to read."""
         for layer in (*self.backbone, self.pool):  # cam_conv keeps the size
             if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):
                 sizes: Any = (layer.kernel_size, layer.stride, layer.padding)
@@ -163,8 +164,9 @@ class CamNet(nn.Module):
 def window_means(features_NCHW: Tensor) -> Tensor:
     """Mean input of each weight of a 3×3 convolution with padding 1, N×(C·9), in the order of its kernel.
 
-    Entry (c, i, j) is the mean over all output positions of the input that kernel cell (i, j) reads there, zero where
-    it reads the padding: the sum over all rows but the last, all, or all but the first (columns likewise), over H·W.
+    Entry (c, i, j) is the mean, over all output positions, of the value that kernel cell (i, j) reads in channel c;
+    padding counts as zero. It is a sum over a window, divided by H·W. For i = 0, 1 and 2 the window has all rows but
+    the last, all rows, and all rows but the first; for j the same holds for columns.
 
     Example:
         >>> means = window_means(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
@@ -180,8 +182,8 @@ def window_means(features_NCHW: Tensor) -> Tensor:
 def _initialize(network: nn.Module) -> None:
     """Draw random weights as He et al. 2015 and torchvision's VGGs do.
 
-    The default of torchvision's AlexNet shrinks the signal threefold with each layer, so that the first epochs learn
-    nothing.
+    The default initialization of torchvision's AlexNet shrinks the signal threefold with each layer, so that nothing is
+    learned in the first epochs.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):

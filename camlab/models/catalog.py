@@ -1,4 +1,4 @@
-"""Classifiers by name, with their trained weights: torchvision's, and timm's where it is installed."""
+"""Build classifiers by name, with their trained weights: those of torchvision and, if it is installed, of timm."""
 
 import math
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:
 
 
 def of_transforms(transforms: Any) -> Preprocess:
-    """The input that torchvision's weights expect, from their `transforms()`.
+    """Convert the `transforms()` of torchvision's weights to the preparation of pictures that the weights expect.
 
     Example:
         >>> of_transforms(torchvision.models.ResNet50_Weights.IMAGENET1K_V2.transforms()).resize_size
@@ -96,13 +96,13 @@ def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
         if weights is not None:
             _fill(network, _of_file(weights), name, f"network.weights={weights}")
     if not network.num_classes:
-        raise UserError(f"network={name}: has no classes; it gives features only. Choose a classifier.")
+        raise UserError(f"network={name}: this network gives features and has no classes. Choose a classifier.")
     preprocess = of_data_config(timm.data.resolve_model_data_config(network))
     return TrainedNetwork(network.eval(), preprocess, _class_names(network.num_classes), name)
 
 
 def of_data_config(config: Mapping[str, Any]) -> Preprocess:
-    """The input that timm's weights expect, from their data config.
+    """Convert timm's data config of a network to the preparation of pictures that its weights expect.
 
     Example:
         >>> config = {"input_size": (3, 224, 224), "crop_pct": 0.9, "interpolation": "bicubic"}
@@ -121,7 +121,7 @@ def of_data_config(config: Mapping[str, Any]) -> Preprocess:
 
 
 def _pretrained_of_timm(name: str) -> Any:
-    """A network of timm's with its weights, downloaded or from the cache of huggingface_hub.
+    """Build a network of timm with its weights, which are downloaded or read from the cache of huggingface_hub.
 
     Raises:
         UserError: There are no such weights, or they cannot be downloaded.
@@ -133,7 +133,7 @@ def _pretrained_of_timm(name: str) -> Any:
         raise UserError(f"network={name}: timm has no pretrained weights for it. {ways_out}")
     try:
         return timm.create_model(name, pretrained=True)
-    except Exception as error:  # httpx, huggingface_hub and timm have their own for a missing connection
+    except Exception as error:  # httpx, huggingface_hub and timm raise different errors if there is no connection
         raise UserError(
             f"network={name}: its weights could not be downloaded ({first_line(error)}). {ways_out} Weights that were"
             " downloaded before are read from the cache of huggingface_hub (HF_HOME)."
@@ -149,6 +149,6 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], name: str, given: str
 
 
 def _class_names(num_classes: int) -> tuple[str, ...]:
-    """ImageNet's names where there are a thousand classes, else numbers."""
+    """ImageNet's names if there are a thousand classes, else names such as `class 0`."""
     imagenet = torchvision.models.AlexNet_Weights.DEFAULT.meta["categories"]
     return tuple(imagenet) if num_classes == len(imagenet) else tuple(f"class {i}" for i in range(num_classes))

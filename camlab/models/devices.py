@@ -11,7 +11,7 @@ _GPUS = ("cuda", "mps")  # the best first
 
 
 def check_accelerator(accelerator: str, key: str = "trainer.accelerator") -> None:
-    """Refuse a GPU that is not there.
+    """Refuse a GPU that this machine does not have.
 
     Args:
         accelerator: `gpu`, `cuda`, `mps`, or any other device, which is not checked.
@@ -31,7 +31,7 @@ def choose_device(name: str = "auto", key: str = "device") -> torch.device:
     """Choose the device that a network runs on.
 
     Args:
-        name: `auto` for the best that is there (a CUDA GPU, else MPS, else the CPU), `gpu` for the best GPU, `cpu`,
+        name: `auto` for the best available one (a CUDA GPU, else MPS, else the CPU), `gpu` for the best GPU, or `cpu`,
             `cuda` or `mps`.
         key: The setting that named it, for messages.
 
@@ -49,7 +49,7 @@ def choose_device(name: str = "auto", key: str = "device") -> torch.device:
 
 
 def _gpus_here(name: str) -> list[str]:
-    """The kinds of GPU that are there, the best first; only one kind unless the name is `gpu`."""
+    """The available kinds of GPU that a name stands for, the best first; `gpu` stands for all kinds."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     return [kind for kind in _GPUS if there[kind] and name in (kind, "gpu")]
 
@@ -67,7 +67,10 @@ def peak_memory_gb(device: torch.device) -> float | None:
 
 
 def settled_time(device: torch.device) -> float:
-    """Seconds on a steady clock, read when the device has finished its work. It waits, so do not call it every step."""
+    """Return the time of a steady clock, in seconds, after the device has finished its work.
+
+    The call waits for the device, so it must not be made at every step.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

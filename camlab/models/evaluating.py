@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode; afterwards every module has its own train/eval flag again, after errors, too.
+    """Put a network into eval mode for a block, then restore each module's train/eval flag, even after an error.
 
     Example:
         >>> network = nn.Dropout()

@@ -16,7 +16,7 @@ INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamp
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Centre crop, resize to a square, scaling to [0, 1], normalisation.
+    """Prepares pictures for a network: centre crop, resize to a square, scaling to [0, 1], normalisation.
 
     `prepare` cuts a square out of a picture; calling the object turns batches of such squares into the network's input.
     The two give what torchvision's Resize, CenterCrop, ToTensor and Normalize give for a PIL image, within rounding
@@ -26,8 +26,8 @@ class Preprocess:
         image_size: Side of the network's input, in pixels.
         mean: Mean of each channel, for values in [0, 1]; 0.5 in the report.
         std: Standard deviation of each channel, for values in [0, 1]; 0.5 in the report.
-        resize_size: Length of a picture's shorter side, in pixels, when the square of `image_size` is cut out of its
-            centre; None: `image_size`, so that the square spans the shorter side.
+        resize_size: Length in pixels to which a picture's shorter side is resized before the square of `image_size` is
+            cut out of its centre. None stands for `image_size`: the square spans the shorter side.
         interpolation: Interpolation of `prepare`, `bilinear` or `bicubic`; both with antialiasing.
     """
 
@@ -51,7 +51,7 @@ class Preprocess:
             raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}")
 
     def visible_box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of a picture that the network sees: (left, top, right, bottom) in the picture's pixels.
+        """Return the part of a picture that the network sees: (left, top, right, bottom) in the picture's pixels.
 
         It is cut as torchvision's Resize and CenterCrop do, which round to whole pixels of the resized picture.
 
@@ -83,17 +83,18 @@ class Preprocess:
         return np.asarray(picture.resize(size, INTERPOLATIONS[self.interpolation], box=box))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 RGB N×3×H×W → float32 N×3×S×S.
+        """Turn pictures into the network's input: uint8 RGB N×3×H×W → float32 N×3×S×S.
 
         Example:
             >>> Preprocess(2)(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)).mean().item()  # (1 - 0.5) / 0.5
             1.0
         """
         scale, shift = _scale_and_shift(self.mean, self.std, images.device)
-        return self.resize(images * scale + shift)  # the resize is linear: the smaller pictures are normalised
+        # Both steps are linear, so that their order does not matter: small pictures are normalised before they grow.
+        return self.resize(images * scale + shift)
 
     def resize(self, images: Tensor) -> Tensor:
-        """Float N×3×H×W → N×3×S×S; antialiased where pictures shrink (elsewhere it has no effect and costs time)."""
+        """Resize float N×3×H×W → N×3×S×S, antialiased if pictures shrink (else it has no effect and costs time)."""
         size = (self.image_size, self.image_size)
         if images.shape[-2:] == size:
             return images
@@ -101,7 +102,7 @@ class Preprocess:
         return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain containers, as a checkpoint keeps them.
+        """Return the attributes as plain values, as a checkpoint keeps them.
 
         Example:
             >>> Preprocess.from_dict(Preprocess(64).as_dict()) == Preprocess(64)
@@ -111,7 +112,7 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
-        """The inverse of `as_dict`.
+        """Make a `Preprocess` from the values that `as_dict` returns.
 
         Raises:
             ValueError: A name is unknown, or a value has the wrong type or is out of range.
@@ -131,7 +132,10 @@ def _are_numbers(values: object) -> bool:
 
 @functools.lru_cache
 def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(pixel / 255 - mean) / std as one product and one sum; cached, because a copy to a GPU waits for the GPU."""
+    """Factor and summand that express (pixel / 255 - mean) / std as pixel · factor + summand.
+
+    They are cached, because each copy to a GPU waits for the GPU.
+    """
     with torch.inference_mode(False):
         std_C11 = torch.tensor(std)[:, None, None]
         mean_C11 = torch.tensor(mean)[:, None, None]

@@ -1,4 +1,4 @@
-"""Reading weights: torchvision's, or files that hold tensors and plain values only. No file can run code."""
+"""Read weights: torchvision's, or files that hold tensors and plain values only. Code in a file never runs."""
 
 import pickle
 import zipfile
@@ -17,7 +17,7 @@ from camlab.errors import UserError, first_line
 
 
 def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) -> None:
-    """Fill a backbone in place.
+    """Load weights into a backbone, in place.
 
     Args:
         layers: torchvision's `features` of the backbone.
@@ -25,7 +25,8 @@ def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) ->
         weights: `imagenet`, or a `.safetensors`, `.pth` or `.pt` file with `features.*` tensors (others are ignored).
 
     Raises:
-        UserError: The weights cannot be downloaded or read, hold code, or lack or misshape a tensor (it is named).
+        UserError: The weights cannot be downloaded or read, or hold code; or a tensor is missing or has another shape
+            (the message names it).
     """
     given, prefix = f"arch.weights={weights}", "features."
     if weights == "imagenet":
@@ -39,11 +40,11 @@ def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) ->
 def matching_tensors(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor], network: str, given: str
 ) -> dict[str, Tensor]:
-    """Pick the tensors that a network needs out of a file's.
+    """Select the tensors that a network needs from those of a file.
 
     Args:
-        found: Tensors of the file by name; more than are needed may be there.
-        expected: The network's state dict. Batch norm's `num_batches_tracked` may be missing in the file.
+        found: Tensors of the file by name; there may be more than the network needs.
+        expected: The network's state dict. Batch norm's `num_batches_tracked` may be missing from the file.
         network: Name of the network, for messages.
         given: The setting that asked for the weights, for messages.
 
@@ -57,10 +58,11 @@ def matching_tensors(
     """
     for name, tensor in expected.items():
         if name not in found and not name.endswith("num_batches_tracked"):  # absent before torch 0.4.1
-            raise UserError(f"{given}: no tensor {name}, which {network} needs. Another network's file?")
+            raise UserError(f"{given}: no tensor {name}, which {network} needs. Is it another network's file?")
         if name in found and found[name].shape != tensor.shape:
             raise UserError(
-                f"{given}: {name} is {_size(found[name])}, but {_size(tensor)} in {network}. Another network's file?"
+                f"{given}: {name} is {_size(found[name])}, but {_size(tensor)} in {network}."
+                " Is it another network's file?"
             )
     return {name: found[name] for name in expected if name in found}
 
@@ -71,7 +73,7 @@ def read_tensors(path: Path, key: str = "arch.weights", named: str = "imagenet")
     Args:
         path: A .safetensors, .pth or .pt file.
         key: The setting that named the file, for messages.
-        named: The value that the setting may have beside a file and null.
+        named: The value that the setting may have instead of a file or null, for messages.
 
     Raises:
         UserError: There is no such file, its ending is unknown, or it is damaged or holds anything but tensors.
@@ -83,7 +85,7 @@ def read_tensors(path: Path, key: str = "arch.weights", named: str = "imagenet")
         try:
             return load_file(path)
         except (safetensors.SafetensorError, ValueError) as error:
-            raise UserError(f"{given}: damaged or no safetensors file ({first_line(error)}).") from error
+            raise UserError(f"{given}: damaged or not a safetensors file ({first_line(error)}).") from error
     if path.suffix not in (".pth", ".pt"):
         raise UserError(f"{given}: unknown ending {path.suffix!r}. Choose from .safetensors, .pth, .pt.")
     content = load_without_code(path, given)
@@ -97,7 +99,8 @@ def load_without_code(path: Path, given: str) -> Any:
     """Load a file of torch.save that holds tensors and plain values only. Pickled code is refused and never runs.
 
     Args:
-        path: An existing file. What torch writes today is mapped into memory, so that unused tensors are not read.
+        path: An existing file. If it has torch's current format, it is mapped into memory, so that tensors that are not
+            used are not read.
         given: The setting that named the file, for messages.
 
     Raises:
@@ -108,14 +111,14 @@ def load_without_code(path: Path, given: str) -> Any:
     except pickle.UnpicklingError as error:
         raise UserError(f"{given}: refused: it is damaged or holds code, and only tensors are read.") from error
     except Exception as error:  # a damaged file can raise any exception
-        raise UserError(f"{given}: damaged or no file of torch.save ({first_line(error)}).") from error
+        raise UserError(f"{given}: damaged or not a file of torch.save ({first_line(error)}).") from error
 
 
 def download(enum: WeightsEnum, given: str) -> Mapping[str, Tensor]:
-    """Weights of torchvision's, downloaded and checked by hash, or from torch's cache.
+    """Return weights of torchvision from torch's cache, or download them and check their hash.
 
     Args:
-        enum: Weights of a network.
+        enum: Weights of a network, as torchvision lists them.
         given: The setting that asked for them, for messages.
 
     Raises:
@@ -123,7 +126,7 @@ def download(enum: WeightsEnum, given: str) -> Mapping[str, Tensor]:
     """
     try:
         return enum.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network, or a download with another hash
+    except (OSError, RuntimeError) as error:  # no connection, or a download with the wrong hash
         folder, key = Path(torch.hub.get_dir()) / "checkpoints", given.partition("=")[0]
         raise UserError(
             f"{given}: {enum.url} could not be downloaded ({first_line(error)}).\n"

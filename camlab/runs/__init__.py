@@ -1,1 +1,1 @@
-"""What the folders of runs hold."""
+"""Run folders: what they hold, how runs continue, and how they compare."""

@@ -9,16 +9,16 @@ from camlab.runs.records import RunRecord
 from camlab.runs.short_names import shorten
 
 SEED = "seed"
-UNKNOWN = "–"  # in the table
-# Settings that do not change what a run learns: where its files are, who watches it, how it was started.
+UNKNOWN = "–"  # a missing value in the table
+# Settings that do not change what a run learns: places of files, loggers and callbacks, and ways to start it.
 _FILES_AND_WATCHERS = ("paths", "out", "run_name", "sweep", "logger", "callbacks")
 _START = ("launcher", "sweeper", "hydra", "resume", "force", "checkpoint_every")
 _INCIDENTAL = frozenset((*_FILES_AND_WATCHERS, *_START))
-# A difference in these is shown where they were given on the command line, and overlooked where they were not.
+# Settings whose differences are ignored unless some run was given them on its command line.
 _SHOWN_IF_GIVEN = frozenset(["cache", "data.placement", "data.num_workers", "data.test_each_epoch", f"data.{SEED}"])
 
 Measure = Callable[[RunRecord], float | None]
-MEASURES: dict[str, Measure] = {  # by their columns in summary.csv
+MEASURES: dict[str, Measure] = {  # by column of summary.csv
     "val_acc_best": lambda run: _best(run, "val"),
     "val_acc_last": lambda run: _last(run, "val"),
     "test_acc": lambda run: _last(run, "test") if run.split == "test" else _tested(run),
@@ -29,13 +29,13 @@ MEASURES: dict[str, Measure] = {  # by their columns in summary.csv
     "images_per_s": lambda run: run.metrics.get("train/images_per_second"),
     "epochs": lambda run: run.epochs,
 }
-_RANKED_BY = ("val_acc_best", "test_acc")  # runs that have the first come before those that have only the second
+_RANKED_BY = ("val_acc_best", "test_acc")  # groups that have the first come before those that have only the second
 _IN_MEASURES = frozenset(f"{split}/{name}" for split in ("val", "test") for name in ("acc", "best_acc", "loss"))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed only.
+    """Runs that differ only in their seed.
 
     Attributes:
         settings: One value for each setting that differs between groups; empty where it is unknown.
@@ -69,11 +69,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in groups: first those with validation, by its accuracy, then those without, by test accuracy.
+    """Runs in groups, the most accurate first.
+
+    Groups with a validation accuracy come first and are ranked by it; the others are ranked by test accuracy.
 
     Attributes:
         varied: Settings that differ between groups.
-        groups: Groups of runs, the most accurate first.
+        groups: Groups of runs, in the order of their rank.
     """
 
     varied: list[str]
@@ -86,7 +88,7 @@ class Comparison:
 
     @property
     def short_settings(self) -> list[tuple[str, ...]]:
-        """The settings of each group, as short as they can be told apart."""
+        """The settings of each group, shortened as far as they can still be told apart."""
         columns = zip(*(group.settings for group in self.groups), strict=True)
         shortened = [[short or UNKNOWN for short in shorten(column)] for column in columns]
         return list(zip(*shortened, strict=True)) or [()] * len(self.groups)
@@ -98,16 +100,16 @@ class Comparison:
 
     @property
     def scores(self) -> list[str]:
-        """All other metrics of the splits `test` and `val`, such as `test/pointing_game`."""
+        """Metrics of the splits `test` and `val` that are not among the measures, such as `test/pointing_game`."""
         names = {name for run in self.runs for name in run.metrics if name.startswith(("test/", "val/"))}
         return sorted(names - _IN_MEASURES)
 
 
 def side_by_side(found: Iterable[RunRecord]) -> Comparison:
-    """Put runs into groups that differ in their settings, and rank the groups.
+    """Group runs by their settings, and rank the groups.
 
-    A setting counts with the value that a run used, whether it was given or is a default. Settings that do not change
-    the outcome (logger, launcher, paths, …) do not part runs, nor does the seed.
+    Settings are compared by the values that the runs used, whether given or default. The seed and settings that do not
+    change the outcome (logger, launcher, paths, …) do not separate runs.
     """
     runs = list(found)
     varied = _differing(runs, _given(runs))
@@ -117,7 +119,7 @@ def side_by_side(found: Iterable[RunRecord]) -> Comparison:
 
 
 def _given(runs: Sequence[RunRecord]) -> list[str]:
-    """Settings that some run was given on its command line."""
+    """Settings that at least one run was given on its command line."""
     keys = {key for run in runs for key in run.overrides}
     return sorted(key for key in keys if not _is_incidental(key) and key != SEED)
 
@@ -127,7 +129,7 @@ def _differing(runs: Sequence[RunRecord], keys: Iterable[str]) -> list[str]:
 
 
 def _differing_unasked(runs: Sequence[RunRecord], varied: Sequence[str]) -> list[str]:
-    """Settings that differ within a group though no command line names them: defaults were edited in between."""
+    """Settings that differ within a group though no command line names them, because defaults have been edited."""
     found: set[str] = set()
     for members in _grouped(runs, varied).values():
         known = [run.settings for run in members if run.settings]

@@ -1,4 +1,4 @@
-"""Identity of the data that a run was trained on: a part of the run, wherever the data lie."""
+"""Identity of the data that a run was trained on, which does not depend on where the data are stored."""
 
 import json
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ DATA = "data.json"
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """The data of a run, as `data.json` keeps it.
+    """Identity of a run's data, the content of `data.json`.
 
     Attributes:
         fingerprint: Hash of the pictures and labels of all splits.
         class_names: Names of the classes, in the order of the network's outputs.
-        root: Absolute path of the folder that the data were read from; None for drawn data. It does not count when
-            data are compared: they may move.
+        root: Absolute path of the folder that the data were read from; None for generated data. It is ignored when data
+            are compared, because they may be moved.
     """
 
     fingerprint: str
@@ -34,7 +34,7 @@ class DataIdentity:
 
 
 def data_root(data_config: Mapping[str, Any]) -> str | None:
-    """Absolute path of the folder that a configuration's `data` section names; None if it names none.
+    """Return the absolute path of the folder that a configuration's `data` section names; None if it names none.
 
     Example:
         >>> data_root({"name": "folder", "root": "/photos/../pets"})
@@ -47,12 +47,12 @@ def data_root(data_config: Mapping[str, Any]) -> str | None:
 
 
 def write_data_identity(run_dir: Path, identity: DataIdentity) -> None:
-    """Keep the identity of a run's data in its folder."""
+    """Write the identity of a run's data to the run's folder."""
     write_atomically(run_dir / DATA, json.dumps(asdict(identity), indent=2) + "\n")
 
 
 def read_data_identity(run_dir: Path) -> DataIdentity | None:
-    """Identity of the data of the run in a folder; None if none is noted there."""
+    """Read the identity of a run's data from the run's folder; None if it is not recorded there."""
     content = run_folder.read_json(run_dir / DATA) or {}
     try:
         return DataIdentity(content["fingerprint"], tuple(content["class_names"]), content["root"])
@@ -61,7 +61,7 @@ def read_data_identity(run_dir: Path) -> DataIdentity | None:
 
 
 def check_same_data(run_dir: Path, identity: DataIdentity) -> None:
-    """Refuse to go on with, or to report, a run on other data; a run without output does not count.
+    """Refuse a folder that holds a run on other data; a run without output does not count.
 
     Raises:
         UserError: The folder holds a run on other data.

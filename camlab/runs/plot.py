@@ -13,18 +13,18 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from camlab.runs.comparison import Comparison, Group
 
 _NAMED = 10  # groups with a colour and a name of their own: matplotlib has ten colours
-_SMALL: dict[str, Any] = {"fontsize": 7, "title_fontsize": 7}  # of a legend
+_SMALL: dict[str, Any] = {"fontsize": 7, "title_fontsize": 7}  # for legends
 _TITLES = {"val_acc_best": "validation accuracy of the best epoch, %", "test_acc": "test accuracy, %"}
 
 
 def draw(compared: Comparison, path: Path) -> None:
-    """Write the chart as PNG: the accuracy (mean ± std) by a setting that differs, and the curve of each run.
+    """Write the chart as PNG: accuracy (mean ± std) against a setting that differs, and the curve of each run.
 
-    Runs that the table ranks by another accuracy (test accuracy, beside others that have validation) are left out.
+    The chart shows one kind of accuracy, validation accuracy if any run has it. Runs without it are left out.
     """
     shown = _Shown(compared)
-    with rc_context({"text.parse_math": False}), warnings.catch_warnings():  # a dollar sign starts no formula
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn in its place
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():  # a dollar sign does not start a formula
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn instead
         figure = Figure(figsize=(11, 4.2) if compared.varied else (6, 4.2), dpi=120, layout="constrained")
         *left, right = figure.subplots(1, 2 if compared.varied else 1, squeeze=False)[0]
         for axes in left:
@@ -37,7 +37,7 @@ def draw(compared: Comparison, path: Path) -> None:
 
 
 class _Shown:
-    """The groups that have the accuracy which the chart is about, with their names."""
+    """The groups that have the accuracy that the chart shows, with their names."""
 
     def __init__(self, compared: Comparison) -> None:
         self.measure = compared.ranked_by
@@ -50,9 +50,9 @@ class _Shown:
         self.settings = [settings[i] for i in chosen]
 
     def draw_means(self, axes: Axes) -> None:
-        """Accuracy by the numeric setting with the most values, a line for each combination of the other settings.
+        """Draw accuracy against the numeric setting with the most values; without one, a row of points.
 
-        Without a numeric setting, a row of points.
+        There is a line for each combination of the other settings.
         """
         axes.set_ylabel(_TITLES[self.measure])
         numeric = [i for i in range(len(self.varied)) if self._is_numeric(i)]
@@ -62,7 +62,7 @@ class _Shown:
             self._draw_row(axes)
 
     def draw_curves(self, axes: Axes) -> None:
-        """Every run's accuracy by epochs; the best groups in colours, the others in grey."""
+        """Draw every run's accuracy against epochs; the best groups in colours, the others in grey."""
         for i, group in enumerate(self.groups):
             colour, front = (f"C{i}", 2) if i < _NAMED else ("0.8", 1)
             for k, run in enumerate(group.runs):
@@ -75,7 +75,7 @@ class _Shown:
         if self.varied and self.groups:
             more = len(self.groups) - _NAMED
             title = ", ".join(self.varied) + (f"\n(best {_NAMED}; {more} more in grey)" if more > 0 else "")
-            beside = (1.01, 1.0)  # where it hides no curve
+            beside = (1.01, 1.0)  # to the right of the axes, where the legend hides no curve
             axes.legend(title=title, loc="upper left", bbox_to_anchor=beside, frameon=False, **_SMALL)
 
     def _draw_row(self, axes: Axes) -> None:
@@ -102,7 +102,7 @@ class _Shown:
 
     def _draw_points(self, axes: Axes, x: list[float], groups: list[Group], style: str, label: str) -> None:
         means = [100 * group.mean(self.measure) for group in groups]
-        spread = [100 * group.std(self.measure) for group in groups]  # NaN draws no bar
+        spread = [100 * group.std(self.measure) for group in groups]  # no bar is drawn for NaN
         axes.errorbar(x, means, spread, fmt=style, ms=4, lw=1, capsize=3, label=label)
 
     def _count_values(self, i: int) -> int:
@@ -118,7 +118,7 @@ class _Shown:
 
 
 def _scale(axes: Axes, values: list[float]) -> None:
-    """Ticks at the swept values themselves where they are few; logarithmic where they span more than a decade."""
+    """Put ticks at the values themselves if they are few; use a logarithmic axis if they span a factor of 20."""
     if values[0] > 0 and values[-1] >= 20 * values[0]:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -13,13 +13,13 @@ _PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "wa
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """Versions of Python and packages, and the git commit: what it takes to run this again."""
+    """Return what is needed to reproduce a result: the versions of Python and packages, and the git commit."""
     versions = {name: version(name) for name in _PACKAGES}
     return {"versions": {"python": platform.python_version(), **versions}, "git_commit": _git_commit()}
 
 
 def utc_now() -> str:
-    """The time now, to the second, as ISO 8601."""
+    """Return the current time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

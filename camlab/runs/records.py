@@ -1,4 +1,4 @@
-"""Read run folders, of finished and unfinished runs: settings, curves, metrics. No torch is imported for it."""
+"""Read the folders of finished and unfinished runs: settings, curves, metrics. The module does not import torch."""
 
 import csv
 import os
@@ -56,7 +56,7 @@ class RunRecord:
         return [(self.epochs, self.metrics[name])]
 
     def setting(self, key: str) -> str | None:
-        """The value that a run used for a setting, given or default; None if its folder does not tell.
+        """Return the value, given or default, that the run used for a setting; None if the folder does not record it.
 
         Args:
             key: A dotted name such as `optimizer.lr`, or a group such as `data`.
@@ -74,7 +74,7 @@ class RunRecord:
 
     @cached_property
     def _choices(self) -> dict[str, str]:
-        """The option of each group, as Hydra notes them."""
+        """The option chosen in each group, as Hydra records it."""
         node = _read_yaml(self.folder / ".hydra" / "hydra.yaml")
         for key in ("hydra", "runtime", "choices"):
             node = node.get(key) if isinstance(node, dict) else None
@@ -82,7 +82,7 @@ class RunRecord:
 
 
 def read_runs(folders: Iterable[Path]) -> Iterator[RunRecord]:
-    """All runs in some folders and in the folders below them; anything else there is passed over."""
+    """Yield all runs in some folders and their subfolders; anything else there is ignored."""
     for top in folders:
         for folder, below, files in os.walk(top):
             below[:] = sorted(name for name in below if name not in _NOT_SEARCHED and name[0] != ".")
@@ -165,7 +165,7 @@ def _as_typed(value: Any) -> str:
 
 
 def _plain(value: str) -> str:
-    """A value in one spelling: 1e-3 and 0.001 are equal, and Hydra's quotes are left out; true and True too."""
+    """A value in one spelling, without Hydra's quotes: 1e-3 and 0.001 become equal, and so do true and True."""
     try:
         number = float(value)
     except ValueError:

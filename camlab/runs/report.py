@@ -1,4 +1,4 @@
-"""Write a comparison of runs for people: a table on the terminal, CSV, Markdown, a chart."""
+"""Write a comparison of runs as a table on the terminal, as CSV, as Markdown and as a chart."""
 
 import csv
 import math
@@ -14,15 +14,15 @@ from camlab.runs.comparison import MEASURES, SEED, UNKNOWN, Comparison, Group, s
 from camlab.runs.records import read_runs
 from camlab.runs.short_names import shorten
 
-NAME = "summary"  # of the files: summary.csv, summary.md, summary.png
+NAME = "summary"  # name of the files without their endings: summary.csv, summary.md, summary.png
 
 
 def compare(folders: Sequence[Path], out: Path) -> Comparison:
     """Read the runs in some folders, write `summary.{csv,md,png}`, and print their table.
 
     Args:
-        folders: Folders that are searched, with all folders below them.
-        out: Folder for the files; it is made if need be.
+        folders: Folders to search, with all their subfolders.
+        out: Folder for the files; it is created if it does not exist.
 
     Returns:
         The comparison; if there are no runs, it has no groups, and nothing is written.
@@ -65,14 +65,14 @@ def _cells(compared: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _names(groups: Sequence[Group]) -> list[str]:
-    """The run's folder where a row is one run."""
+    """The first cell of each row: the run's folder if the row is a single run."""
     alone = [str(group.runs[0].folder.resolve()) for group in groups if len(group.runs) == 1]
     names = iter(shorten(alone))
     return [next(names) if len(group.runs) == 1 else UNKNOWN for group in groups]
 
 
 def _without_baselines(compared: Comparison) -> list[str]:
-    """Scores for the table: not `test/pointing_game_random`, which says what `test/pointing_game` is compared to."""
+    """Scores for the table, without baselines: `test/pointing_game`, but not `test/pointing_game_random`."""
     scores = compared.scores
     return [name for name in scores if not any(name.startswith(f"{other}_") for other in scores)]
 
@@ -97,13 +97,13 @@ def _epochs(group: Group) -> str:
 def _print(header: list[str], rows: list[list[str]]) -> None:
     table = Table(*header)
     for row in rows:
-        table.add_row(*map(Text, row))  # brackets are no markup
+        table.add_row(*map(Text, row))  # as Text, so that brackets are not read as markup
     console = Console()
     if not console.is_terminal:
-        console.width = 250  # nothing folds in a file or a pipe
+        console.width = 250  # wide enough to keep each row on one line in a file or a pipe
     with console.capture() as captured:
         console.print(table)
-    print(captured.get(), end="")  # raises BrokenPipeError where nobody reads; Rich would exit with code 1
+    print(captured.get(), end="")  # raises BrokenPipeError if the pipe is closed; Rich would exit with code 1
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -112,7 +112,7 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _write_csv(compared: Comparison, path: Path) -> None:
-    """One line for each run, with whole names and all digits."""
+    """Write one line for each run, with unshortened names and all digits."""
     scores = compared.scores
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)

@@ -29,7 +29,7 @@ _CHECKSUMS_KEPT = 8
 def write_config(run_dir: Path, yaml: str, config_hash: str) -> None:
     """Record the resolved configuration of a run that begins or continues, with its hash in the first line.
 
-    An earlier result is removed: it may be that of another configuration.
+    An earlier result is removed, because it may belong to another configuration.
     """
     (run_dir / RESULT).unlink(missing_ok=True)
     write_atomically(run_dir / CONFIG, f"{_HASH_LINE}{config_hash}\n{yaml}")
@@ -45,7 +45,7 @@ def read_config_hash(run_dir: Path) -> str | None:
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """Content of `result.json` of a finished run, else None."""
+    """Content of `result.json` of a finished run; None for any other run."""
     result = read_json(run_dir / RESULT) or {}
     whole = result.keys() >= {"objective", "epochs", "wall_time_s"} and isinstance(result.get("metrics"), dict)
     return result if whole else None
@@ -61,9 +61,9 @@ class Failure:
     """Reason why a run ended without a result.
 
     Attributes:
-        message: One line or two.
-        by_user: Whether the user can repair it, on the command line or in the data.
-        traceback: Traceback of any other error; empty for a mistake of the user's.
+        message: The reason in one line or two.
+        by_user: Whether the user can correct the mistake, on the command line or in the data.
+        traceback: Traceback of the error; empty for a mistake of the user.
     """
 
     message: str
@@ -72,7 +72,7 @@ class Failure:
 
 
 def write_failure(run_dir: Path, failure: Failure) -> None:
-    """Note in its folder that a run failed; the run's next start removes the note."""
+    """Record in a run's folder that the run failed; the next start of the run removes this record."""
     write_atomically(run_dir / FAILURE, json.dumps(asdict(failure), indent=2) + "\n")
 
 
@@ -85,7 +85,7 @@ def read_failure(run_dir: Path) -> Failure | None:
 
 
 def forget(run_dir: Path) -> None:
-    """Remove the output of a run, so that it starts anew; the folder's other files stay."""
+    """Remove the output of a run, so that it starts again from the beginning; other files in the folder stay."""
     for name in (RESULT, FAILURE, METRICS, LAST, BEFORE_LAST, BEST):
         (run_dir / name).unlink(missing_ok=True)
     shutil.rmtree(run_dir / HEATMAPS, ignore_errors=True)
@@ -97,35 +97,35 @@ def has_output(run_dir: Path) -> bool:
 
 
 class Busy(UserError):
-    """Another process trains in the folder."""
+    """Another process is training in the folder."""
 
 
 @contextmanager
 def locked(run_dir: Path, wait: bool) -> Iterator[None]:
-    """Keep other processes out of a run's folder; the further ranks of a distributed run enter with the first.
+    """Keep other processes out of a run's folder. Of a distributed run only rank 0 holds the lock, for all ranks.
 
     Args:
         run_dir: Folder of the run.
         wait: Wait until the folder is free, instead of raising.
 
     Raises:
-        Busy: Another process trains in the folder, and `wait` is False.
+        Busy: Another process is training in the folder, and `wait` is False.
     """
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
         return
-    notice = f"{run_dir}: another process trains there; waiting for it."
+    notice = f"{run_dir}: another process is training there; waiting for it."
     try:
         with locks.locked(run_dir / ".lock", wait, notice):
             for folder in (run_dir, run_dir / Path(LAST).parent):
                 remove_leftovers(folder)
             yield
     except locks.Locked:
-        raise Busy(f"{run_dir}: another process trains there. Give another out=FOLDER.") from None
+        raise Busy(f"{run_dir}: another process is training there. Give another out=FOLDER.") from None
 
 
 def check_same_run(run_dir: Path, config_hash: str) -> None:
-    """Refuse to write over another configuration's run; a run without output does not count.
+    """Refuse to overwrite a run of another configuration; a run without output does not count.
 
     Raises:
         UserError: The folder holds a run of another configuration.
@@ -138,32 +138,32 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
 
 
 def check_unused(folder: Path) -> None:
-    """Refuse a folder for the output of `explain` or `evaluate` that holds anything else.
+    """Refuse an output folder for `explain` or `evaluate` that is not empty.
 
     Raises:
-        UserError: The folder is not empty; Hydra's files and the log of a job that failed early do not count.
+        UserError: The folder holds files. Hydra's files and the log of a job that failed early do not count.
     """
     if folder.is_dir() and any(path.name != ".hydra" and path.suffix != ".log" for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty; nothing was changed. Give another out=FOLDER.")
 
 
 def open_checkpoint(path: Path) -> AbstractContextManager[BinaryIO]:
-    """Open a checkpoint for writing; when the block ends, the file is renamed to `path` and has a checksum beside it.
+    """Open a checkpoint for writing; when the block ends, the file takes its place at `path`, beside its checksum.
 
-    At no moment is there a complete checkpoint without its checksum, nor `last.ckpt` without the one before it, which
-    is kept as `before_last.ckpt`.
+    The checksum is written first, so that no checkpoint is ever without it. When a new `last.ckpt` takes its place, the
+    previous one is kept as `before_last.ckpt`.
 
     Args:
-        path: Path of the checkpoint; its folder is there.
+        path: Path of the checkpoint; its folder must exist.
 
     Raises:
-        OSError: The checkpoint cannot be written; those that were there are untouched.
+        OSError: The checkpoint cannot be written; no existing checkpoint is lost.
     """
     return open_atomically(path, before_replace=functools.partial(_make_way, path))
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint is what was written; one without a readable checksum, from elsewhere, is trusted."""
+    """Whether a checkpoint matches its checksum; one from elsewhere, without a readable checksum, is trusted."""
     known = _checksums(checkpoint)
     return not known or sha256(checkpoint) in known
 
@@ -178,12 +178,13 @@ def checkpoint_to_resume(
     """Return the checkpoint that training resumes from; None to start at the beginning.
 
     Args:
-        resume: `auto`: this folder's own last checkpoint, if there is one; `last`: that of the newest unfinished run
-            with the same configuration; a checkpoint or a run's folder: that one; None: none.
+        resume: `auto` for the last checkpoint in this run's folder, if there is one; `last` for the last checkpoint of
+            the newest unfinished run with the same configuration; a path of a checkpoint or of a run's folder; or None
+            to start at the beginning.
         run_dir: Folder of this run.
         outputs: Folder in which `last` looks for runs.
         config_hash: Hash of this run's configuration.
-        is_same_data: Whether the run in a folder has this run's data; asked for `last`.
+        is_same_data: Tells whether the run in a folder has the data of this run; used for `last` only.
 
     Raises:
         UserError: The checkpoint that was asked for is missing or damaged.
@@ -219,7 +220,7 @@ def _last_whole(run_dir: Path) -> Path | None:
     """The last checkpoint of a run, or the one before it if the last is damaged; None if there is none.
 
     Raises:
-        UserError: All are damaged.
+        UserError: All of the run's checkpoints are damaged.
     """
     there = [path for path in (run_dir / LAST, run_dir / BEFORE_LAST) if path.is_file()]
     for path in there:
@@ -227,7 +228,7 @@ def _last_whole(run_dir: Path) -> Path | None:
             return path
         log.warning("%s is damaged.", path)
     if there:
-        raise UserError(f"{run_dir}: all checkpoints there are damaged. force=true starts anew, in their place.")
+        raise UserError(f"{run_dir}: all checkpoints there are damaged. Add force=true to replace them by a new run.")
     return None
 
 
@@ -243,10 +244,10 @@ def _newest_unfinished(outputs: Path, config_hash: str, is_same_data: Callable[[
 
 
 def _make_way(path: Path, written: Path) -> None:
-    """Note the checksum of a checkpoint that is about to take its place, and set the last one aside.
+    """Record the checksum of a new checkpoint, and keep an existing `last.ckpt` as `before_last.ckpt`.
 
-    More checksums are kept than there are files: a process that is killed between this and the renaming leaves one of
-    a file that never came to be, and the files that are there must not lose theirs.
+    This happens just before the new file, at `written`, is renamed to `path`. If the process is killed in between, the
+    recorded checksum belongs to no file. More checksums than files are kept, so that the existing files keep theirs.
     """
     known = _checksums(path) or [sha256(path) for path in (path,) if path.is_file()]
     write_atomically(_checksum_file(path), "\n".join([sha256(written), *known][:_CHECKSUMS_KEPT]) + "\n")
@@ -255,7 +256,7 @@ def _make_way(path: Path, written: Path) -> None:
 
 
 def _checksums(checkpoint: Path) -> list[str]:
-    """Checksums noted beside a checkpoint, the newest first; none if the file is missing, empty or damaged."""
+    """Checksums recorded beside a checkpoint, the newest first; none if their file is missing, empty or damaged."""
     try:
         lines = _checksum_file(checkpoint).read_text(encoding="ascii", errors="replace").split()
     except FileNotFoundError:
@@ -264,6 +265,6 @@ def _checksums(checkpoint: Path) -> list[str]:
 
 
 def _checksum_file(checkpoint: Path) -> Path:
-    """One for `last.ckpt` and `before_last.ckpt`, which are the same file at different times."""
+    """Path of the file of checksums; `last.ckpt` shares it with `before_last.ckpt`, which it becomes later."""
     last = Path(LAST).name if checkpoint.name == Path(BEFORE_LAST).name else checkpoint.name
     return checkpoint.parent / f"{last}.sha256"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 
 def shorten(values: Sequence[str]) -> list[str]:
-    """Leave out digits after the sixth, and leading folders of paths, where no two values become equal by it.
+    """Leave out digits after the sixth or leading folders of paths, as long as no two values become equal.
 
     Example:
         >>> shorten(["/data/photos/cats", "/data/photos/dogs", "imagenet"])

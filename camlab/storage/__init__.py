@@ -1,1 +1,1 @@
-"""Bytes on disk: whole files, checksums, arrays, picture files."""
+"""Files on disk: atomic writing, checksums, locks, arrays, picture files."""

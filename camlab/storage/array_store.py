@@ -22,8 +22,8 @@ class Entry:
     """Description of a complete array, kept beside it as `KEY.json`.
 
     Attributes:
-        key: Key of the array, which is in `KEY.npy`.
-        about: One line that tells a person what the array is.
+        key: Key of the array, which is stored in `KEY.npy`.
+        about: One line that describes the array to a person.
         num_bytes: Size of the .npy file.
         sha256: Checksum of the .npy file.
     """
@@ -38,7 +38,7 @@ class ArrayStore:
     """A folder of float32 arrays, safe against crashes, corruption and concurrent processes.
 
     Args:
-        folder: Folder of the arrays; it is made when the first one is written.
+        folder: Folder of the arrays; it is created when the first one is needed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,8 +57,8 @@ class ArrayStore:
         Args:
             key: Hash of everything that the array depends on.
             shape: Shape of the whole array.
-            compute: Yields the array's rows in order, float32, any number at a time.
-            about: One line for `entries`.
+            compute: Function that yields the array's rows in order, float32, any number of them at a time.
+            about: One line that describes the array to a person.
 
         Returns:
             A copy-on-write memory map, float32: processes share its pages.
@@ -68,7 +68,7 @@ class ArrayStore:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with locked(self._lock(key), notice="Another process computes these features: waiting for it."):
+            with locked(self._lock(key), notice="Another process is computing these features; waiting for it."):
                 if (array := self._whole(key, shape)) is None:
                     self._write(key, shape, compute(), about)
                     array = np.load(self._array(key), mmap_mode="c")
@@ -100,7 +100,7 @@ class ArrayStore:
         return freed
 
     def _files(self, key: str) -> list[Path]:
-        """All that stands in the folder for a key."""
+        """All files that belong to a key."""
         kept = [file for ending in ("npy", "json", "lock") for file in self.folder.glob(f"{key}.{ending}")]
         return [*kept, *leftovers(self.folder, f"{key}.npy"), *leftovers(self.folder, f"{key}.json")]
 
@@ -139,4 +139,4 @@ class ArrayStore:
             for part in parts:
                 file.write(np.ascontiguousarray(part, dtype="<f4").data)
         entry = Entry(key, about, array.stat().st_size, sha256(array))
-        write_atomically(marker, json.dumps(asdict(entry), indent=2) + "\n")  # the array counts from now on
+        write_atomically(marker, json.dumps(asdict(entry), indent=2) + "\n")  # from now on the array counts as complete

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _SUFFIX = ".partial"
-_LONGEST_STEM = 40  # characters of the file's name in the temporary one: 160 bytes at most, file systems take 255
+_LONGEST_STEM = 40  # characters of a file's name that its temporary name keeps: at most 160 of the 255 bytes allowed
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -20,7 +20,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         content: Text (written as UTF-8) or bytes.
 
     Raises:
-        OSError: The file cannot be written; the one that was there is untouched.
+        OSError: The file cannot be written; an existing file is left untouched.
 
     Example:
         >>> import tempfile
@@ -35,14 +35,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def open_atomically(path: Path, before_replace: Callable[[Path], None] | None = None) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the place of `path` when the block ends, and vanishes when it fails.
+    """Open a temporary file that replaces `path` when the block ends, and is removed when the block fails.
 
-    The temporary file is new, lies in the same folder and has a name that nobody can foresee. Its content is on the
-    disk before it is renamed, and so is the folder's entry before the block is left.
+    The temporary file is new, is in the same folder, and has a name that nobody can predict. Its content is on the disk
+    before it is renamed, and the renaming is on the disk when this function returns.
 
     Args:
         path: Destination, as for `write_atomically`.
-        before_replace: Is called with the path of the complete temporary file, just before it is renamed.
+        before_replace: Function that is called with the path of the complete temporary file, just before the renaming.
 
     Raises:
         OSError: The file cannot be written.
@@ -66,14 +66,14 @@ def leftovers(folder: Path, name: str = "*") -> list[Path]:
     """Temporary files that killed processes left in a folder.
 
     Args:
-        folder: Folder to look in; it need not be there.
+        folder: Folder to look in; it need not exist.
         name: Name, or glob pattern, of the files that were being written.
     """
     return list(folder.glob(f".{name[:_LONGEST_STEM]}.*{_SUFFIX}"))
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove `leftovers`. Call it only while no other process can be writing these files."""
+    """Remove the files that `leftovers` finds. Call it only while no other process can be writing them."""
     for leftover in leftovers(folder, name):
         leftover.unlink(missing_ok=True)
 
@@ -89,7 +89,7 @@ def sha256(path: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename outlive a power cut, where the file system can."""
+    """Make a renaming survive a power cut, if the file system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -16,16 +16,16 @@ class Locked(Exception):
 
 @contextmanager
 def locked(path: Path, wait: bool = True, notice: str = "") -> Iterator[None]:
-    """Hold a lock file for the length of a block; the system frees it if the process dies.
+    """Hold a lock for the duration of a block; the system releases it if the process dies.
 
     Args:
-        path: Lock file; it is made if it is not there, and stays.
+        path: Lock file; it is created if it does not exist, and is not removed.
         wait: Wait while another process holds the lock, instead of raising.
         notice: Line that is logged before waiting.
 
     Raises:
         Locked: Another process holds the lock, and `wait` is False.
-        OSError: The lock file cannot be made.
+        OSError: The lock file cannot be created.
 
     Example:
         >>> import tempfile

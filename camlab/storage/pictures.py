@@ -21,10 +21,10 @@ MASKS = "masks"  # name of folders whose files are masks
 
 @dataclass(frozen=True)
 class Listing:
-    """The visible files of a folder by what they are.
+    """The files of a folder by kind, without hidden files.
 
     Attributes:
-        pictures: Files with the ending of a picture, by name.
+        pictures: Files with the ending of a picture, sorted by name.
         masks: Masks of pictures: `x_mask.*` beside a picture `x.*`, and whatever is in a folder named `masks`.
         others: Files with any other ending.
     """
@@ -34,7 +34,7 @@ class Listing:
     others: list[Path]
 
     def left_out(self) -> str:
-        """One phrase that counts what is not read as a picture; empty if that is nothing.
+        """Return a phrase that counts the files that are not read as pictures; empty if there are none.
 
         Example:
             >>> Listing([], [Path("x_mask.png")], [Path("x.txt"), Path("y.txt"), Path("README")]).left_out()
@@ -48,11 +48,11 @@ class Listing:
 
 
 def list_files(folder: Path, below: bool = False) -> Listing:
-    """Sort the files of a folder into pictures, masks and others; hidden files and folders are passed over.
+    """Sort the files of a folder into pictures, masks and others; hidden files and folders are ignored.
 
     Args:
         folder: The folder; if it does not exist, the listing is empty.
-        below: Whether the files in folders below it are listed, too.
+        below: Whether to list the files in its subfolders, too.
     """
     found = folder.rglob("*") if below else folder.glob("*")
     files = sorted(path for path in found if not _is_hidden(path.relative_to(folder)) and not path.is_dir())
@@ -67,17 +67,18 @@ def list_files(folder: Path, below: bool = False) -> Listing:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The pictures in a folder, without those in folders below it, by name; logs what is left out."""
+    """Return the pictures in a folder (not in its subfolders), sorted by name, and log which files are left out."""
     return _tell(folder, list_files(folder)).pictures
 
 
 def find_pictures(place: str) -> list[Path]:
-    """The pictures that a path, a folder (with all folders below it) or a glob pattern stands for, by name.
+    """Find the pictures that a path, a folder (with its subfolders) or a glob pattern stands for, sorted by name.
 
-    A path or a pattern is taken at its word; of a folder, files that are no pictures are left out, which is logged.
+    All files that a path or a pattern stands for are taken to be pictures. Of a folder, only files that are pictures by
+    their endings are taken, and the others are logged as left out.
 
     Raises:
-        UserError: There are none.
+        UserError: There are no such files.
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -85,7 +86,7 @@ def find_pictures(place: str) -> list[Path]:
     elif path.is_file():
         found = [path]
     else:
-        folder = next(parent for parent in path.parents if parent.is_dir())  # its brackets are no pattern
+        folder = next(parent for parent in path.parents if parent.is_dir())  # brackets in its name are not a pattern
         pattern = f"{glob.escape(str(folder))}/{path.relative_to(folder)}"
         found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
     if not found:
@@ -95,30 +96,30 @@ def find_pictures(place: str) -> list[Path]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """A picture upright and in 8-bit RGB.
+    """Read a picture, upright and in 8-bit RGB.
 
-    EXIF orientation is applied, transparency is put on white, and of an animation the first frame is read. Values of
-    more than 8 bits are scaled as `camlab.storage.pixel_depth` says.
+    EXIF orientation is applied, transparency is drawn on white, and of an animation the first frame is read. Values of
+    more than 8 bits are scaled as described in `camlab.storage.pixel_depth`.
 
     Raises:
         UserError: The file cannot be read, or would take gigabytes.
     """
-    if not path.is_file():  # a pipe would be waited for, a device may never end
-        raise UserError(f"{path} is no file.")
+    if not path.is_file():  # reading a pipe would wait for a writer, and a device may never end
+        raise UserError(f"{path} is not a file.")
     try:
         with Image.open(path) as file:
             if is_deep_rgb(file):
                 return deep_rgb(path)
             upright = ImageOps.exif_transpose(file)
             return _as_rgb(to_8_bits(upright, stated_bits(path, file)) if is_deep(file) else upright)
-    except Exception as error:  # a damaged picture raises nearly anything
+    except Exception as error:  # a damaged picture can raise any exception
         raise UserError(
-            f"{path} is no readable picture ({type(error).__name__}). Repair it, or remove it from the folder."
+            f"{path} is not a readable picture ({type(error).__name__}). Repair it, or remove it from the folder."
         ) from error
 
 
 def count_pixels(path: Path) -> int:
-    """Number of a picture's pixels, from the first bytes of its file; 0 if it cannot be read."""
+    """Return the number of a picture's pixels, read from the header of its file; 0 if it cannot be read."""
     if not path.is_file():
         return 0
     try:
@@ -137,8 +138,8 @@ def _is_mask(path: Path, top: Path, stems: set[tuple[Path, str]]) -> bool:
 
     Args:
         path: The file.
-        top: The folder that was asked for.
-        stems: Folder and lower-case stem of all picture files there.
+        top: The folder that is being listed.
+        stems: Folder and lower-case stem of each picture file in or below `top`.
     """
     if any(part.lower() == MASKS for part in path.relative_to(top).parts[:-1]):
         return True

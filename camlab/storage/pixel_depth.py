@@ -1,16 +1,17 @@
 """Scale pictures of more than 8 bits to 8 bits.
 
-Cameras and scanners store 10, 12 or 14 bits in files of 16, so that white is 4095, say, and not 65535. Which value is
-white is decided in this order:
+Cameras and scanners store values of 10, 12 or 14 bits in files of 16 bits. White is then, for instance, 4095 instead of
+65535. The value of white is taken
 
-1. by the file: a PNG's `sBIT`, if no value exceeds that many bits (else the values are scaled to 16, as the standard
-   asks); a TIFF's `MaxSampleValue`, or `BitsPerSample` where that is less than 16; a PNM's header;
-2. by the values: the smallest of 8, 10, 12, 14, 16, 24 and 32 bits that holds the highest one; for floating-point
-   values of at most 1, white is 1.
+1. from the file, if it states the number of significant bits: in a PNG's `sBIT` (if a value has more bits than stated,
+   the values were scaled to 16 bits, as the standard asks); in a TIFF's `MaxSampleValue`, or in `BitsPerSample` if that
+   is less than 16; in a PNM's header;
+2. otherwise from the values, as the largest number of as few bits (8, 10, 12, 14, 16, 24 or 32) as can hold the highest
+   value; for floating-point values of at most 1, white is 1.
 
-The second is a guess for each file on its own: a dark picture of 12 bits without a value over 1023 is taken for one of
-10 bits, and becomes four times as bright. Of TIFFs with three channels of 16 bits, and of such PNGs with transparency,
-Pillow reads the higher 8 bits only: there 16 bits are assumed.
+The second rule is a guess, made for each file on its own: a dark picture of 12 bits without a value above 1023 is taken
+for a picture of 10 bits and becomes four times as bright. Of TIFFs with three channels of 16 bits, and of PNGs with
+such channels and transparency, Pillow reads only the higher 8 bits; for these files 16 significant bits are assumed.
 """
 
 import struct
@@ -30,25 +31,25 @@ def is_deep(picture: Image.Image) -> bool:
 
 
 def is_deep_rgb(picture: Image.Image) -> bool:
-    """Whether an opened picture is a PNG with three channels of 16 bits, of which Pillow reads the higher 8 only."""
+    """Whether an opened picture is a PNG with three channels of 16 bits, of which Pillow reads only the higher 8."""
     if not isinstance(picture, PngImageFile) or "transparency" in picture.info:
         return False
     return picture.tile[0].args == "RGB;16B"
 
 
 def to_8_bits(picture: Image.Image, stated: int | None) -> Image.Image:
-    """Scale a picture of one deep channel to 8 bits.
+    """Scale a picture with one channel of more than 8 bits to 8 bits.
 
     Args:
-        picture: Its values; those below zero, infinite ones and those that are no number become black.
-        stated: Significant bits that the file states; None if it does not.
+        picture: The picture; negative, infinite and not-a-number values become black.
+        stated: Number of significant bits that the file states; None if it states none.
     """
     values = np.asarray(picture, np.float32)
     return _scale(np.where(np.isfinite(values), values, 0), stated, picture.mode == "F")
 
 
 def deep_rgb(path: Path) -> Image.Image:
-    """A PNG with three channels of 16 bits, upright and scaled to 8 bits."""
+    """Read a PNG with three channels of 16 bits, upright and scaled to 8 bits."""
     halves = []
     for raw_mode in ("RGB;16B", "RGB;16L"):  # Pillow keeps the first byte of each value, then the second
         with Image.open(path) as file:
@@ -58,7 +59,7 @@ def deep_rgb(path: Path) -> Image.Image:
 
 
 def stated_bits(path: Path, picture: Image.Image) -> int | None:
-    """Significant bits of a picture's values according to its file; None if the file does not state them."""
+    """Return the number of significant bits that a picture's file states; None if it states none."""
     if picture.format == "PNG":
         return _png_significant_bits(path)
     if picture.format == "PPM":  # Pillow scales its values to 16 bits
@@ -71,11 +72,11 @@ def stated_bits(path: Path, picture: Image.Image) -> int | None:
 
 
 def white_value(highest: float, stated: int | None, is_fraction: bool) -> float:
-    """The value that becomes white.
+    """Return the value that becomes white.
 
     Args:
         highest: The highest value of the picture.
-        stated: The significant bits that the file states, if it does.
+        stated: Number of significant bits that the file states; None if it states none.
         is_fraction: Whether values up to 1 are fractions of white, as those of floating-point pictures are.
 
     Example:
@@ -94,7 +95,7 @@ def _scale(values: np.ndarray, stated: int | None, is_fraction: bool) -> Image.I
 
 
 def _png_significant_bits(path: Path) -> int | None:
-    """The highest entry of the chunk `sBIT`, which stands before the pixels; None if there is none."""
+    """The highest entry of the chunk `sBIT`, which comes before the pixels; None if the file has no such chunk."""
     with open(path, "rb") as file:
         file.seek(8)
         while len(header := file.read(8)) == 8:

@@ -23,14 +23,14 @@ class MetricsCsv(Logger):
         run_dir: Folder of the run.
 
     Attributes:
-        rows: Logged rows, in order; checkpoints keep them, so that a resumed run has each of them once.
+        rows: Logged rows, in order. Checkpoints keep them, so that the file of a resumed run has each row once.
     """
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__()
         self.path = run_dir / METRICS
         self.rows: list[dict[str, float]] = []
-        self._known: list[str] = []  # columns of the file as it stands
+        self._known: list[str] = []  # columns that the file has now
 
     @property
     def name(self) -> str:
@@ -57,11 +57,11 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:
-        """Log nothing: the run's folder has its `config.yaml`."""
+        """Do nothing, because the run's folder already holds `config.yaml`."""
 
     @rank_zero_only
     def restore(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Replace all rows by a checkpoint's: what was logged after it will be logged again."""
+        """Replace all rows with those of a checkpoint; what was logged after it will be logged again."""
         self.rows, self._known = [dict(row) for row in rows], []
         if self.rows:
             self._write_all()

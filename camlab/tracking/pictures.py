@@ -1,4 +1,4 @@
-"""Sends pictures to all trackers that can show them."""
+"""Send pictures to all trackers that can show them."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ def log_pictures(
     """Send uint8 RGB pictures with captions to all trackers that can show them.
 
     Args:
-        loggers: Loggers of a Trainer; those that keep numbers only are passed over.
+        loggers: Loggers of a Trainer; those that keep only numbers are skipped.
         key: Name of the set, for instance `heatmaps/probe`.
-        pictures: H×W×3 each; place i of the list is the same subject in every epoch.
-        captions: One for each picture.
-        epoch: Epochs done, the x-axis.
+        pictures: H×W×3 each; each index stands for the same subject in every epoch.
+        captions: One caption for each picture.
+        epoch: Number of epochs done, the value on the x-axis.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):

@@ -1,4 +1,4 @@
-"""Results of finished runs for all trackers that can show them."""
+"""Send the results of finished runs to all trackers that can show them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from camlab.tracking.wandb_logger import WandbLogger
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run shows in a tracker beside its curves.
+    """What a tracker shows of a finished run, in addition to its curves.
 
     Attributes:
         metrics: Final metrics by name.
         per_class: Share of each class's test images that were recognised, 0 to 1, by class.
         class_names: M names.
         confusion: Counts of the test, M×M; row is the true class, column the predicted one.
-        checkpoint: Path of the tested weights; None where no checkpoint was kept.
+        checkpoint: Path of the tested weights; None if no checkpoint was kept.
     """
 
     metrics: Mapping[str, float]
@@ -31,7 +31,7 @@ class RunResult:
 
 
 def log_result(loggers: Sequence[Logger], result: RunResult) -> None:
-    """Send a result to a Trainer's loggers; those that keep curves only are passed over."""
+    """Send a result to a Trainer's loggers; those that keep only curves are skipped."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_test(result.per_class, result.confusion, result.class_names)

@@ -1,4 +1,4 @@
-"""TensorBoard with epochs as the x-axis of every curve, as of the heatmaps."""
+"""Logger for TensorBoard, with epochs as the x-axis of curves and heatmaps alike."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class TensorBoardLogger(LightningTensorBoardLogger):
-    """Lightning's logger for TensorBoard, by epochs done instead of steps; its HPARAMS tab shows the run's result.
+    """Lightning's logger for TensorBoard, with epochs done as the x-axis; the HPARAMS tab shows the run's result.
 
     Args:
         save_dir: Folder of the run.
@@ -25,5 +25,5 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     @rank_zero_only
     def log_result(self, metrics: Mapping[str, float]) -> None:
-        """Show a run's final metrics beside its settings, which `log_hyperparams` was given before."""
+        """Show a run's final metrics beside its settings, which `log_hyperparams` has received before."""
         super().log_hyperparams(self.hparams, dict(metrics))

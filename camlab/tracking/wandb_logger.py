@@ -19,34 +19,34 @@ from camlab.tracking.wandb_segments import complaint, how_to_sync, one_line, run
 
 log = logging.getLogger(__name__)
 
-IMAGES_PER_KEY = 108  # W&B drops the rest of a list
+IMAGES_PER_KEY = 108  # W&B drops the images of a longer list that exceed this number
 _INIT_TIMEOUT, _FINISH_TIMEOUT = 30.0, 20.0  # seconds; a lost server must not hold up a run
 _FINISH_LIMIT = 27.0  # seconds, in case W&B exceeds its own timeout
-_ROWS = 1_000_000  # W&B numbers rows; each process that goes on with a run starts this much higher than the one before
+_ROWS = 1_000_000  # W&B numbers rows; each process that continues a run starts this much higher than the previous one
 
 
 class WandbLogger(LightningWandbLogger):
-    """Lightning's logger for Weights & Biases, made so that it never asks a question, blocks or ends a run.
+    """Lightning's logger for Weights & Biases, changed so that it never asks a question and never blocks or ends a run.
 
-    It is online where an API key is configured, and offline otherwise. If W&B fails, it goes on offline; if that fails
-    as well, it logs nothing more: the metrics are in `metrics.csv` too. `finish` says in one line what is not uploaded,
-    and how to sync it.
+    It is online if an API key is configured, and offline otherwise. If the online start fails, it continues offline.
+    After any other failure of W&B it logs nothing more; the metrics are in `metrics.csv` in any case. `finish` logs one
+    line that says what has not been uploaded and how to sync it.
 
-    A folder holds one run: a process that goes on in it writes the next segment of the same run. Offline, each segment
-    has its own folder; synced together, they are one run again.
+    A folder holds one W&B run. Each process that continues the run writes the next segment of it. Offline, each segment
+    has a folder of its own; when all segments are synced, they form one run again.
 
     Args:
-        save_dir: Folder of the run; `wandb/` is made in it.
-        mode: `online`, `offline`, `disabled`, or None to decide by `WANDB_MODE` and whether there is a key.
+        save_dir: Folder of the run; the folder `wandb/` is created in it.
+        mode: `online`, `offline` or `disabled`; None to decide by `WANDB_MODE` and by whether there is a key.
         log_checkpoint: Upload the tested checkpoint as an artifact when the run is finished.
         **options: Options of Lightning's WandbLogger and of `wandb.init`: project, entity, name, group, tags, notes, …
     """
 
     def __init__(self, save_dir: str, mode: str | None = None, log_checkpoint: bool = False, **options: Any) -> None:
         asked = mode or os.environ.get("WANDB_MODE")
-        keyless = asked in (None, "online") and not _has_key()  # online, W&B would ask for a key
+        keyless = asked in (None, "online") and not _has_key()  # W&B would ask for a key in order to go online
         self._mode = "offline" if keyless else asked or "online"
-        self._why = "no API key" if keyless else "as asked"  # reason for being offline
+        self._why = "no API key" if keyless else "as requested"  # reason for being offline
         self._level = logging.INFO
         self._log_checkpoint = log_checkpoint
         self._broken = False
@@ -70,13 +70,13 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def log_pictures(self, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epoch: int) -> None:
-        """Log one list of images under `key`; a slider in the dashboard runs over epochs.
+        """Log one list of images under `key`; a slider in the dashboard selects the epoch.
 
         Args:
             key: Name of the list, e.g. `heatmaps/probe`.
             pictures: uint8 RGB, H×W×3 each.
-            captions: One for each picture.
-            epoch: Epochs done.
+            captions: One caption for each picture.
+            epoch: Number of epochs done.
         """
 
         def send() -> None:
@@ -93,7 +93,7 @@ class WandbLogger(LightningWandbLogger):
         """Log a test: accuracies per class as `test/acc/CLASS` in the summary, and the confusion matrix as a chart.
 
         Args:
-            per_class: 0 to 1, by class.
+            per_class: Accuracy by class, 0 to 1.
             confusion: Counts, M×M; row is the true class, column the predicted one.
             class_names: M names.
         """
@@ -107,7 +107,7 @@ class WandbLogger(LightningWandbLogger):
                 for i, true in enumerate(class_names)
                 for j, predicted in enumerate(class_names)
             ]
-            names: list[Any] = ["Actual", "Predicted", "nPredictions"]  # as W&B's own chart of this kind calls them
+            names: list[Any] = ["Actual", "Predicted", "nPredictions"]  # the names in W&B's own chart
             table, fields = wandb.Table(columns=names, data=cells), {name: name for name in names}
             chart = wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": "Confusion matrix (test)"})
             self.experiment.log({"test/confusion_matrix": chart})
@@ -123,7 +123,7 @@ class WandbLogger(LightningWandbLogger):
 
             run = self.experiment
             artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model")
-            artifact.add_file(str(checkpoint), policy="immutable")  # it is uploaded from where it lies, not copied
+            artifact.add_file(str(checkpoint), policy="immutable")  # the file is uploaded without a copy
             run.log_artifact(artifact, aliases=[checkpoint.stem])
 
         if self._log_checkpoint:
@@ -131,7 +131,7 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def finish(self) -> None:
-        """End the run at W&B, in 30 s at most, and say what is not uploaded and how to sync it."""
+        """End the run at W&B, within 30 s, and log what has not been uploaded and how to sync it."""
         run, self._experiment = self._experiment, None
         gave_up, self._broken = self._broken, True  # logging after this must not start another run
         if run is None or self._mode == "disabled":
@@ -147,7 +147,7 @@ class WandbLogger(LightningWandbLogger):
             how = how_to_sync([*unsynced_before(segment), segment])
             log.log(self._level, "W&B: offline (%s). To sync: %s", self._why, how)
         elif trouble:
-            log.warning("W&B: not all is uploaded (%s). To sync: %s", trouble, how_to_sync([segment]))
+            log.warning("W&B: not everything was uploaded (%s). To sync: %s", trouble, how_to_sync([segment]))
 
     def _start(self) -> None:
         if self._mode == "disabled":
@@ -159,20 +159,20 @@ class WandbLogger(LightningWandbLogger):
                 return self._init("online", len(earlier))
             except Exception as error:
                 self._mode, self._why, self._level = "offline", f"online failed: {one_line(error)}", logging.WARNING
-                _teardown()  # after a failed start W&B refuses to start a run of the same id
+                _teardown()  # otherwise W&B refuses to start another run with the same id
         self._init(self._mode, len(earlier))
 
     def _init(self, mode: str, segment: int) -> None:
         import wandb
 
-        wandb.setup(wandb.Settings(silent=True))  # it would report an outage in many lines
+        wandb.setup(wandb.Settings(silent=True))  # otherwise W&B reports an outage in many lines
         settings = wandb.Settings(
             init_timeout=_INIT_TIMEOUT, finish_timeout=_FINISH_TIMEOUT, finish_timeout_raises=True, silent=True
         )
         self._wandb_init.update(mode=mode, settings=settings)
         run = self._experiment = wandb.init(**self._wandb_init)
         for handler in logging.getLogger("wandb").handlers:
-            handler.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk it prints pages
+            handler.handleError = lambda record: None  # type: ignore[method-assign]  # prints pages on a full disk
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         run.define_metric("epoch")
@@ -236,7 +236,7 @@ def _teardown() -> None:
 
 
 def _kill_service() -> None:
-    """End W&B's own process; its exit hook would wait for it without a limit."""
+    """Kill W&B's service process, because W&B's exit hook would wait for it without a limit."""
     import wandb
 
     with suppress(Exception):  # wandb has no public function for this

@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _EMPTY = 7  # bytes: size of an empty segment's log
-_ROOM = 2**20  # bytes; a disk with less counts as full
+_ROOM = 2**20  # bytes; a disk with less free space counts as full
 
 
 def segments(run_dir: Path) -> list[Path]:
-    """Segments that earlier processes wrote in a run's folder, oldest first.
+    """List the segments that earlier processes wrote in a run's folder, oldest first.
 
     Raises:
         OSError: The folder cannot be written, or its disk is full.
@@ -26,7 +26,7 @@ def segments(run_dir: Path) -> list[Path]:
 
 
 def run_id(segments: Sequence[Path]) -> str:
-    """Id of the run that a folder holds, read from the names of its segments; a new one if there are none.
+    """Return the id of the run that a folder holds, from the names of its segments; a new id if there are none.
 
     Example:
         >>> run_id([Path("offline-run-20260131_120000-abc123")])
@@ -38,14 +38,16 @@ def run_id(segments: Sequence[Path]) -> str:
 
 
 def unsynced_before(segment: Path) -> list[Path]:
-    """A run's earlier offline segments, oldest first, without those that are synced or empty."""
+    """List a run's earlier offline segments, oldest first, without those that are synced or empty."""
     written = [path for path in segment.parent.glob("offline-run-*/*.wandb") if path.stat().st_size > _EMPTY]
     unsynced = [path.parent for path in written if not path.with_suffix(".wandb.synced").exists()]
     return sorted(path for path in unsynced if path.name < segment.name)
 
 
 def how_to_sync(segments: Sequence[Path]) -> str:
-    """Shell command that syncs segments: one `wandb sync` for each, since it stops at one whose process was killed.
+    """Make a shell command that syncs segments.
+
+    It calls `wandb sync` for each segment, because a call for several stops at one whose process was killed.
 
     Example:
         >>> how_to_sync([Path("offline-run-1-a"), Path("run-2-a")])
@@ -56,7 +58,10 @@ def how_to_sync(segments: Sequence[Path]) -> str:
 
 
 def complaint(segment: Path) -> str | None:
-    """First error in W&B's own log of a segment, or None: refused requests raise nothing in this process."""
+    """Return what went wrong with a segment, or None: a full disk, or the first error in W&B's own log of it.
+
+    Requests that the server refuses appear in that log only; they raise no exception in this process.
+    """
     with suppress(OSError):
         if shutil.disk_usage(segment).free < _ROOM:
             return "the disk is full"
@@ -68,7 +73,7 @@ def complaint(segment: Path) -> str | None:
 
 
 def one_line(error: BaseException | str) -> str:
-    """Message of an error, shortened to one line.
+    """Return the message of an error, shortened to one line.
 
     Example:
         >>> one_line(ValueError("broken   pipe"))

@@ -1,4 +1,4 @@
-"""Networks from checkpoints: files of tensors and plain values, whose code, if there is any, never runs."""
+"""Load networks from checkpoints. Only tensors and plain values are read; code in a file never runs."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from camlab.training.classifier import CHECKPOINT_KEY
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a path names: the file itself, or of a run's folder the best checkpoint, else the last.
+    """Return the checkpoint that a path names: the file itself or, in a run's folder, the best, else the last one.
 
     Raises:
         UserError: There is no checkpoint.
@@ -39,7 +39,7 @@ def load_network(path: Path) -> TrainedNetwork:
         return _rebuild(content, file)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
-            f"checkpoint={file}: incomplete, or of another version of camlab ({first_line(error)})."
+            f"checkpoint={file}: incomplete, or from another version of camlab ({first_line(error)})."
         ) from error
 
 
@@ -60,26 +60,26 @@ def read_checkpoint(file: Path, setting: str = "checkpoint") -> dict[str, Any]:
 
 
 def check_resumable(file: Path, network: CamNet, class_names: tuple[str, ...]) -> str:
-    """Refuse to go on from a checkpoint of another network, or of one that knows other classes.
+    """Refuse to resume from a checkpoint of another network, or of a network that knows other classes.
 
     Returns:
-        The fingerprint of the data that it was trained on.
+        The fingerprint of the data that the network was trained on.
 
     Raises:
-        UserError: The checkpoint is another network's, or damaged.
+        UserError: The checkpoint holds another network or other classes, or it is damaged.
     """
     about = read_checkpoint(file, "resume")[CHECKPOINT_KEY]
     spec = about.get("network") if isinstance(about, dict) else None
     if spec != network.spec:
         other = ", ".join(f"{k}={v}" for k, v in (spec or {}).items() if network.spec.get(k) != v)
-        raise UserError(f"resume={file}: it is of another network ({other or 'or of another version of camlab'}).")
+        raise UserError(f"resume={file}: it holds another network ({other or 'or is from another version of camlab'}).")
     if (known := tuple(about["class_names"])) != class_names:
-        raise UserError(f"resume={file}: it knows other classes ({', '.join(known)}) than the data have.")
+        raise UserError(f"resume={file}: its classes ({', '.join(known)}) are not those of the data.")
     return str(about.get("data_fingerprint"))
 
 
 def _check_whole(file: Path) -> None:
-    """Refuse a checkpoint that differs from its checksum, and name the whole ones beside it."""
+    """Refuse a checkpoint that differs from its checksum, and name the intact ones beside it."""
     if not run_folder.is_whole(file):
         whole = [str(other) for other in sorted(file.parent.glob("*.ckpt")) if run_folder.is_whole(other)]
         way_out = f"Choose from {', '.join(whole)}." if whole else "Give another checkpoint."

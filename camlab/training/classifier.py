@@ -1,4 +1,4 @@
-"""The Lightning module: cross-entropy on a CamNet; metrics stay on the device as tensors until an epoch ends."""
+"""The Lightning module that trains a CamNet with cross-entropy; metrics stay on the device until an epoch ends."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -35,16 +35,17 @@ class Outputs(TypedDict):
 
 
 class Classifier(L.LightningModule):
-    """Trains a CamNet; logs losses, accuracies, the learning rate and images/s once an epoch.
+    """Trains a CamNet; logs losses, accuracies, the learning rate and images/s once per epoch.
 
     The metrics are `{train,val,test}/{loss,acc}`, `val/best_acc`, `train/lr` and `train/images_per_second`. Checkpoints
     hold, beside the weights, what `camlab.training.checkpoint.load_network` needs to build the network again.
 
     Args:
-        network: The CamNet; a frozen one trains cam_conv and fc only.
-        optimizer: Makes an optimizer from parameters, e.g. `functools.partial(torch.optim.Adam, lr=1e-4)`.
-        scheduler: Makes a schedule from an optimizer. One that takes `total_steps` (as OneCycleLR does) is told how
-            many there will be and makes a step with each of them, any other after every epoch.
+        network: The CamNet; if it is frozen, only cam_conv and fc are trained.
+        optimizer: Function that makes an optimizer from parameters, such as `functools.partial(Adam, lr=1e-4)`.
+        scheduler: Function that makes a learning rate scheduler from an optimizer. If it takes `total_steps`, as
+            OneCycleLR does, it is given the number of training steps, and the scheduler steps after each of them. Any
+            other scheduler steps after every epoch.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class Classifier(L.LightningModule):
             logits = self.network.forward_head_statistic(batch.head_statistic)
         losses = _losses(logits, batch)
         self._update("train", losses, logits, batch)
-        # Ranks may hold unequal shares and DDP averages their gradients: this makes it the mean over all images.
+        # DDP averages the gradients of the ranks, which may hold unequal shares of a batch. This factor makes the
+        # average equal to the mean over all images.
         return losses.sum() * (self.trainer.world_size / batch.global_size)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
@@ -83,7 +85,7 @@ class Classifier(L.LightningModule):
         return self._evaluate("test", batch)
 
     def on_train_start(self) -> None:
-        self.on_train_epoch_start()  # Lightning does not call it where a run goes on within an epoch
+        self.on_train_epoch_start()  # Lightning does not call it for a run that resumes within an epoch
 
     def on_train_epoch_start(self) -> None:
         self._epoch_began, self._epoch_seconds, self._images_seen = settled_time(self.device), 0.0, 0
@@ -93,7 +95,7 @@ class Classifier(L.LightningModule):
             self._epoch_seconds = settled_time(self.device) - self._epoch_began
 
     def on_train_epoch_end(self) -> None:
-        seconds = self._epoch_seconds or settled_time(self.device) - self._epoch_began  # max_steps may cut it short
+        seconds = self._epoch_seconds or settled_time(self.device) - self._epoch_began  # max_steps may end it early
         figures = {
             **self._end_epoch("train"),
             "train/images_per_second": self._images_seen / seconds,
@@ -101,7 +103,7 @@ class Classifier(L.LightningModule):
             "epoch": self._epochs_done,
         }
         self.log_dict(figures, logger=False, rank_zero_only=True)
-        for logger in self.loggers:  # Lightning logs after the epoch's checkpoint, which has to hold these figures
+        for logger in self.loggers:  # Lightning would log only after the epoch's checkpoint, which must hold these rows
             logger.log_metrics({key: float(value) for key, value in figures.items()}, self.trainer.global_step - 1)
 
     def on_validation_epoch_end(self) -> None:
@@ -190,5 +192,5 @@ def _metrics(num_classes: int) -> nn.ModuleList:
     accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
     metrics: list[Metric] = [MeanMetric(nan_strategy="disable"), accuracy]
     for metric in metrics:
-        metric.persistent(True)  # half an epoch's count is part of a checkpoint
+        metric.persistent(True)  # so that a checkpoint within an epoch holds the counts so far
     return nn.ModuleList(metrics)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run: it ends at a safe point."""
+"""Handle Ctrl-C and SIGTERM, so that a run ends at a safe point."""
 
 import logging
 import os
@@ -15,11 +15,12 @@ log = logging.getLogger(__name__)
 class Interruption:
     """A context in which SIGINT and SIGTERM raise `Interrupted`, during training only at safe points.
 
-    A second SIGINT ends the process at once. Signals reach the main thread only; in others nothing changes.
+    A second SIGINT ends the process at once. Signals reach the main thread only; in other threads the context does
+    nothing.
 
     Attributes:
-        number: Number of the signal that came; None before.
-        deferred: Whether a signal is only noted. The code that sets this looks at `number` and raises.
+        number: Number of the signal that has arrived; None if none has.
+        deferred: Whether a signal is only recorded. Code that sets this must check `number` and raise `Interrupted`.
     """
 
     def __init__(self) -> None:
@@ -50,4 +51,4 @@ class Interruption:
         self.number = number
         if not self.deferred:
             raise Interrupted(number)
-        log.info("Stopping at the next safe point. Ctrl-C once more ends the process at once.")
+        log.info("Stopping at the next safe point. Press Ctrl-C again to end the process at once.")

@@ -21,11 +21,11 @@ _RUN_KEY = "camlab_run"
 def checkpoints(
     run_dir: Path, has_validation: bool, every: int | str | None = None, interruption: Interruption | None = None
 ) -> list[L.Callback]:
-    """Callbacks that keep `last.ckpt` to resume from and, with validation, `best.ckpt` by its accuracy.
+    """Make the callbacks that save `last.ckpt`, to resume from, and `best.ckpt`, by validation accuracy.
 
     Args:
         run_dir: Folder of the run.
-        has_validation: Whether images are held out.
+        has_validation: Whether images are held out for validation; without them there is no `best.ckpt`.
         every: Interval of `last.ckpt` within epochs, as `LastCheckpoint` takes it.
         interruption: Records the signals that have arrived.
     """
@@ -38,14 +38,15 @@ def checkpoints(
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves what a run needs to go on as if it had not been interrupted, at the end of epochs and at intervals.
+    """Saves, after each epoch and at intervals, what a run needs to continue as if it had not been interrupted.
 
-    Beside what Lightning saves, the checkpoint holds the rows of `metrics.csv` and torch's random state. A signal ends
-    training at the end of the step, after a checkpoint; during validation, at the end of the epoch.
+    In addition to what Lightning saves, the checkpoint holds the rows of `metrics.csv` and torch's random state. When a
+    signal arrives, the current step is completed, a checkpoint is saved, and training ends; during validation, the
+    epoch is completed first.
 
     Args:
         path: Path of the checkpoint.
-        every: Interval within epochs: a number of steps, or minutes as `10min`; None: at the end of epochs only.
+        every: Interval within epochs: a number of steps, or minutes such as `10min`. None saves after epochs only.
         interruption: Records the signals that have arrived.
     """
 
@@ -60,7 +61,7 @@ class LastCheckpoint(Checkpoint):
             torch.set_rng_state(self._rng_state)
             self._rng_state = None
         elif trainer.global_step == 0:
-            _restore_rows(trainer, [])  # drops those of a run that ended before its first checkpoint
+            _restore_rows(trainer, [])  # drops the rows of a start that ended before its first checkpoint
         self._saved_at = time.monotonic()
         self.interruption.deferred = True
         self.interruption.listen()  # Lightning has just installed its own handler of SIGTERM
@@ -68,8 +69,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # A checkpoint after the last batch would leave out validation and the epoch's end, which are still to come; one
-        # between two optimizer steps would lose the gradients.
+        # A checkpoint after the last batch would leave out validation and the end of the epoch, which are still to
+        # come. A checkpoint between two optimizer steps would lose the accumulated gradients.
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         stop = self._asked_to_stop(trainer)
@@ -110,7 +111,7 @@ class LastCheckpoint(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(due, all=False)
 
     def _asked_to_stop(self, trainer: L.Trainer) -> bool:
-        """Whether a signal came, on any rank: all must stop at the same step."""
+        """Whether a signal has arrived on any rank; all ranks must stop at the same step."""
         asked = self.interruption.number is not None
         return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
@@ -123,7 +124,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all, with a checksum; `before_last.ckpt` is the previous one."""
+    """Writes checkpoints whole or not at all, each with a checksum; `before_last.ckpt` is the previous `last.ckpt`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
@@ -131,16 +132,16 @@ class CheckpointFiles(TorchCheckpointIO):
             path.parent.mkdir(parents=True, exist_ok=True)
             with run_folder.open_checkpoint(path) as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
             reason = getattr(error, "strerror", None) or "perhaps the disk is full"
             raise UserError(
-                f"{path} cannot be written ({reason}). The one before it is whole."
-                " Make room and give the same command again."
+                f"{path} cannot be written ({reason}). The previous checkpoint is intact."
+                " Make room, then repeat the command."
             ) from error
 
 
 def steps_or_seconds(every: int | str | None) -> tuple[int, float]:
-    """Read an interval as (steps, seconds), of which at least one is 0.
+    """Convert an interval to (steps, seconds), of which at least one is 0.
 
     Example:
         >>> steps_or_seconds(500), steps_or_seconds("10min"), steps_or_seconds(None)

@@ -1,4 +1,4 @@
-"""Cache of a frozen backbone's features: each image runs through the backbone once, then only the head trains."""
+"""Cache the features of a frozen backbone: each image passes the backbone once, and then only the head is trained."""
 
 import functools
 import hashlib
@@ -31,18 +31,18 @@ _BATCH = {"cpu": 32}  # images that pass the backbone together: few, so that act
 _DEFAULT_BATCH = 512
 _Shapes = dict[Split, tuple[int, ...]]
 _FORMAT = 1  # bump to invalidate existing entries
-_USED_KEY = "camlab_cached_features"  # of checkpoints
+_USED_KEY = "camlab_cached_features"  # key in checkpoints
 
 
 class FeatureCache(L.Callback):
-    """In mode `frozen`, replaces a run's images by the input of its head (`CamNet.head_statistic`).
+    """Replaces the images of a run in mode `frozen` with the input of its head (`CamNet.head_statistic`).
 
     An image and its mirror image pass the backbone once, when training begins. The results are kept in the data module
     and, for later runs, on disk under a hash of the pictures, the weights and the preprocessing. Batches, flips and
     checkpoints are those of a run without the cache; weights and metrics are equal except for rounding.
 
-    Whether the cache is used is decided when a run begins, and is kept in its checkpoints: a run that goes on with the
-    other choice would not end in the same bits. Where the cache is not used, one line says why.
+    Whether the cache is used is decided when a run begins, and recorded in its checkpoints, because a run that resumed
+    with the other choice would not give the same result bit for bit. If the cache is not used, a log line says why.
 
     Args:
         folder: Folder of the arrays on disk.
@@ -84,10 +84,10 @@ class FeatureCache(L.Callback):
             _say("Features are there after %.1f s.", time.perf_counter() - began)
 
     def _decide(self, trainer: L.Trainer, data: ImageData, shapes: _Shapes, missing: _Shapes) -> bool:
-        """Whether to use cached features; a run that goes on keeps to what it began with, and all ranks agree.
+        """Decide whether to use cached features. A resumed run keeps its decision, and all ranks decide alike.
 
         Raises:
-            UserError: The run began with cached features, and there is no room for them now.
+            UserError: The run began with cached features, but there is no room for them now.
         """
         if self._used is False:
             _say("Features are not cached, as when this run began. The whole network runs in every epoch.")
@@ -98,8 +98,9 @@ class FeatureCache(L.Callback):
         somewhere = functools.partial(trainer.strategy.reduce_boolean_decision, all=False)  # on any rank
         if somewhere(lack is not None) and goes_on and not contradiction:
             raise UserError(
-                f"This run began with cached features, and now {lack or 'another process has no room for them'}.\n"
-                "Make room and give the same command again; with cache=false it goes on now, not bit for bit the same."
+                f"This run began with cached features, but now {lack or 'another process has no room for them'}.\n"
+                "Make room, then repeat the command. With cache=false the run continues without them, but its result"
+                " will not be the same bit for bit."
             )
         obstacle = contradiction or lack or waste
         self._used = not somewhere(obstacle is not None)
@@ -109,20 +110,20 @@ class FeatureCache(L.Callback):
         return self._used
 
     def _no_room(self, trainer: L.Trainer, shapes: _Shapes, missing: _Shapes, spare: int) -> str | None:
-        """Message if memory or disk cannot hold `spare` times the features; None if they can."""
+        """The reason, in words, if memory or disk cannot hold `spare` times the features; None if they can."""
         much = "more than half of" if spare > 1 else "more than"
         if (memory := _free_memory(trainer.strategy.root_device)) < spare * _num_bytes(shapes):
-            return f"{_gigabytes(shapes)} are {much} the free memory, {memory / 1e9:.1f} GB"
+            return f"they take {_gigabytes(shapes)}, {much} the free memory ({memory / 1e9:.1f} GB)"
         if (disk := _free_disk(self.store.folder)) < spare * _num_bytes(missing):
             return (
-                f"{_gigabytes(missing)} are {much} the free disk at {self.store.folder}, {disk / 1e9:.1f} GB"
-                " (paths.cache=FOLDER chooses another)"
+                f"they take {_gigabytes(missing)}, {much} the free disk space at {self.store.folder}"
+                f" ({disk / 1e9:.1f} GB; choose another folder with paths.cache=FOLDER)"
             )
         return None
 
 
 class BackbonePass:
-    """One pass of the backbone over all images of a split: its results, and the hash of what they depend on."""
+    """Runs the backbone once over all images of a split, and computes the hash of all that the results depend on."""
 
     def __init__(self, trainer: L.Trainer, network: CamNet, data: ImageData) -> None:
         self.trainer, self.network, self.data = trainer, network, data
@@ -132,16 +133,16 @@ class BackbonePass:
 
     @property
     def splits(self) -> list[Split]:
-        """Splits that the run uses; a test with masks needs the images themselves."""
+        """Splits whose features are cached: those that the run uses, but a test with masks needs the images instead."""
         test: tuple[Split, ...] = ("test",) if self.data.splits["test"].masks is None else ()
         return list(dict.fromkeys(("train", *self.data.validation_splits, *test)))
 
     def shape(self, split: Split) -> tuple[int, ...]:
-        """N×V×…: images, views of each (2 with its mirror image), and the shape of a head statistic."""
+        """Shape of a split's features, N×V×…: images, views of each (2 with the mirror image), and one statistic."""
         return len(self.data.splits[split]), self._views(split), *self.statistic_shape
 
     def key(self, split: Split) -> str:
-        """Hash of everything that the features depend on; devices and precisions round differently."""
+        """Hash of everything that the features depend on, including device and precision, which affect rounding."""
         decisive = {
             "format": _FORMAT,
             "images": self.data.split_fingerprint(split),
@@ -162,7 +163,7 @@ class BackbonePass:
         return f"{what}, {self.data.name} {split}, {n:,} images{mirrored}"
 
     def run(self, split: Split) -> Iterator[np.ndarray]:
-        """Yield head statistics, float32 b×V×…, in the set's order."""
+        """Yield head statistics, float32 b×V×…, in the order of the split's images."""
         views, images = self._views(split), self.data.splits[split].images
         batch_size = _BATCH.get(self.device.type, _DEFAULT_BATCH) // views
         for batch in progress(images.split(batch_size), len(images), f"Features of {split}"):
@@ -196,19 +197,19 @@ class BackbonePass:
 
 
 def _contradiction(trainer: L.Trainer, data: ImageData) -> str | None:
-    """Why features cannot be cached with this run's settings, in words."""
+    """The reason, in words, why features cannot be cached with this run's settings; None if they can."""
     if data.max_shift > 0:
-        return f"data.max_shift={data.max_shift} makes every picture new"
+        return f"data.max_shift={data.max_shift} changes every picture in every epoch"
     if trainer.precision == "64-true":
         return "they are kept in 32 bits, and trainer.precision=64-true asks for more"
     return None
 
 
 def _waste(trainer: L.Trainer, shapes: _Shapes, missing: _Shapes) -> str | None:
-    """Why caching features would cost more than it saves, in words."""
+    """The reason, in words, why caching features would take longer than it saves; None if it would not."""
     views = shapes["train"][1]
     if missing and trainer.max_epochs is not None and 0 < trainer.max_epochs < views:
-        return f"computing them costs more than trainer.max_epochs={trainer.max_epochs}"
+        return f"computing them takes longer than training with trainer.max_epochs={trainer.max_epochs}"
     return None
 
 

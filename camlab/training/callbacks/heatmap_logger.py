@@ -1,4 +1,4 @@
-"""Heatmaps of the same few pictures, epoch after epoch: how a network learns where to look."""
+"""Draw heatmaps of the same few pictures after every epoch, to show how a network learns where to look."""
 
 import logging
 from pathlib import Path
@@ -28,16 +28,16 @@ KEY = "heatmaps/probe"
 class HeatmapLogger(L.Callback):
     """Draws CAM and Grad-CAM of a fixed probe set before training and after epochs.
 
-    They go to W&B and TensorBoard under `heatmaps/probe`, by epochs done, and to `heatmaps/epoch_NNNN/` in the run's
-    folder: panels, a contact sheet and, written last, the raw maps. The pictures themselves are written once, to
-    `heatmaps/pictures/`. Weights, gradients, train/eval flags and RNG are left as they were; a failure is logged and
-    training goes on.
+    The heatmaps go to W&B and TensorBoard under `heatmaps/probe`, with epochs done as the x-axis. In the run's folder,
+    `heatmaps/epoch_NNNN/` gets panels, a contact sheet and, last, the raw maps; the pictures themselves are written
+    once, to `heatmaps/pictures/`. Weights, gradients, train/eval flags and the random state are not changed. If drawing
+    fails, the failure is logged and training continues.
 
     Args:
-        every_n_epochs: Draw after every so many epochs, and after the last.
-        per_class: How many pictures of each class the probe has, from the validation split (from the training images
-            where there is none).
-        images: A folder of pictures to probe instead; they have no labels.
+        every_n_epochs: Number of epochs between drawings. The last epoch is always drawn.
+        per_class: Number of pictures of each class in the probe set. They are taken from the validation split or, if
+            there is none, from the training split.
+        images: A folder of pictures to use as the probe set instead; they have no labels.
         normalize: `per_image`, `shared` or `raw`.
         alpha: The heatmap's share of an overlay.
         colormap: One of `camlab.drawing.colormaps.COLORMAPS`.
@@ -88,9 +88,9 @@ class HeatmapLogger(L.Callback):
             panels, captions = self._probe.draw(data.preprocess(self._images).to(dtype), epochs_done)
             log_pictures(trainer.loggers, KEY, same_size(panels), captions, epochs_done)
         except OSError as error:
-            log.warning("No heatmaps at epoch %d: %s; training goes on.", epochs_done, error)
+            log.warning("No heatmaps at epoch %d: %s; training continues.", epochs_done, error)
         except Exception:
-            log.warning("No heatmaps at epoch %d: drawing failed; training goes on.", epochs_done, exc_info=True)
+            log.warning("No heatmaps at epoch %d: drawing failed; training continues.", epochs_done, exc_info=True)
 
     def _choose(self, data: ImageData) -> tuple[Tensor, Tensor | None, list[str]]:
         """The pictures, uint8 N×3×H×W, their true classes where they are known, and their names in captions."""

@@ -13,8 +13,8 @@ from camlab.runs import run_folder
 from camlab.storage.files import write_atomically
 
 _ADVICE = "Give a lower optimizer.lr, or trainer.gradient_clip_val=1."
-_HALF_ADVICE = "In 16 bits Adam's eps is 0: give optimizer.eps=1e-4, or trainer.precision=bf16-true or 16-mixed."
-CHECK_EVERY = 50  # steps: reading a loss waits for the device
+_HALF_ADVICE = "In 16 bits, Adam's eps becomes 0. Give optimizer.eps=1e-4, or trainer.precision=bf16-true or 16-mixed."
+CHECK_EVERY = 50  # steps, not each one, because reading a loss waits for the device
 
 
 class _Step(NamedTuple):
@@ -25,14 +25,15 @@ class _Step(NamedTuple):
 
 
 class LossGuard(L.Callback):
-    """Stops a run whose loss is NaN or infinite; its other checkpoints stay those of a sound network.
+    """Stops a run whose loss is NaN or infinite, before a checkpoint such as `last.ckpt` stores the broken network.
 
-    Losses are read every 50 steps, at the end of epochs and before each checkpoint; the first bad one is named. Of
-    several ranks all stop together, whichever met the bad loss: one that went on alone would wait for ever.
+    Losses are read every 50 steps, at the end of epochs and before each checkpoint; the message names the first bad
+    one. In a distributed run, all ranks stop together, whichever of them met the bad loss: a rank that continued alone
+    would wait forever.
 
     Args:
         run_dir: Folder of the run. It gets `checkpoints/not_finite.ckpt`, the state when the loss was noticed, and
-            `not_finite.json` with the step, the epoch, the learning rate and the batch's image indices.
+            `checkpoints/not_finite.json` with the step, the epoch, the learning rate and the batch's image indices.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -55,7 +56,7 @@ class LossGuard(L.Callback):
 
     def _check(self, trainer: L.Trainer) -> None:
         steps, self._steps = self._steps, []
-        if not steps:  # on all ranks alike: they count the same steps
+        if not steps:  # the same on all ranks, because they count the same steps
             return
         finite = torch.stack([step.loss.detach() for step in steps]).isfinite()
         bad = None if bool(finite.all()) else _describe(trainer, steps[finite.tolist().index(False)])
@@ -70,7 +71,7 @@ class LossGuard(L.Callback):
         first = ", ".join(map(str, bad["image_idx"][:4]))
         raise UserError(
             f"The loss is {bad['loss']} at step {bad['step']} (epoch {bad['epoch']}, learning rate {bad['lr']:g},"
-            f" images {first}, …; all of it in {self.folder / 'not_finite.json'}).\n"
+            f" images {first}, …; see {self.folder / 'not_finite.json'}).\n"
             + (_HALF_ADVICE if trainer.precision == "16-true" else _ADVICE)
         )
 
@@ -86,7 +87,7 @@ def _describe(trainer: L.Trainer, step: _Step) -> dict[str, Any]:
 
 
 def _of_all_ranks(found: dict[str, Any] | None) -> list[dict[str, Any] | None]:
-    """One entry for each rank, on every rank."""
+    """Gather the entries of all ranks, on every rank."""
     if not torch.distributed.is_initialized():
         return [found]
     gathered: list[dict[str, Any] | None] = [None] * torch.distributed.get_world_size()

@@ -1,4 +1,4 @@
-"""Pointing game of CAM during the test, on data that say where the objects are."""
+"""Play the pointing game with CAM during the test, on data with masks of the objects."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +18,12 @@ LEAST_SIDE = 3  # cells: a coarser map cannot tell one place from another
 class PointingGame(L.Callback):
     """Scores the CAM of the true class against the objects' masks during the test (Zhang et al. 2018, §4.1).
 
-    A hit is the map's maximum inside the mask dilated by `tolerance` pixels; a tie or a map without positive evidence
-    is a miss. It is logged as `test/pointing_game`, beside the scores of a random point and of the image's centre.
-    Sets without masks are not scored, nor are maps of fewer than 3×3 cells.
+    A map scores a hit if its maximum lies inside the mask, dilated by `tolerance` pixels. A map with several maxima or
+    without positive evidence is a miss. The share of hits is logged as `test/pointing_game`, beside the scores of a
+    random point and of the image's centre. Data without masks and maps of fewer than 3×3 cells are not scored.
 
     Args:
-        tolerance: Pixels of the original image, in both directions.
+        tolerance: Number of pixels of the original image by which masks are dilated in each direction.
     """
 
     def __init__(self, tolerance: int = 2) -> None:
@@ -50,7 +50,7 @@ class PointingGame(L.Callback):
         if batch.masks is None or len(batch.labels) == 0 or min(features.shape[-2:]) < LEAST_SIDE:
             return
         assert isinstance(pl_module, Classifier)
-        cam = maps.cam(features.float(), pl_module.network.fc.weight.float())  # ties of 16 bits would count as misses
+        cam = maps.cam(features.float(), pl_module.network.fc.weight.float())  # in 16 bits, ties are frequent
         own = cam[torch.arange(len(cam), device=cam.device), batch.labels]
         allowed = dilate(batch.masks, self.tolerance)
         self._scores["pointing_game"].update(hits(own, allowed).float())
@@ -66,10 +66,10 @@ class PointingGame(L.Callback):
 
 
 def warning_of_small_maps(map_size: Callable[[int], tuple[int, int]], image_size: int, has_pool: bool) -> str | None:
-    """One line that says that maps are too small to show a place, and what enlarges them; None if they are not.
+    """Return a warning if maps are too small to show a place, with the settings that enlarge them; None otherwise.
 
     Args:
-        map_size: Rows and columns of a CAM by the side of the input, as `CamNet.map_size` has it.
+        map_size: Function from the side of the input to the rows and columns of a CAM, such as `CamNet.map_size`.
         image_size: Side of the network's input, in pixels.
         has_pool: Whether the backbone's last pooling is kept, so that it can be left out.
 

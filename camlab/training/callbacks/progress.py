@@ -1,4 +1,4 @@
-"""Progress for a person who waits: epochs done, metrics, expected time."""
+"""Log the progress of training: epochs done, metrics, expected time."""
 
 import logging
 import time
@@ -17,10 +17,10 @@ _TWO_HOURS = 2 * 3600
 
 
 class PlainProgress(L.Callback):
-    """Progress without a terminal: a line after each epoch, and lines at intervals within a long one.
+    """Logs progress if there is no terminal: a line after each epoch, and lines at intervals within a long epoch.
 
     Args:
-        every_seconds: Interval of lines within an epoch. Epochs of less than a second share a line.
+        every_seconds: Time between lines within an epoch. Epochs of less than a second share a line.
     """
 
     def __init__(self, every_seconds: float = 30.0) -> None:
@@ -36,7 +36,8 @@ class PlainProgress(L.Callback):
         if time.monotonic() - self._last_line > self.every_seconds:
             self._say("epoch %d/%s, step %d/%s", _epoch(trainer), trainer.max_epochs, batch_idx + 1, _steps(trainer))
 
-    # An epoch's metrics are complete only after on_train_epoch_end of all callbacks and of the module.
+    # An epoch is reported when the next one starts: its metrics are complete only after on_train_epoch_end of all
+    # callbacks and of the module.
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.current_epoch > 0 and time.monotonic() - self._last_line > 1.0:
             self._report(trainer, trainer.current_epoch)
@@ -56,10 +57,10 @@ class PlainProgress(L.Callback):
 
 
 class TimeEstimate(L.Callback):
-    """Estimates after some steps how long training will take; above two hours on a CPU it adds cheaper settings.
+    """Estimates after some steps how long training will take, and above two hours on a CPU suggests cheaper settings.
 
     Args:
-        steps: Number of steps after which the estimate is made; the first quarter warms the machine up and is not
+        steps: Number of steps after which the estimate is made; the first quarter of them is a warm-up and is not
             measured.
         advice: The cheaper settings, in words.
     """
@@ -87,12 +88,12 @@ class TimeEstimate(L.Callback):
     def _tell(self, trainer: L.Trainer, device: torch.device, seconds_per_step: float) -> None:
         if not trainer.max_epochs or trainer.max_epochs < 0:
             return
-        validation = sum(map(float, trainer.num_val_batches)) / 3  # without a backward pass: a third of a training step
+        validation = sum(map(float, trainer.num_val_batches)) / 3  # no backward pass: a third of the time
         epochs = trainer.max_epochs - trainer.current_epoch
         total = seconds_per_step * (float(trainer.num_training_batches) + validation) * epochs
         log.info("Expected training time: %s for %d epochs.", duration(total), epochs)
         if device.type == "cpu" and total > _TWO_HOURS and self.advice:
-            log.info("That is long for a CPU. Cheaper: %s", self.advice)
+            log.info("That is long for a CPU. Cheaper settings: %s", self.advice)
 
 
 def _epoch(trainer: L.Trainer) -> int:
