@@ -18,6 +18,7 @@ from camlab.storage.array_store import ArrayStore
 from camlab.training.checkpoint import load_network
 from camlab.training.classifier import CHECKPOINT_KEY
 
+KEY = "0123456789abcdef" * 2
 QUICK = [*TINY, "logger=csv", "hydra.run.dir=run"]
 
 
@@ -123,11 +124,11 @@ def test_a_checkpoint_whose_metadata_are_strange(tmp_path, part, value, reason):
 def test_code_in_a_cached_array_is_not_run(tmp_path, trap, caplog):  # noqa: F811
     store, shape = ArrayStore(tmp_path / "cache"), (2, 3)
     rows = np.arange(6, dtype=np.float32).reshape(shape)
-    store.get("key", shape, lambda: [rows], "six numbers")
-    np.save(tmp_path / "cache" / "key.npy", np.array([trap], dtype=object), allow_pickle=True)
-    content = (tmp_path / "cache" / "key.npy").read_bytes()
-    entry = json.loads((tmp_path / "cache" / "key.json").read_text())
+    store.get(KEY, shape, lambda: [rows], "six numbers")
+    np.save(tmp_path / "cache" / f"{KEY}.npy", np.array([trap], dtype=object), allow_pickle=True)
+    content = (tmp_path / "cache" / f"{KEY}.npy").read_bytes()
+    entry = json.loads((tmp_path / "cache" / f"{KEY}.json").read_text())
     entry |= {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (tmp_path / "cache" / "key.json").write_text(json.dumps(entry))
-    assert np.array_equal(store.get("key", shape, lambda: [rows], "six numbers"), rows)
+    (tmp_path / "cache" / f"{KEY}.json").write_text(json.dumps(entry))
+    assert np.array_equal(store.get(KEY, shape, lambda: [rows], "six numbers"), rows)
     assert "is damaged: computing it again" in caplog.text
