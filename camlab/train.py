@@ -22,7 +22,7 @@ from camlab.command_line import sweeps
 from camlab.command_line.launch import launch
 from camlab.command_line.settings import config_hash
 from camlab.errors import Interrupted, UserError
-from camlab.runs import run_folder
+from camlab.runs import ownership, run_folder
 from camlab.runs.data_identity import DataIdentity, check_same_data, data_root, read_data_identity, write_data_identity
 from camlab.runs.provenance import provenance
 from camlab.training.interruption import Interruption
@@ -54,11 +54,11 @@ def train(config: DictConfig) -> float:
     if sweeps.under_way():
         config.run_name = run_dir.name
     with run_folder.locked(run_dir, wait=sweeps.chooses()):
-        in_place = config.resume in (None, "auto")
+        in_place = _is_in_place(config, run_dir)
         if in_place and not config.force and (result := _finished(config, run_dir)) is not None:
             return float(result["objective"])
+        checkpoint = _checkpoint(config, run_dir, in_place)
         (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
-        checkpoint = None if in_place and config.force else _checkpoint(config, run_dir)
         with _interruptible(run_dir) as interruption:
             return _run(config, run_dir, checkpoint, interruption)
 
@@ -109,13 +109,18 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
 # ---- what the folder holds
 
 
+def _is_in_place(config: DictConfig, run_dir: Path) -> bool:
+    """Whether the folder's own run goes on: as `resume` says, or because this very command has started it."""
+    return config.resume in (None, "auto") or ownership.was_started_with(run_dir, config.resume)
+
+
 def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
     """Result of the run if it is finished, which is logged in one line; else None.
 
     Raises:
         UserError: The folder holds another run: one of other settings, or on other data.
     """
-    run_folder.check_same_run(run_dir, config_hash(config))
+    ownership.check_same_run(run_dir, config_hash(config))
     if (result := run_folder.read_result(run_dir)) is None:
         return None
     if not _has_these_data(config, run_dir):
@@ -126,19 +131,23 @@ def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
     return result
 
 
-def _checkpoint(config: DictConfig, run_dir: Path) -> Path | None:
+def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | None:
     """Path of the checkpoint that training resumes from; None to start from the beginning.
 
     Raises:
-        UserError: There is none where `resume` says, it is damaged, or `force` would remove it.
+        UserError: There is none where `resume` says, it is damaged, `force` would remove it, or another run would be
+            overwritten.
     """
-    same_data = functools.partial(_has_these_data, config)
+    given = config.resume
+    if config.force and given in (None, "auto"):
+        return None
+    if in_place and not config.force and given is not None and (run_dir / run_folder.LAST).is_file():
+        given = "auto"
     outputs, digest = Path(config.paths.outputs), config_hash(config)
-    found = run_folder.checkpoint_to_resume(config.resume, run_dir, outputs, digest, same_data)
-    inside = found is not None and found.resolve().is_relative_to(run_dir.resolve())
-    if not inside and not config.force:
-        run_folder.check_same_run(run_dir, digest)  # another run's output would be overwritten
-    if config.force and inside:
+    found = run_folder.checkpoint_to_resume(given, run_dir, outputs, digest, functools.partial(_has_these_data, config))
+    if not config.force and not in_place:
+        ownership.check_not_taken(run_dir, digest, found)
+    if config.force and found is not None and found.resolve().is_relative_to(run_dir.resolve()):
         raise UserError(
             f"force=true would remove {found}, from which resume={config.resume} continues. Give one of them."
         )

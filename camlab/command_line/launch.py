@@ -23,7 +23,7 @@ from camlab.command_line.arguments import read_arguments
 from camlab.command_line.conf import conf_dir
 from camlab.command_line.help import help_text
 from camlab.command_line.mistakes import explain_mistake
-from camlab.command_line.settings import checked
+from camlab.command_line.settings import check_folder, checked
 from camlab.errors import Interrupted, UserError
 from camlab.runs import run_folder
 
@@ -64,8 +64,8 @@ class _Job:
 
     def _run(self, config: DictConfig) -> Any:
         config = checked(config, self.command)
-        if sweeps.under_way() and self.command in ("evaluate", "explain"):  # a single job was checked before its start
-            run_folder.check_unused(Path(HydraConfig.get().runtime.output_dir))
+        if sweeps.under_way():  # a single job was checked before its start
+            check_folder(config, self.command, Path(HydraConfig.get().runtime.output_dir))
         _quiet_libraries()
         return self.task(config)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from camlab.command_line.commands import COMMANDS
+from camlab.command_line.fields import NO_PLAIN_NAME, is_plain_name
 from camlab.command_line.refusals import check_section, shown
 from camlab.command_line.run_data import with_data_of_run
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError
 from camlab.models.backbones import check_image_size
-from camlab.runs import run_folder
+from camlab.runs import ownership
+from camlab.runs.report import check_replaceable
 
 # Settings that do not change a run's result: paths, loggers, callbacks, how it is started.
 INDECISIVE = frozenset(
@@ -40,17 +43,39 @@ class CheckBeforeRun(Callback):
         plain = config.copy()
         OmegaConf.set_struct(plain, False)
         plain.pop("hydra")
-        try:
-            plain = checked(plain, self.entry)
-            folder = Path(config.hydra.run.dir)
-            if self.entry in ("evaluate", "explain"):
-                run_folder.check_unused(folder)
-            if self.entry == "train" and plain.resume in (None, "auto") and not plain.force:
-                run_folder.check_same_run(folder, config_hash(plain))
-        except UserError as error:
-            # Hydra turns exceptions of callbacks into warnings, but not this one; a single run ends here anyway.
-            print(error, file=sys.stderr)
-            sys.exit(2)
+        with _refusing():
+            check_folder(checked(plain, self.entry), self.entry, Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _refusing():
+            folder = Path(config.hydra.sweep.dir)
+            if self.entry == "train":
+                if config.sweep is not None and not is_plain_name(config.sweep):
+                    raise UserError(f"sweep={shown(config.sweep)}: {NO_PLAIN_NAME}.")
+                check_replaceable(folder)
+            ownership.check_sweep_folder(folder)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """End the process at the user's mistake: Hydra turns other exceptions of callbacks into warnings."""
+    try:
+        yield
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def check_folder(config: DictConfig, entry: str, folder: Path) -> None:
+    """Refuse an output folder in which a job would overwrite anything but its own run.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    if entry in ("evaluate", "explain"):
+        ownership.check_unused(folder)
+    elif entry == "train":
+        ownership.check_run_folder(folder, config_hash(config), config.force)
 
 
 def checked(config: DictConfig, entry: str) -> DictConfig:

@@ -1,10 +1,12 @@
 """Files that are written whole or not at all, and their checksums."""
 
+import errno
 import glob
 import hashlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,6 +74,21 @@ def open_atomically(
             partial.unlink(missing_ok=True)
 
 
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Text of a regular file, UTF-8; nothing is waited for, and nothing that never ends is read.
+
+    Args:
+        path: The file.
+        errors: What becomes of bytes that are no text, as for `open`.
+
+    Raises:
+        OSError: The file cannot be read, or is a pipe or a device.
+        ValueError: The file is no text.
+    """
+    with open(path, encoding="utf-8", errors=errors, opener=_without_waiting) as file:
+        return file.read()
+
+
 def leftovers(folder: Path, name: str | None = None) -> list[Path]:
     """Temporary files that killed processes left in a folder: regular files with a name of this module's, no others.
 
@@ -99,6 +116,14 @@ def sha256(path: Path) -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", path)
+    return descriptor
 
 
 def _sync_folder(folder: Path) -> None:
