@@ -100,22 +100,32 @@ def test_commands_refuse_a_checkpoint_that_differs_from_its_checksum(command, tm
 @pytest.mark.parametrize(
     ("part", "value", "reason"),
     [
-        ("preprocess", {"image_size": -1}, "image_size must be a whole number of pixels, 1 or more, not -1"),
+        ("preprocess", {"image_size": -1}, "image_size must be a whole number of pixels, 1 to 4096, not -1"),
         ("preprocess", {"std": [0.0, 0.5, 0.5]}, "std must hold as many numbers as mean, all above 0"),
         ("preprocess", {"interpolation": "nearest"}, "interpolation must be one of bilinear, bicubic"),
-        ("preprocess", {"shear": 3}, "the preparation of pictures cannot be {'shear': 3}"),
+        ("preprocess", {"shear": 3}, "the preparation of pictures cannot be {"),
         ("preprocess", 7, "the preparation of pictures cannot be 7"),
         ("class_names", "ab", "the names of the classes cannot be 'ab'"),
         ("class_names", [1, 2], "the names of the classes cannot be [1, 2]"),
         ("network", {"backbone": "resnet50"}, "arch.backbone=resnet50: unknown network"),
-        ("network", {"num_classes": -1}, ""),
+        ("preprocess", {"image_size": 1_000_000}, "image_size must be a whole number of pixels, 1 to 4096"),
+        ("preprocess", {"image_size": 40}, "data.image_size=40: too small for alexnet"),
+        ("class_names", ["a", "b", "c"], "3 classes, but only 2 outputs"),
+        ("network", {"weights": "imagenet"}, "the network cannot be {"),
+        ("network", {"weights": "/etc/passwd"}, "the network cannot be {"),
+        ("network", {"frozen": True}, "the network cannot be {"),
+        ("network", {"cam_channels": 10**10}, "cam_channels=10000000000: not its weights'"),
+        ("network", {"keep_last_pool": 1}, "keep_last_pool cannot be 1"),
+        ("network", {"backbone": ["alexnet"]}, "backbone cannot be ['alexnet']"),
+        ("network", {"num_classes": -1}, "num_classes=-1, cam_channels=10: not its weights'"),
         ("network", {"colour": 1}, "colour"),
         ("network", 7, ""),
     ],
 )
 def test_a_checkpoint_whose_metadata_are_strange(tmp_path, part, value, reason):
     content = torch.load(write_checkpoint(tmp_path / "x.ckpt"), weights_only=True)
-    content[CHECKPOINT_KEY][part] = value
+    about = content[CHECKPOINT_KEY]
+    about[part] = {**about[part], **value} if isinstance(value, dict) else value
     torch.save(content, tmp_path / "x.ckpt")
     said = told(lambda: load_network(tmp_path / "x.ckpt"))
     assert said.startswith(f"checkpoint={tmp_path / 'x.ckpt'}: incomplete, or of another version of camlab (")

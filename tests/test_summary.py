@@ -150,6 +150,15 @@ def test_how_a_run_was_started_parts_no_runs(tmp_path, given):
     assert len(group.runs) == 2
 
 
+def test_runs_with_and_without_a_callback_that_takes_part_are_no_seeds_of_each_other(tmp_path):
+    given = "+callbacks.swa={_target_: SWA}"
+    for name, overrides, config in (("a", [], ""), ("b", [given], "callbacks: {swa: {_target_: SWA}}\n")):
+        make_run(tmp_path / name, overrides, [0.5], config=f"seed: 0\n{config}")
+    compared = side_by_side(read_runs([tmp_path]))
+    assert len(compared.groups) == 2
+    assert any(key.startswith("callbacks.swa") for key in compared.varied)
+
+
 def test_defaults_are_shown_as_the_run_used_them(tmp_path, monkeypatch):
     """A default of a group comes from Hydra's notes; what no command line names is compared in the configurations."""
     config = "seed: 0\nmode: {}\nscheduler: null\ndata:\n  seed: {}\n  flip: {}\n"

@@ -61,6 +61,7 @@ class ImageData(TypedDict, total=False):
 class Cifar10(ImageData, total=False):
     root: Required[str]
     verify: bool
+    download: bool
 
 
 @section

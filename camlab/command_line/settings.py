@@ -1,5 +1,6 @@
 """The check of a composed configuration, made from its text alone. Imports no torch, no Lightning."""
 
+import functools
 import hashlib
 import json
 import sys
@@ -21,10 +22,15 @@ from camlab.errors import UserError
 from camlab.models.backbones import check_image_size
 from camlab.runs import ownership
 from camlab.runs.report import check_replaceable
+from camlab.storage.files import sha256
 
-# Settings that do not change a run's result: paths, loggers, callbacks, how it is started.
+# Settings that do not change a run's result: paths, loggers, how it is started. Of callbacks, only the watchers do not.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
+)
+_OF_THE_PLACE = ("root", "download", "placement", "num_workers")  # of data: what they are counts, not where
+_WATCHERS = frozenset(
+    f"camlab.training.callbacks.{name}" for name in ("heatmap_logger.HeatmapLogger", "pointing_game.PointingGame")
 )
 _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
 
@@ -118,8 +124,30 @@ def config_hash(config: DictConfig) -> str:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     decisive = {key: value for key, value in plain.items() if key not in INDECISIVE}
-    decisive["data"] = {k: v for k, v in plain["data"].items() if k not in ("root", "placement", "num_workers")}
+    decisive["data"] = {k: v for k, v in plain["data"].items() if k not in _OF_THE_PLACE}
+    arch = plain.get("arch")
+    if isinstance(arch, dict) and isinstance(weights := arch.get("weights"), str) and weights != "imagenet":
+        decisive["arch"] = {**arch, "weights": _content(weights)}
+    callbacks = (plain.get("callbacks") or {}).values()
+    if taking_part := [node for node in callbacks if node and node.get("_target_") not in _WATCHERS]:
+        decisive["callbacks"] = taking_part  # they may change the weights, as SWA does
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _content(file: str) -> str:
+    """Checksum of a weights file, wherever it lies; its name where it cannot be read, which is reported elsewhere."""
+    path = Path(file).expanduser()
+    try:
+        status = path.stat()
+        return _checksum(path, status.st_size, status.st_mtime_ns) if path.is_file() else file
+    except OSError:
+        return file
+
+
+@functools.lru_cache
+def _checksum(path: Path, size: int, changed_ns: int) -> str:
+    """Checksum of a file, computed again only if its size or the time of its last change differ."""
+    return sha256(path)
 
 
 def _sections(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -24,13 +24,14 @@ class Cifar10(ImageData):
         root: Folder that holds `cifar-10-batches-py/` or `cifar-10-python.tar.gz`; if it has neither, the archive is
             downloaded to it.
         verify: Whether the files must have the checksums of the original; False accepts another copy in its layout.
+        download: Whether the archive is downloaded, or unpacked, if the folder of its files is not there.
         **options: Options of `ImageData`.
     """
 
-    def __init__(self, root: str, verify: bool = True, **options: Any) -> None:
+    def __init__(self, root: str, verify: bool = True, download: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.root = Path(root).expanduser()
-        self.verify = verify
+        self.verify, self.download = verify, download
 
     def load(self) -> tuple[ImageSet, ImageSet]:
         folder = self.root / Archive.base_folder
@@ -46,6 +47,8 @@ class Cifar10(ImageData):
         return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), class_names)
 
     def _download(self) -> None:
+        if not self.download:
+            raise UserError(f"CIFAR-10 is not in {self.root}. Say which data to use: data=cifar10 or data.root=FOLDER.")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(self.root / ".download.lock"):  # of the jobs of a sweep, one downloads

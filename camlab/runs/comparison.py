@@ -11,7 +11,7 @@ from camlab.runs.short_names import shorten
 SEED = "seed"
 UNKNOWN = "–"  # in the table
 # Settings that do not change what a run learns: where its files are, who watches it, how it was started.
-_FILES_AND_WATCHERS = ("paths", "out", "run_name", "sweep", "logger", "callbacks")
+_FILES_AND_WATCHERS = ("paths", "out", "run_name", "sweep", "logger", "callbacks.heatmaps", "callbacks.pointing_game")
 _START = ("launcher", "sweeper", "hydra", "resume", "force", "checkpoint_every")
 _INCIDENTAL = frozenset((*_FILES_AND_WATCHERS, *_START))
 # A difference in these is shown where they were given on the command line, and overlooked where they were not.
@@ -145,7 +145,8 @@ def _grouped(runs: Sequence[RunRecord], varied: Sequence[str]) -> dict[tuple[str
 
 
 def _is_incidental(key: str) -> bool:
-    return key.partition(".")[0].partition("/")[0] in _INCIDENTAL
+    first, *further = key.partition("/")[0].split(".")
+    return first in _INCIDENTAL or ".".join([first, *further[:1]]) in _INCIDENTAL or key == "callbacks"
 
 
 def _rank(group: Group) -> tuple[int, float]:
