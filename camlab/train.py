@@ -23,7 +23,14 @@ from camlab.command_line.launch import launch
 from camlab.command_line.settings import config_hash
 from camlab.errors import Interrupted, UserError
 from camlab.runs import ownership, run_folder
-from camlab.runs.data_identity import DataIdentity, check_same_data, data_root, read_data_identity, write_data_identity
+from camlab.runs.data_identity import (
+    DataIdentity,
+    check_same_data,
+    data_root,
+    files_hash,
+    read_data_identity,
+    write_data_identity,
+)
 from camlab.runs.provenance import provenance
 from camlab.training.interruption import Interruption
 
@@ -155,9 +162,9 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | Non
 
 
 def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
-    """Whether the run in a folder has this run's data: from the same place, or the same wherever they are now."""
-    found = read_data_identity(run_dir)
-    if found is None or found.root == data_root(config.data):
+    """Whether the run in a folder has this run's data: unchanged in the same place, or the same wherever they are."""
+    found, root = read_data_identity(run_dir), data_root(config.data)
+    if found is None or (found.root == root and found.files in (None, files_hash(root))):
         return True
     return found.same_as(_identity(config, _load_data(config)))
 
@@ -183,7 +190,8 @@ def _load_data(config: DictConfig) -> ImageData:
 
 
 def _identity(config: DictConfig, data: ImageData) -> DataIdentity:
-    return DataIdentity(data.fingerprint(), data.class_names, data_root(config.data))
+    root = data_root(config.data)
+    return DataIdentity(data.fingerprint(), data.class_names, root, files_hash(root))
 
 
 def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:

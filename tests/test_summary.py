@@ -151,7 +151,7 @@ def test_how_a_run_was_started_parts_no_runs(tmp_path, given):
 
 
 def test_runs_with_and_without_a_callback_that_takes_part_are_no_seeds_of_each_other(tmp_path):
-    given = "+callbacks.swa={_target_: SWA}"
+    given = "+callbacks.swa._target_=SWA"
     for name, overrides, config in (("a", [], ""), ("b", [given], "callbacks: {swa: {_target_: SWA}}\n")):
         make_run(tmp_path / name, overrides, [0.5], config=f"seed: 0\n{config}")
     compared = side_by_side(read_runs([tmp_path]))

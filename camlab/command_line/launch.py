@@ -26,6 +26,7 @@ from camlab.command_line.mistakes import explain_mistake
 from camlab.command_line.settings import check_folder, checked
 from camlab.errors import Interrupted, UserError
 from camlab.runs import run_folder
+from camlab.runs.data_identity import files_hash
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[
 
 def _compose_and_run(job: _Job, command: str) -> None:
     HydraConfig.instance().cfg = None  # of an earlier sweep in this process
+    files_hash.cache_clear()
     began = time.time()
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()

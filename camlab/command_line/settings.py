@@ -29,8 +29,9 @@ INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
 )
 _OF_THE_PLACE = ("root", "download", "placement", "num_workers")  # of data: what they are counts, not where
-_WATCHERS = frozenset(
-    f"camlab.training.callbacks.{name}" for name in ("heatmap_logger.HeatmapLogger", "pointing_game.PointingGame")
+_WATCHERS = (
+    "camlab.training.callbacks.heatmap_logger.HeatmapLogger",
+    "camlab.training.callbacks.pointing_game.PointingGame",
 )
 _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
 
