@@ -36,6 +36,8 @@ def evaluate(config: DictConfig) -> float:
     out = Path(HydraConfig.get().runtime.output_dir)
     trained = load_network(Path(config.checkpoint).expanduser())
     data = instantiate(config.data)
+    if config.data.get("root") is not None:
+        log.info("Pictures from %s", config.data.root)  # the run's folder may have chosen them
     data.preprocess = trained.preprocess  # pictures are prepared as in training, whatever the data section says
     trainer_options: Any = OmegaConf.to_container(config.trainer, resolve=True)
     report = test(trained, data, config.split, trainer_options, str(out))
