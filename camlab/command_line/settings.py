@@ -60,7 +60,7 @@ class CheckBeforeRun(Callback):
                 if config.sweep is not None and not is_plain_name(config.sweep):
                     raise UserError(f"sweep={shown(config.sweep)}: {NO_PLAIN_NAME}.")
                 check_replaceable(folder)
-            ownership.check_sweep_folder(folder)
+            ownership.check_sweep_folder(folder, self.entry)
 
 
 @contextmanager

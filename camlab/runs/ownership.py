@@ -30,7 +30,8 @@ def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
         UserError: The folder holds other files, another run, or links.
     """
     check_links([folder])
-    if not _is_of_camlab(folder) and (others := _content(folder)):
+    own = run_folder.read_config_hash(folder) is not None or _is_of("train", folder / _HYDRA / "hydra.yaml")
+    if not own and (others := _content(folder)):
         raise UserError(
             f"{folder} holds files that are no run of camlab's, such as {others[0]}; nothing was changed."
             " Give another out=FOLDER."
@@ -93,18 +94,22 @@ def was_started_with(run_dir: Path, resume: str) -> bool:
     return same and run_folder.has_output(run_dir) and not _resolved(resume).is_relative_to(run_dir.resolve())
 
 
-def check_sweep_folder(folder: Path) -> None:
-    """Refuse a folder for a sweep that holds anything but a sweep of camlab's.
+def check_sweep_folder(folder: Path, command: str) -> None:
+    """Refuse a folder for a sweep that holds anything but a sweep of the same command.
+
+    Args:
+        folder: Folder of the sweep; it need not be there.
+        command: `train`, `evaluate` or `explain`.
 
     Raises:
         UserError: The folder holds other files, or links.
     """
     jobs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     check_links([folder, *jobs])
-    own = _app(folder / _SWEEP) or any(map(_is_of_camlab, jobs))
+    own = _is_of(command, folder / _SWEEP) or any(_is_of(command, job / _HYDRA / "hydra.yaml") for job in jobs)
     if not own and (others := _content(folder)):
         raise UserError(
-            f"{folder} holds files that are no sweep of camlab's, such as {others[0]}; nothing was changed."
+            f"{folder} holds files that are no sweep of camlab.{command}, such as {others[0]}; nothing was changed."
             " Give another out=FOLDER."
         )
 
@@ -129,7 +134,8 @@ def check_links(folders: Iterable[Path]) -> None:
         UserError: There is such a link.
     """
     for folder in folders:
-        for path in (*(folder / name for name in _LINKS), *folder.glob("*.log"), *folder.glob("heatmaps/*")):
+        drawn = (path for pattern in ("*.log", "heatmaps/*", "tensorboard/*") for path in folder.glob(pattern))
+        for path in (*(folder / name for name in _LINKS), *drawn):
             if path.is_symlink():
                 raise UserError(
                     f"{path} is a link, and files elsewhere would be written through it; nothing was changed."
@@ -147,13 +153,8 @@ def _content(folder: Path) -> list[str]:
     return sorted(name for name in names if name[0] != "." and not name.endswith(".log"))
 
 
-def _is_of_camlab(folder: Path) -> bool:
-    """Whether a job of camlab's has begun in a folder."""
-    return run_folder.read_config_hash(folder) is not None or _app(folder / _HYDRA / "hydra.yaml")
-
-
-def _app(notes: Path) -> bool:
-    """Whether Hydra's notes say that the application is one of camlab's commands."""
+def _is_of(command: str, notes: Path) -> bool:
+    """Whether Hydra's notes say that a job, or a sweep, is one of this command of camlab's."""
     node: Any
     try:
         node = yaml.load(read_text(notes), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -161,4 +162,4 @@ def _app(notes: Path) -> bool:
         return False
     for key in ("hydra", "help", "app_name"):
         node = node.get(key) if isinstance(node, dict) else None
-    return str(node).startswith("camlab.")
+    return bool(node == f"camlab.{command}")
