@@ -107,7 +107,8 @@ def check_sweep_folder(folder: Path, command: str) -> None:
     jobs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     check_links([folder, *jobs])
     own = _is_of(command, folder / _SWEEP) or any(_is_of(command, job / _HYDRA / "hydra.yaml") for job in jobs)
-    if not own and (others := _content(folder)):
+    empty = {job.name for job in jobs if not _content(job)}
+    if not own and (others := [name for name in _content(folder) if name not in empty]):
         raise UserError(
             f"{folder} holds files that are no sweep of camlab.{command}, such as {others[0]}; nothing was changed."
             " Give another out=FOLDER."
