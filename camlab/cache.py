@@ -1,12 +1,12 @@
 """Command that lists or removes the cached features on disk: `python -m camlab.cache [action=clear]`."""
 
 import logging
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from camlab.command_line.launch import launch
-from camlab.storage.array_store import ArrayStore
+from camlab.errors import UserError
+from camlab.storage.array_store import feature_store
 
 log = logging.getLogger(__name__)
 
@@ -17,9 +17,12 @@ def main() -> None:
 
 
 def cache(config: DictConfig) -> None:
-    """List the cached features on disk with their size, or remove them."""
-    store = ArrayStore(Path(config.paths.cache).expanduser())
+    """List the features on disk and their size, or remove them."""
+    store = feature_store(config.paths.cache)
     if config.action == "clear":
+        folder = store.folder.parent
+        if folder.exists() and not store.folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"paths.cache={config.paths.cache}: holds no features of camlab's; nothing was removed.")
         log.info("%s: %.2f GB cleared.", store.folder, store.clear() / 1e9)
         return
     entries = store.entries()

@@ -36,7 +36,9 @@ def evaluate(config: DictConfig) -> float:
     out = Path(HydraConfig.get().runtime.output_dir)
     trained = load_network(Path(config.checkpoint).expanduser())
     data = instantiate(config.data)
-    data.preprocess = trained.preprocess  # prepare pictures as in training, whatever the data section says
+    if config.data.get("root") is not None:
+        log.info("Pictures from %s", config.data.root)  # the run's folder may have chosen them
+    data.preprocess = trained.preprocess  # pictures are prepared as in training, whatever the data section says
     trainer_options: Any = OmegaConf.to_container(config.trainer, resolve=True)
     report = test(trained, data, config.split, trainer_options, str(out))
     write_report(out, report)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from camlab.errors import UserError
 from camlab.runs.report import NAME, compare
 
 
@@ -33,6 +34,8 @@ def _summarize(arguments: argparse.Namespace) -> None:
         compared = compare(folders, out)
     except BrokenPipeError:
         raise
+    except UserError as error:
+        _refuse(str(error).replace("another folder", "--out FOLDER"))
     except OSError as error:
         _refuse(f"{error.filename}: {error.strerror}. Give another folder for the table with --out FOLDER.")
     if not compared.groups:

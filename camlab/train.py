@@ -22,8 +22,15 @@ from camlab.command_line import sweeps
 from camlab.command_line.launch import launch
 from camlab.command_line.settings import config_hash
 from camlab.errors import Interrupted, UserError
-from camlab.runs import run_folder
-from camlab.runs.data_identity import DataIdentity, check_same_data, data_root, read_data_identity, write_data_identity
+from camlab.runs import ownership, run_folder
+from camlab.runs.data_identity import (
+    DataIdentity,
+    check_same_data,
+    data_root,
+    files_hash,
+    read_data_identity,
+    write_data_identity,
+)
 from camlab.runs.provenance import provenance
 from camlab.training.interruption import Interruption
 
@@ -54,11 +61,11 @@ def train(config: DictConfig) -> float:
     if sweeps.under_way():
         config.run_name = run_dir.name
     with run_folder.locked(run_dir, wait=sweeps.chooses()):
-        in_place = config.resume in (None, "auto")
+        in_place = _is_in_place(config, run_dir)
         if in_place and not config.force and (result := _finished(config, run_dir)) is not None:
             return float(result["objective"])
+        checkpoint = _checkpoint(config, run_dir, in_place)
         (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
-        checkpoint = None if in_place and config.force else _checkpoint(config, run_dir)
         with _interruptible(run_dir) as interruption:
             return _run(config, run_dir, checkpoint, interruption)
 
@@ -109,13 +116,18 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
 # ---- the run's folder
 
 
+def _is_in_place(config: DictConfig, run_dir: Path) -> bool:
+    """Whether the folder's own run goes on: as `resume` says, or because this very command has started it."""
+    return config.resume in (None, "auto") or ownership.was_started_with(run_dir, config.resume)
+
+
 def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
     """Return the result of the run in the folder if it is finished, and log it in one line; else return None.
 
     Raises:
         UserError: The folder holds a run with other settings or other data.
     """
-    run_folder.check_same_run(run_dir, config_hash(config))
+    ownership.check_same_run(run_dir, config_hash(config))
     if (result := run_folder.read_result(run_dir)) is None:
         return None
     if not _has_these_data(config, run_dir):
@@ -126,19 +138,23 @@ def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
     return result
 
 
-def _checkpoint(config: DictConfig, run_dir: Path) -> Path | None:
-    """Find the checkpoint that training resumes from; None starts from the beginning.
+def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | None:
+    """Path of the checkpoint that training resumes from; None to start from the beginning.
 
     Raises:
-        UserError: The checkpoint is missing, damaged or would be removed by `force`, or the folder holds another run.
+        UserError: There is none where `resume` says, it is damaged, `force` would remove it, or another run would be
+            overwritten.
     """
-    same_data = functools.partial(_has_these_data, config)
+    given = config.resume
+    if config.force and given in (None, "auto"):
+        return None
+    if in_place and not config.force and given is not None and (run_dir / run_folder.LAST).is_file():
+        given = "auto"
     outputs, digest = Path(config.paths.outputs), config_hash(config)
-    found = run_folder.checkpoint_to_resume(config.resume, run_dir, outputs, digest, same_data)
-    inside = found is not None and found.resolve().is_relative_to(run_dir.resolve())
-    if not inside and not config.force:
-        run_folder.check_same_run(run_dir, digest)  # so that no other run is overwritten
-    if config.force and inside:
+    found = run_folder.checkpoint_to_resume(given, run_dir, outputs, digest, functools.partial(_has_these_data, config))
+    if not config.force and not in_place:
+        ownership.check_not_taken(run_dir, digest, found)
+    if config.force and found is not None and found.resolve().is_relative_to(run_dir.resolve()):
         raise UserError(
             f"force=true would remove {found}, from which resume={config.resume} continues. Give one of them."
         )
@@ -146,9 +162,9 @@ def _checkpoint(config: DictConfig, run_dir: Path) -> Path | None:
 
 
 def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
-    """Whether the run in a folder used this run's data: read from the same path, or with the same content."""
-    found = read_data_identity(run_dir)
-    if found is None or found.root == data_root(config.data):
+    """Whether the run in a folder has this run's data: unchanged in the same place, or the same wherever they are."""
+    found, root = read_data_identity(run_dir), data_root(config.data)
+    if found is None or (found.root == root and found.files in (None, files_hash(root))):
         return True
     return found.same_as(_identity(config, _load_data(config)))
 
@@ -174,7 +190,8 @@ def _load_data(config: DictConfig) -> ImageData:
 
 
 def _identity(config: DictConfig, data: ImageData) -> DataIdentity:
-    return DataIdentity(data.fingerprint(), data.class_names, data_root(config.data))
+    root = data_root(config.data)
+    return DataIdentity(data.fingerprint(), data.class_names, root, files_hash(root))
 
 
 def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:

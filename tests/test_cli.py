@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
@@ -295,6 +296,10 @@ def test_evaluate_leaves_a_chosen_data_set_alone(launch, tmp_path):
             "  _target_: camlab.data.folder.Folder\n  root: {_target_: os.mkdir, path: x}\n",
             "data.root is not a plain value.",
         ),
+        ("  _target_: [os.mkdir]\n", "data._target_=[os.mkdir] is no data set of camlab's."),
+        ("  _target_: camlab.data.folder.Folder\n  root: x\n  _args_: [x]\n", "data._args_ is no setting"),
+        ("  _target_: camlab.data.folder.Folder\n  root: x\n  mean: [[0.5]]\n", "data.mean is no plain value."),
+        ("  _target_: camlab.data.folder.Folder\n  root: " + "[" * 5000, "the run's settings are damaged."),
         ("  _target_: camlab.data.folder.Folder\n  rot: x\n", "data.rot: unknown setting. Did you mean data.root?"),
     ],
 )
@@ -308,6 +313,34 @@ def test_evaluate_refuses_a_run_whose_settings_it_cannot_take(launch, tmp_path, 
     assert said in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("notes", ["../../evil", "evil", "shapes", "/evil", "{_target_: os.mkdir}"])
+def test_nothing_in_a_runs_folder_chooses_code(launch, tmp_path, notes):
+    """Hydra's notes may name any option, and a file of that name may be planted anywhere."""
+    run = run_folder(tmp_path / "run", "  _target_: camlab.data.shapes.Shapes\n  num_workers: 99999\n")
+    evil = "_target_: torch.load\nf: x.pt\nweights_only: false\n"
+    for place in (tmp_path, run, run / ".hydra", run / "data"):
+        place.mkdir(exist_ok=True)
+        (place / "evil.yaml").write_text(evil)
+    (run / ".hydra" / "hydra.yaml").write_text(f"hydra: {{runtime: {{choices: {{data: {notes}}}}}}}")
+    for name in ("config.yaml", "overrides.yaml"):
+        (run / ".hydra" / name).write_text(f"data:\n  {evil}")
+    code, err, [config] = launch("checkpoint=run", entry="evaluate")
+    assert (code, err) == (0, "")
+    assert config.data == {"_target_": "camlab.data.shapes.Shapes"}, "of its own machine, nothing is taken over"
+
+
+def test_a_runs_folder_starts_no_download(launch, tmp_path):
+    run_folder(tmp_path / "run", "  _target_: camlab.data.cifar10.Cifar10\n  root: anywhere\n  download: true\n")
+    (taken,) = launch("checkpoint=run", entry="evaluate")[2]
+    assert taken.data.download is False
+    with pytest.raises(UserError, match=r"CIFAR-10 is not in anywhere\. Say which data to use"):
+        instantiate(taken.data).setup()
+    assert not (tmp_path / "anywhere").exists()
+    for choice in ("data.root=mine", "data=cifar10"):
+        (config,) = launch("checkpoint=run", choice, entry="evaluate")[2]
+        assert config.data.get("download", True)
 
 
 # ---- the output folder

@@ -379,6 +379,22 @@ def test_the_hash_tells_outcomes_apart_and_nothing_else():
     assert len({expected, *(settings.config_hash(composed(other)) for other in others)}) == len(others) + 1
 
 
+def test_callbacks_that_take_part_and_the_content_of_weights_count(tmp_path):
+    swa = "+callbacks.swa={_target_: lightning.pytorch.callbacks.StochasticWeightAveraging, swa_lrs: %s}"
+    found = {settings.config_hash(found) for found in (composed(), composed(swa % "1e-2"), composed(swa % "1e-3"))}
+    assert len(found) == 3
+    watchers = composed("callbacks.heatmaps.per_class=7", "callbacks.pointing_game=null")
+    assert settings.config_hash(watchers) == settings.config_hash(composed())
+    hashes = []
+    for content in (b"first", b"other"):
+        for name in ("a.pth", "b.pth"):
+            (tmp_path / name).write_bytes(content)
+            hashes.append(settings.config_hash(composed(f"arch.weights='{tmp_path / name}'")))
+    assert hashes[0] == hashes[1], "where it lies does not count"
+    assert hashes[2] == hashes[3]
+    assert len({*found, *hashes}) == 5
+
+
 def test_the_hash_survives_writing_and_reading():
     found = composed()
     assert settings.config_hash(OmegaConf.create(OmegaConf.to_yaml(found, resolve=True))) == settings.config_hash(found)

@@ -1,6 +1,7 @@
 """A run belongs to its data: a run on cats is not reported or resumed by a command for dogs, wherever the data are."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from PIL import Image
 from test_entries import command
 
 from camlab import train
+from camlab.data.folder import Folder
 from camlab.runs import run_folder
+from camlab.runs.data_identity import files_hash
 
 QUICK = [
     "data=folder", "data.image_size=64", "data.batch_size=8", "arch.weights=null", "arch.keep_last_pool=false",
@@ -117,7 +120,40 @@ def test_pictures_that_were_exchanged_in_their_place_are_other_data(there, monke
 
     arguments = ["resume=last", f"hydra.run.dir={there / 'new'}"]
     assert run(monkeypatch, there, "cats", *arguments) == 2
-    assert "was trained on other data. To continue anyway, give resume=" in capsys.readouterr().err
+    assert "no unfinished run with this configuration and these data" in capsys.readouterr().err
+
+
+def test_pictures_that_were_changed_in_their_place_are_noticed_beside_a_finished_run(there, monkeypatch, capsys):
+    folder, picture = there / "run", there / "cats" / "train" / "black" / "3.png"
+    shutil.rmtree(folder)
+    assert run(monkeypatch, there, "cats", f"hydra.run.dir={folder}") == 0
+    before, content = files(folder), picture.read_bytes()
+    (there / "cats" / "notes.txt").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "load", None)  # nothing is read while nothing has changed
+        assert run(monkeypatch, there, "cats", f"hydra.run.dir={folder}") == 0
+    Image.fromarray(np.zeros((70, 70, 3), dtype=np.uint8)).save(picture)
+    capsys.readouterr()
+    assert run(monkeypatch, there, "cats", f"hydra.run.dir={folder}") == 2
+    told = capsys.readouterr().err
+    assert f"{folder} holds a run on other data: the files in {there / 'cats'} have changed since." in told
+    picture.write_bytes(content)
+    assert run(monkeypatch, there, "cats", f"hydra.run.dir={folder}") == 0, "the same content at another time"
+    assert files(folder) == before
+
+
+def test_files_are_told_apart_and_links_in_circles_end(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "circle").symlink_to(tmp_path)
+    (tmp_path / "a" / "x").write_text("1")
+    hashes = [files_hash.__wrapped__(str(tmp_path)) for _ in range(2)]
+    os.rename(tmp_path / "a" / "x", tmp_path / "a" / "y")
+    hashes.append(files_hash.__wrapped__(str(tmp_path)))
+    (tmp_path / "a" / "y").write_text("12")
+    hashes.append(files_hash.__wrapped__(str(tmp_path)))
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+    assert files_hash(None) is None
 
 
 def test_the_last_run_is_the_last_one_on_these_data(there, monkeypatch, capsys):

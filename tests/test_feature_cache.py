@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import Coloured
+from test_entries import command
 from test_training import classifier, trainer, weights
 from torch.nn import functional as F
 
+from camlab import cache
 from camlab.data.augmentation import shift
 from camlab.errors import UserError
 from camlab.models.cam_net import window_means
-from camlab.storage.array_store import ArrayStore
+from camlab.storage.array_store import TAG, ArrayStore
 from camlab.training.callbacks import feature_cache
 from camlab.training.callbacks.checkpoints import checkpoints
 from camlab.training.callbacks.feature_cache import FeatureCache
@@ -175,19 +177,19 @@ def test_a_second_run_computes_nothing(tmp_path, caplog):
     fitted(tmp_path)
     assert (
         said(caplog).count("Frozen backbone: 72 images pass it once") == 1
-    )  # 16 images twice (16 others are held out), and 24 for the test
-    first = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("*.npy")}
+    )  # 16 twice (16 are held out), 24 for tests
+    first = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "features").glob("*.npy")}
     fitted(tmp_path)
     assert said(caplog).count("Frozen backbone") == 1
-    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").glob("*.npy")} == first
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "features").glob("*.npy")} == first
 
 
 @pytest.mark.parametrize("change", [{"image_size": 96}, {"std": (0.2, 0.2, 0.2)}, {"n_test": 20}, {"flip": 0.0}])
 def test_other_pictures_have_other_features(tmp_path, change):
     fitted(tmp_path)
-    before = set((tmp_path / "cache").glob("*.npy"))
+    before = set((tmp_path / "cache" / "features").glob("*.npy"))
     fitted(tmp_path, **change)
-    assert set((tmp_path / "cache").glob("*.npy")) > before
+    assert set((tmp_path / "cache" / "features").glob("*.npy")) > before
 
 
 def test_a_cache_folder_that_is_a_file_is_the_users_mistake(tmp_path):
@@ -241,6 +243,7 @@ def test_a_run_that_began_without_the_cache_goes_on_without_it(tmp_path, monkeyp
 # ---- the store
 
 
+KEY = "0123456789abcdef" * 2
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
@@ -253,7 +256,7 @@ def compute_slowly(counter: Path):
 
 
 def get(folder: Path, counter: Path) -> np.ndarray:
-    return ArrayStore(folder).get("key", ROWS.shape, lambda: compute_slowly(counter), "rows")
+    return ArrayStore(folder).get(KEY, ROWS.shape, lambda: compute_slowly(counter), "rows")
 
 
 def times_computed(counter: Path) -> int:
@@ -282,7 +285,7 @@ def test_a_process_killed_while_writing_leaves_no_wrong_array(tmp_path, number):
     time.sleep(0.15)
     os.kill(process.pid, number)
     process.join()
-    assert "key" not in ArrayStore(tmp_path)
+    assert KEY not in ArrayStore(tmp_path)
     np.testing.assert_array_equal(get(tmp_path, tmp_path / "n"), ROWS)
     assert times_computed(tmp_path / "n") == 2
 
@@ -290,7 +293,7 @@ def test_a_process_killed_while_writing_leaves_no_wrong_array(tmp_path, number):
 @pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "no marker", "a marker of nonsense"])
 def test_damage_is_noticed_and_mended(tmp_path, caplog, damage):
     get(tmp_path, tmp_path / "n")
-    array, marker = tmp_path / "key.npy", tmp_path / "key.json"
+    array, marker = tmp_path / f"{KEY}.npy", tmp_path / f"{KEY}.json"
     if damage == "a flipped bit":
         content = bytearray(array.read_bytes())
         content[-2] ^= 1
@@ -316,19 +319,71 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
-    assert not list(tmp_path.glob("*key.[njp]*"))
+    assert not list(tmp_path.glob(f"*{KEY}.[njp]*"))
 
 
 def test_list_and_clear(tmp_path):
     store = ArrayStore(tmp_path)
     get(tmp_path, tmp_path / "n")
-    assert [(entry.key, entry.about) for entry in store.entries()] == [("key", "rows")]
-    (tmp_path / ".torn.npy.0123456789abcdef.partial").write_bytes(b"x" * 100)
+    assert [(entry.key, entry.about) for entry in store.entries()] == [(KEY, "rows")]
+    (tmp_path / f".{KEY}.npy.0123456789abcdef.partial").write_bytes(b"x" * 100)
     assert store.clear() >= ROWS.nbytes + 100
     assert not list(tmp_path.glob("*.[njl]*")), "no file of the store may be left"
     assert not list(tmp_path.glob(".*"))
     assert not store.entries()
-    assert "key" not in store
+    assert KEY not in store
+
+
+def test_files_of_others_are_neither_counted_nor_removed(tmp_path):
+    store = ArrayStore(tmp_path)
+    get(tmp_path, tmp_path / "n")
+    names = ["results.npy", "results.json", "results.tex", f"{KEY}.tex", f"{KEY}.npy.bak", ".vim.partial", "uv.lock"]
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    (tmp_path / f"{'f' * 32}.npy").mkdir()
+    assert [entry.key for entry in store.entries()] == [KEY]
+    assert store.clear() > ROWS.nbytes
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "n", TAG, f"{'f' * 32}.npy"}
+
+
+@pytest.mark.parametrize("tag", [None, "", "Signature: 8a477f597d28d172789f06886806bc55\n# Another program's."])
+def test_a_folder_of_others_is_neither_cleared_nor_used(tmp_path, tag):
+    files = {"results.npy": "numbers", f"{KEY}.npy": "numbers", f"{KEY}.json": "{}", f"{KEY}.lock": ""}
+    for name, text in {**files, **({} if tag is None else {TAG: tag})}.items():
+        (tmp_path / name).write_text(text)
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=r"not a cache of camlab's.*nothing was removed"):
+        ArrayStore(tmp_path).clear()
+    with pytest.raises(UserError, match=r"holds files that are not camlab's.*paths\.cache=FOLDER"):
+        ArrayStore(tmp_path).get(KEY, ROWS.shape, lambda: [ROWS], "rows")
+    assert ArrayStore(tmp_path).entries() == []
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", [{}, {"paper.npy": "1", "paper.tex": "2"}])
+def test_the_command_clears_a_cache_and_nothing_else(tmp_path, monkeypatch, capsys, content):
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    for action in ("list", "clear"):
+        code = command(monkeypatch, cache.main, f"action={action}", f"paths.cache={tmp_path}")
+        assert code == (2 if content and action == "clear" else 0)
+    assert {path.name for path in tmp_path.iterdir()} == set(content)
+    ArrayStore(tmp_path / "features").get(KEY, ROWS.shape, lambda: [ROWS], "rows")
+    assert command(monkeypatch, cache.main, "action=clear", f"paths.cache={tmp_path}") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {*content, "features"}
+    assert [path.name for path in (tmp_path / "features").iterdir()] == [TAG]
+
+
+def test_links_in_the_places_of_a_caches_files_are_replaced(tmp_path):
+    folder, precious = tmp_path / "cache", tmp_path / "precious"
+    ArrayStore(folder).get(KEY, ROWS.shape, lambda: [ROWS], "rows")
+    for path in [*folder.glob(f"{KEY}.*"), folder / f"{KEY}.lock"]:
+        path.unlink(missing_ok=True)
+        path.symlink_to(precious)
+    precious.write_text("precious")
+    np.testing.assert_array_equal(ArrayStore(folder).get(KEY, ROWS.shape, lambda: [ROWS], "rows"), ROWS)
+    assert precious.read_text() == "precious"
+    assert not [path for path in folder.iterdir() if path.is_symlink()]
 
 
 def test_a_caller_cannot_spoil_what_is_kept(tmp_path):

@@ -13,11 +13,12 @@ from test_bad_input import Trap, command, told, trap, write_checkpoint  # noqa: 
 from test_entries import TINY
 
 from camlab import evaluate, explain, train
-from camlab.runs import run_folder
+from camlab.runs import ownership, run_folder
 from camlab.storage.array_store import ArrayStore
 from camlab.training.checkpoint import load_network
 from camlab.training.classifier import CHECKPOINT_KEY
 
+KEY = "0123456789abcdef" * 2
 QUICK = [*TINY, "logger=csv", "hydra.run.dir=run"]
 
 
@@ -28,9 +29,11 @@ def test_code_in_a_checkpoint_to_resume_is_refused(command, tmp_path, trap):  # 
     assert "resume=" in command(train.main, *QUICK, f"resume={tmp_path / 'x.ckpt'}")
 
 
-def test_code_in_a_runs_own_last_checkpoint_is_refused(command, tmp_path, trap):  # noqa: F811
+def test_code_in_a_runs_own_last_checkpoint_is_refused(command, tmp_path, trap, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(ownership, "check_same_run", lambda *_: None)  # the folder is this run's
     last = tmp_path / "run" / run_folder.LAST
     last.parent.mkdir(parents=True)
+    run_folder.write_config(tmp_path / "run", "", "0123456789abcdef")
     torch.save({"state_dict": trap}, last)
     assert "only tensors are read" in command(train.main, *QUICK)
 
@@ -97,22 +100,32 @@ def test_commands_refuse_a_checkpoint_that_differs_from_its_checksum(command, tm
 @pytest.mark.parametrize(
     ("part", "value", "reason"),
     [
-        ("preprocess", {"image_size": -1}, "image_size must be a whole number of pixels, 1 or more, not -1"),
+        ("preprocess", {"image_size": -1}, "image_size must be a whole number of pixels, 1 to 4096, not -1"),
         ("preprocess", {"std": [0.0, 0.5, 0.5]}, "std must hold as many numbers as mean, all above 0"),
         ("preprocess", {"interpolation": "nearest"}, "interpolation must be one of bilinear, bicubic"),
-        ("preprocess", {"shear": 3}, "the preparation of pictures cannot be {'shear': 3}"),
+        ("preprocess", {"shear": 3}, "the preparation of pictures cannot be {"),
         ("preprocess", 7, "the preparation of pictures cannot be 7"),
         ("class_names", "ab", "the names of the classes cannot be 'ab'"),
         ("class_names", [1, 2], "the names of the classes cannot be [1, 2]"),
         ("network", {"backbone": "resnet50"}, "arch.backbone=resnet50: unknown network"),
-        ("network", {"num_classes": -1}, ""),
+        ("preprocess", {"image_size": 1_000_000}, "image_size must be a whole number of pixels, 1 to 4096"),
+        ("preprocess", {"image_size": 40}, "data.image_size=40: too small for alexnet"),
+        ("class_names", ["a", "b", "c"], "3 classes, but only 2 outputs"),
+        ("network", {"weights": "imagenet"}, "the network cannot be {"),
+        ("network", {"weights": "/etc/passwd"}, "the network cannot be {"),
+        ("network", {"frozen": True}, "the network cannot be {"),
+        ("network", {"cam_channels": 10**10}, "cam_channels=10000000000: not its weights'"),
+        ("network", {"keep_last_pool": 1}, "keep_last_pool cannot be 1"),
+        ("network", {"backbone": ["alexnet"]}, "backbone cannot be ['alexnet']"),
+        ("network", {"num_classes": -1}, "num_classes=-1, cam_channels=10: not its weights'"),
         ("network", {"colour": 1}, "colour"),
         ("network", 7, ""),
     ],
 )
 def test_a_checkpoint_whose_metadata_are_strange(tmp_path, part, value, reason):
     content = torch.load(write_checkpoint(tmp_path / "x.ckpt"), weights_only=True)
-    content[CHECKPOINT_KEY][part] = value
+    about = content[CHECKPOINT_KEY]
+    about[part] = {**about[part], **value} if isinstance(value, dict) else value
     torch.save(content, tmp_path / "x.ckpt")
     said = told(lambda: load_network(tmp_path / "x.ckpt"))
     assert said.startswith(f"checkpoint={tmp_path / 'x.ckpt'}: incomplete, or from another version of camlab (")
@@ -123,11 +136,11 @@ def test_a_checkpoint_whose_metadata_are_strange(tmp_path, part, value, reason):
 def test_code_in_a_cached_array_is_not_run(tmp_path, trap, caplog):  # noqa: F811
     store, shape = ArrayStore(tmp_path / "cache"), (2, 3)
     rows = np.arange(6, dtype=np.float32).reshape(shape)
-    store.get("key", shape, lambda: [rows], "six numbers")
-    np.save(tmp_path / "cache" / "key.npy", np.array([trap], dtype=object), allow_pickle=True)
-    content = (tmp_path / "cache" / "key.npy").read_bytes()
-    entry = json.loads((tmp_path / "cache" / "key.json").read_text())
+    store.get(KEY, shape, lambda: [rows], "six numbers")
+    np.save(tmp_path / "cache" / f"{KEY}.npy", np.array([trap], dtype=object), allow_pickle=True)
+    content = (tmp_path / "cache" / f"{KEY}.npy").read_bytes()
+    entry = json.loads((tmp_path / "cache" / f"{KEY}.json").read_text())
     entry |= {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (tmp_path / "cache" / "key.json").write_text(json.dumps(entry))
-    assert np.array_equal(store.get("key", shape, lambda: [rows], "six numbers"), rows)
+    (tmp_path / "cache" / f"{KEY}.json").write_text(json.dumps(entry))
+    assert np.array_equal(store.get(KEY, shape, lambda: [rows], "six numbers"), rows)
     assert "is damaged: computing it again" in caplog.text

@@ -195,13 +195,13 @@ def test_the_visible_box_lies_within_the_picture():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": 0}, "image_size must be a whole number of pixels, 1 or more, not 0"),
+        ({"image_size": 0}, "image_size must be a whole number of pixels, 1 to 4096, not 0"),
         ({"image_size": "224"}, "image_size must be a whole number of pixels"),
         ({"image_size": 10.5}, "image_size must be a whole number of pixels"),
         ({"image_size": True}, "image_size must be a whole number of pixels"),
         ({"image_size": None}, "image_size must be a whole number of pixels"),
         ({"resize_size": -3}, "resize_size must be a whole number of pixels"),
-        ({"resize_size": 63}, "resize_size must be a whole number of pixels, image_size or more: 63"),
+        ({"resize_size": 63}, "resize_size must be a whole number of pixels, image_size or more, not 63"),
         ({"mean": []}, "mean must hold one number per channel"),
         ({"mean": "abc"}, "mean must hold one number per channel"),
         ({"mean": [0.5, 0.5, float("nan")]}, "mean must hold one number per channel"),

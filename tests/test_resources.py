@@ -67,7 +67,7 @@ def test_a_disk_too_small_for_the_cache_is_no_reason_to_stop(small_disk, tmp_pat
     code, told = run(small_disk, *line)
     assert code == 0, told
     assert "Features are not cached" in (tmp_path / "run" / "train.log").read_text()
-    assert not list((small_disk / "cache").glob("*.np*"))
+    assert not list((small_disk / "cache" / "features").glob("*.np*"))
 
 
 @pytest.mark.slow

@@ -100,6 +100,29 @@ def test_checkpoints_within_epochs(tmp_path, whole):
     assert_same(fit(tmp_path, resume=True), whole)
 
 
+def test_a_checkpoint_from_elsewhere_names_nothing_to_remove(tmp_path):
+    """Lightning keeps the path of the best checkpoint in checkpoints, and removes it, with all that is below it."""
+    precious = tmp_path / "precious.ckpt"
+    precious.mkdir()
+    (precious / "file").touch()
+    (tmp_path / "single.ckpt").touch()
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "run", Signal(step=1))
+    content = torch.load(tmp_path / "run" / run_folder.LAST, weights_only=True)
+    for name in ("precious.ckpt", "single.ckpt"):
+        path = f"{tmp_path / 'run' / 'checkpoints'}/../../{name}"
+        best = {"best_k_models": {path: torch.tensor(-1.0)}, "kth_best_model_path": path, "best_model_path": path}
+        states = [state for state in content["callbacks"].values() if isinstance(state, dict) and "dirpath" in state]
+        for state in states:
+            state.update(best, dirpath=str(tmp_path / "run" / "checkpoints"), best_model_score=torch.tensor(-1.0))
+        torch.save(content, tmp_path / "run" / run_folder.LAST)
+        (tmp_path / "run" / f"{run_folder.LAST}.sha256").unlink(missing_ok=True)
+        assert states
+        fit(tmp_path / "run", resume=True)
+        assert (precious / "file").is_file()
+        assert (tmp_path / "single.ckpt").is_file()
+
+
 def test_every_so_many_minutes(tmp_path):
     keep = LastCheckpoint(tmp_path / run_folder.LAST, "0.001min", Interruption())
     trainer(tmp_path, limit_val_batches=0, max_steps=1, callbacks=[keep], plugins=[CheckpointFiles()]).fit(

@@ -70,14 +70,26 @@ def test_a_name_of_the_greatest_length(tmp_path):
 def test_leftovers_of_killed_processes(tmp_path):
     for name in ("a.json", "b.json"):
         with open_atomically(tmp_path / name) as file:
-            os.link(file.name, f"{file.name.removesuffix('.partial')}x.partial")  # as a SIGKILL would leave it
+            os.link(file.name, tmp_path / f".{name}.0123456789abcdef.partial")  # what a SIGKILL would leave
         (tmp_path / name).unlink()
     assert len(leftovers(tmp_path)) == 2
     remove_leftovers(tmp_path, "a.json")
     assert [path.name[:7] for path in leftovers(tmp_path)] == [".b.json"]
+    for name in (".a.json.partial", ".a.json.rsync.partial", "a.json.0123456789abcdef.partial"):
+        (tmp_path / name).touch()  # of other programs
+    (tmp_path / ".c.0123456789abcdef.partial").symlink_to(tmp_path)
     remove_leftovers(tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 4
     assert not leftovers(tmp_path / "nowhere")
+
+
+def test_a_link_in_the_place_of_a_lock_is_replaced(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "precious")
+    with locked(tmp_path / "lock", wait=False):
+        pass
+    assert not (tmp_path / "lock").is_symlink()
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 def hold(path: Path, seconds: float) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -149,6 +150,15 @@ def test_runs_are_not_separated_by_how_they_were_started(tmp_path, given):
     assert len(group.runs) == 2
 
 
+def test_runs_with_and_without_a_callback_that_takes_part_are_no_seeds_of_each_other(tmp_path):
+    given = "+callbacks.swa._target_=SWA"
+    for name, overrides, config in (("a", [], ""), ("b", [given], "callbacks: {swa: {_target_: SWA}}\n")):
+        make_run(tmp_path / name, overrides, [0.5], config=f"seed: 0\n{config}")
+    compared = side_by_side(read_runs([tmp_path]))
+    assert len(compared.groups) == 2
+    assert any(key.startswith("callbacks.swa") for key in compared.varied)
+
+
 def test_defaults_are_shown_as_the_run_used_them(tmp_path, monkeypatch):
     """The option of a group is read from Hydra's files; settings that nobody gave are compared in `config.yaml`."""
     config = "seed: 0\nmode: {}\nscheduler: null\ndata:\n  seed: {}\n  flip: {}\n"
@@ -221,7 +231,7 @@ def test_ticks_of_the_chart_are_whole_epochs_and_its_legend_names_the_groups(tmp
     for i in range(12):
         make_run(tmp_path / f"{i}", [f"optimizer.lr={10.0 ** (i - 12):g}"], [0.1, 0.2, 0.3 + i / 100])
     compared = side_by_side(read_runs([tmp_path]))
-    draw(compared, tmp_path / "summary.png")
+    draw(compared)
     left, right = seen[0].axes
     assert left.get_xscale() == "log"
     assert all(float(tick).is_integer() for tick in right.get_xticks())
@@ -238,7 +248,7 @@ def test_the_tick_of_runs_of_one_epoch_is_that_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, path: seen.append(figure))
     for i in range(2):
         make_run(tmp_path / f"{i}", [f"optimizer.lr={10.0 ** (i - 3):g}"], [0.1 + i / 10])
-    draw(side_by_side(read_runs([tmp_path])), tmp_path / "summary.png")
+    draw(side_by_side(read_runs([tmp_path])))
     right = seen[0].axes[1]
     low, high = right.get_xlim()
     assert [tick for tick in right.get_xticks() if low <= tick <= high] == [1.0]
@@ -273,6 +283,36 @@ def test_nothing_to_compare(tmp_path, monkeypatch, capsys, arguments, told):
     assert summarize(monkeypatch, *arguments) == 2
     assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "summary.md", "summary.png"])
+def test_files_of_others_and_what_links_lead_to_are_left_alone(tmp_path, monkeypatch, capsys, name):
+    make_run(tmp_path / "runs" / "a", [], [0.5])
+    mine = tmp_path / "runs" / name
+    mine.write_text("mine")
+    assert summarize(monkeypatch, tmp_path / "runs") == 2
+    told = f"{mine} was not written by camlab; nothing was changed. Move it away, or give --out FOLDER.\n"
+    assert capsys.readouterr().err == told
+    assert [path.name for path in mine.parent.iterdir() if path.is_file()] == [name]
+    mine.rename(tmp_path / "elsewhere")
+    assert summarize(monkeypatch, tmp_path / "runs") == 0
+    mine.unlink()
+    mine.symlink_to(tmp_path / "elsewhere")
+    if name == "summary.csv":
+        assert summarize(monkeypatch, tmp_path / "runs") == 2
+        (tmp_path / "elsewhere").write_text("folder,state,mine")
+    assert summarize(monkeypatch, tmp_path / "runs") == 0
+    assert (tmp_path / "elsewhere").read_text() in ("mine", "folder,state,mine")
+    assert not mine.is_symlink()
+
+
+@pytest.mark.timeout(60)
+def test_pipes_in_the_places_of_files_are_not_waited_for(tmp_path, monkeypatch):
+    for name in (run_folder.CONFIG, run_folder.RESULT, run_folder.FAILURE, run_folder.METRICS, ".hydra/overrides.yaml"):
+        run = make_run(tmp_path / name.replace("/", "-"), [], [0.5])
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+    assert summarize(monkeypatch, tmp_path) == 0
 
 
 def test_a_folder_for_nothing_is_not_made(tmp_path, monkeypatch):

@@ -271,7 +271,7 @@ def test_a_sweep_of_two_jobs_and_one_that_fails(tmp_path, launcher):
             assert re.search(rf"^\[{name}\] epoch 2/2 done", said, re.MULTILINE), said
         assert "[optimizer.lr--1] This job failed: " in said
     assert re.search(r"0\.01 .*finished", said), said
-    assert len(list(tmp_path.glob("cache/*.npy"))) == 2, "both jobs must share the features of train and val"
+    assert len(list(tmp_path.glob("cache/features/*.npy"))) == 2, "both share the features of train and val"
 
 
 @pytest.mark.slow

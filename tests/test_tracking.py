@@ -1,6 +1,7 @@
 """What W&B and TensorBoard get from a run, read back from the files that the run wrote."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ from test_training import classifier, trainer
 
 from camlab import train
 from camlab.runs import run_folder
+from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.tracking.pictures import log_pictures
 from camlab.tracking.tensorboard_logger import TensorBoardLogger
 from camlab.tracking.wandb_logger import WandbLogger
+from camlab.tracking.wandb_segments import how_to_sync, run_id, segments, unsynced_before
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 
 
@@ -75,7 +78,7 @@ def test_without_a_key_it_is_offline_and_says_so(tmp_path, caplog):
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("W&B")]
     assert lines == [
         "W&B: offline (no API key).",
-        f'W&B: offline (no API key). To sync: wandb sync "{offline_runs(tmp_path)[0]}"',
+        f"W&B: offline (no API key). To sync: wandb sync {shlex.quote(str(offline_runs(tmp_path)[0]))}",
     ]
 
 
@@ -158,3 +161,34 @@ def test_tensorboard_by_epochs_and_the_result_beside_the_settings(tmp_path, monk
     assert any("hparams" in name for name in events.summary_metadata), "the HPARAMS tab must have something to show"
     result = json.loads((folder / run_folder.RESULT).read_text())["metrics"]
     assert events.Scalars("test/acc")[-1].value == pytest.approx(result["test/acc"])
+
+
+def test_names_in_a_foreign_run_folder_reach_no_shell_and_no_id(tmp_path):
+    """The command for syncing is made to be pasted into a shell."""
+    for name in (
+        "offline-run-20260131_120000-x$(touch ran)",
+        "offline-run-1-x;reboot",
+        "run-x",
+        "offline-run-20260131_120000-ab12",
+    ):
+        (tmp_path / "wandb" / name).mkdir(parents=True)
+        (tmp_path / "wandb" / name / "run.wandb").write_bytes(bytes(100))
+    found = segments(tmp_path)
+    assert [path.name for path in found] == ["offline-run-20260131_120000-ab12"]
+    assert run_id(found) == "ab12"
+    later = tmp_path / "wandb" / "offline-run-20260201_120000-ab12"
+    assert unsynced_before(later) == found
+    command = how_to_sync([tmp_path / "$(touch ran) `it's`" / later.name])
+    assert shlex.split(command)[2:] == [str(tmp_path / "$(touch ran) `it's`" / later.name)]
+
+
+def test_metrics_are_not_appended_through_a_link(tmp_path):
+    csv = MetricsCsv(tmp_path)
+    csv.log_metrics({"a": 1.0}, 0)
+    (tmp_path / "precious").write_text("precious")
+    csv.path.unlink()
+    csv.path.symlink_to(tmp_path / "precious")
+    for step in (1, 2):
+        csv.log_metrics({"a": 1.0}, step)
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert len(csv.path.read_text().splitlines()) == 4

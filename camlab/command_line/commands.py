@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.attribution.methods import METHODS
-from camlab.command_line.fields import Colormap, Count, Scaling, Seed, Share, Words, as_list, steps_or_minutes
+from camlab.command_line.fields import Colormap, Count, Name, Scaling, Seed, Share, Words, as_list, steps_or_minutes
 from camlab.command_line.sections import section
 
 
@@ -33,14 +33,14 @@ class Train(TypedDict, total=False):
     mode: Required[str]
     seed: Required[Seed]
     test_each_epoch: Required[bool]
-    sweep: str | None
+    sweep: Name | None
     resume: str | None
     force: Required[bool]
     checkpoint_every: Annotated[Any, BeforeValidator(steps_or_minutes)]
     cache: Required[bool]
     compile: Required[bool]
     deterministic: Required[bool]
-    run_name: Required[str]
+    run_name: Required[Name]
 
 
 @section

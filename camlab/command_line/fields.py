@@ -1,10 +1,11 @@
 """Types of single settings: ranges, words to choose from, arguments that camlab sets. Imports nothing heavy."""
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from camlab.drawing.colormaps import COLORMAPS
@@ -64,6 +65,29 @@ def steps_or_minutes(value: Any) -> Any:
     raise PydanticCustomError("form", "must be a number of steps such as 500, a time such as 10min, or null")
 
 
+NO_PLAIN_NAME = "must be a plain name of at most 200 bytes, because it names a folder: no slash, not . or .."
+_LONGEST_NAME = 200  # bytes: file systems take 255, and camlab puts a time before a name
+
+
+def is_plain_name(value: Any) -> bool:
+    """Whether a text names a file within its folder.
+
+    Examples:
+        >>> is_plain_name("a run (1)"), is_plain_name("../x"), is_plain_name(".."), is_plain_name("")
+        (True, False, False, False)
+    """
+    if not isinstance(value, str) or value in ("", ".", "..") or "/" in value or os.sep in value:
+        return False
+    return value.isprintable() and len(os.fsencode(value)) <= _LONGEST_NAME
+
+
+def _plain_name(value: str) -> str:
+    if not is_plain_name(value):
+        raise PydanticCustomError("name", NO_PLAIN_NAME)
+    return value
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]

@@ -27,9 +27,10 @@ from camlab.command_line.arguments import read_arguments
 from camlab.command_line.conf import conf_dir
 from camlab.command_line.help import help_text
 from camlab.command_line.mistakes import explain_mistake
-from camlab.command_line.settings import checked
+from camlab.command_line.settings import check_folder, checked
 from camlab.errors import Interrupted, UserError
 from camlab.runs import run_folder
+from camlab.runs.data_identity import files_hash
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +69,8 @@ class _Job:
 
     def _run(self, config: DictConfig) -> Any:
         config = checked(config, self.command)
-        if sweeps.under_way() and self.command in ("evaluate", "explain"):  # `CheckBeforeRun` does it otherwise
-            run_folder.check_unused(Path(HydraConfig.get().runtime.output_dir))
+        if sweeps.under_way():  # a single job was checked before its start
+            check_folder(config, self.command, Path(HydraConfig.get().runtime.output_dir))
         _quiet_libraries()
         return self.task(config)
 
@@ -106,7 +107,8 @@ def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[
 
 
 def _compose_and_run(job: _Job, command: str) -> None:
-    HydraConfig.instance().cfg = None  # forget an earlier sweep in this process
+    HydraConfig.instance().cfg = None  # of an earlier sweep in this process
+    files_hash.cache_clear()
     began = time.time()
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()

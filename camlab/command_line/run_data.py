@@ -7,8 +7,13 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from camlab.command_line.conf import conf_dir, options_of
+from camlab.command_line.refusals import settings_of, shown
+from camlab.command_line.sections import SECTIONS
 from camlab.errors import UserError
 from camlab.runs import run_folder
+from camlab.storage.files import read_text
+
+_OF_ITS_MACHINE = ("placement", "num_workers")  # settings that change no result; another machine has its own
 
 
 def with_data_of_run(config: DictConfig) -> DictConfig:
@@ -29,6 +34,8 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
     if chosen or OmegaConf.is_missing(config, "checkpoint") or not checkpoint.exists():
         return config  # the later checks report what is missing
     settings = _data_settings(_config_file(checkpoint))
+    if "root" not in (given or {}) and "download" in settings_of(SECTIONS[settings["_target_"]]):
+        settings["download"] = False  # a run's folder starts none, least of all to where it says
     completed = config.copy()
     OmegaConf.set_struct(completed, False)
     completed.data = OmegaConf.merge(OmegaConf.create(settings), given or {})
@@ -45,24 +52,25 @@ def _config_file(checkpoint: Path) -> Path:
 def _data_settings(file: Path) -> dict[str, Any]:
     """Read the data settings from a run's configuration, and refuse all but plain values for camlab's own data sets."""
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]
+        data = yaml.safe_load(read_text(file))["data"]
         settings = {str(key): value for key, value in data.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file}: the run's settings are damaged. {_which_data()}") from error
     own = {
         yaml.safe_load((conf_dir() / "data" / f"{name}.yaml").read_text())["_target_"] for name in options_of("data")
     }
-    if settings.get("_target_") not in own:
-        target = settings.get("_target_")
-        raise UserError(f"{file}: data._target_={target} is not one of camlab's data sets. {_which_data()}")
+    if not isinstance(target := settings.get("_target_"), str) or target not in own:
+        raise UserError(f"{file}: data._target_={shown(target)} is no data set of camlab's. {_which_data()}")
+    if strange := [key for key in settings if key[:1] == "_" and key != "_target_"]:
+        raise UserError(f"{file}: data.{strange[0]} is no setting of a run's data. {_which_data()}")
     if strange := [key for key, value in settings.items() if not _is_plain(value)]:
-        raise UserError(f"{file}: data.{strange[0]} is not a plain value. {_which_data()}")
-    return settings
+        raise UserError(f"{file}: data.{strange[0]} is no plain value. {_which_data()}")
+    return {key: value for key, value in settings.items() if key not in _OF_ITS_MACHINE}
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_plain(item) for item in value)
+    if isinstance(value, list):  # of numbers; lists in lists could be endless
+        return all(isinstance(item, (bool, int, float)) for item in value)
     return value is None or isinstance(value, (bool, int, float)) or (isinstance(value, str) and "${" not in value)
 
 

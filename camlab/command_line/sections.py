@@ -14,6 +14,7 @@ from camlab.command_line.fields import (
     Colormap,
     Count,
     Instead,
+    Name,
     Natural,
     NotNegative,
     Positive,
@@ -61,6 +62,7 @@ class ImageData(TypedDict, total=False):
 class Cifar10(ImageData, total=False):
     root: Required[str]
     verify: bool
+    download: bool
 
 
 @section
@@ -125,7 +127,7 @@ class PointingGame(TypedDict, total=False):
 _WANDB = "anonymous checkpoint_name add_file_policy config config_exclude_keys config_include_keys allow_val_change dir"
 _WANDB += " entity experiment force fork_from group id job_type log_model monitor_gym name notes offline prefix project"
 _WANDB += " reinit resume resume_from save_code settings sync_tensorboard tags tensorboard version"
-_TENSORBOARD = "name version log_graph prefix sub_dir comment purge_step max_queue flush_secs"
+_TENSORBOARD = "log_graph prefix comment purge_step max_queue flush_secs"
 _TENSORBOARD += " filename_suffix"
 
 
@@ -137,6 +139,10 @@ _TensorBoardArguments = TypedDict("_TensorBoardArguments", dict.fromkeys(_TENSOR
 @section
 class TensorBoard(_TensorBoardArguments, total=False):
     """Arguments of Lightning's TensorBoardLogger and of torch's SummaryWriter."""
+
+    name: Name | None
+    version: Name | Annotated[str, Words("")] | int | None
+    sub_dir: Name | None
 
 
 @section

@@ -1,9 +1,11 @@
 """Validation of a composed configuration, without building anything. Imports neither torch nor Lightning."""
 
+import functools
 import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from camlab.command_line.commands import COMMANDS
+from camlab.command_line.fields import NO_PLAIN_NAME, is_plain_name
 from camlab.command_line.refusals import check_section, shown
 from camlab.command_line.run_data import with_data_of_run
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError
 from camlab.models.backbones import check_image_size
-from camlab.runs import run_folder
-from camlab.storage.pictures import find_pictures
+from camlab.runs import ownership
+from camlab.runs.report import check_replaceable
+from camlab.storage.files import sha256
 
-# Settings that do not change the result of a run: paths, loggers, callbacks, and how the run is started.
+# Settings that do not change a run's result: paths, loggers, how it is started. Of callbacks, only the watchers do not.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
+)
+_OF_THE_PLACE = ("root", "download", "placement", "num_workers")  # of data: what they are counts, not where
+_WATCHERS = (
+    "camlab.training.callbacks.heatmap_logger.HeatmapLogger",
+    "camlab.training.callbacks.pointing_game.PointingGame",
 )
 _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
 
@@ -41,19 +50,39 @@ class CheckBeforeRun(Callback):
         plain = config.copy()
         OmegaConf.set_struct(plain, False)
         plain.pop("hydra")
-        try:
-            plain = checked(plain, self.entry)
-            folder = Path(config.hydra.run.dir)
-            if self.entry == "explain":
-                find_pictures(str(plain.images))
-            if self.entry in ("evaluate", "explain"):
-                run_folder.check_unused(folder)
-            if self.entry == "train" and plain.resume in (None, "auto") and not plain.force:
-                run_folder.check_same_run(folder, config_hash(plain))
-        except UserError as error:
-            # Hydra turns exceptions in callbacks into warnings, but not SystemExit. Only a single run gets here.
-            print(error, file=sys.stderr)
-            sys.exit(2)
+        with _refusing():
+            check_folder(checked(plain, self.entry), self.entry, Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _refusing():
+            folder = Path(config.hydra.sweep.dir)
+            if self.entry == "train":
+                if config.sweep is not None and not is_plain_name(config.sweep):
+                    raise UserError(f"sweep={shown(config.sweep)}: {NO_PLAIN_NAME}.")
+                check_replaceable(folder)
+            ownership.check_sweep_folder(folder, self.entry)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """End the process at the user's mistake: Hydra turns other exceptions of callbacks into warnings."""
+    try:
+        yield
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def check_folder(config: DictConfig, entry: str, folder: Path) -> None:
+    """Refuse an output folder in which a job would overwrite anything but its own run.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    if entry in ("evaluate", "explain"):
+        ownership.check_unused(folder)
+    elif entry == "train":
+        ownership.check_run_folder(folder, config_hash(config), config.force)
 
 
 def checked(config: DictConfig, entry: str) -> DictConfig:
@@ -98,8 +127,30 @@ def config_hash(config: DictConfig) -> str:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     decisive = {key: value for key, value in plain.items() if key not in INDECISIVE}
-    decisive["data"] = {k: v for k, v in plain["data"].items() if k not in ("root", "placement", "num_workers")}
+    decisive["data"] = {k: v for k, v in plain["data"].items() if k not in _OF_THE_PLACE}
+    arch = plain.get("arch")
+    if isinstance(arch, dict) and isinstance(weights := arch.get("weights"), str) and weights != "imagenet":
+        decisive["arch"] = {**arch, "weights": _content(weights)}
+    callbacks = (plain.get("callbacks") or {}).values()
+    if taking_part := [node for node in callbacks if node and node.get("_target_") not in _WATCHERS]:
+        decisive["callbacks"] = taking_part  # they may change the weights, as SWA does
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _content(file: str) -> str:
+    """Checksum of a weights file, wherever it lies; its name where it cannot be read, which is reported elsewhere."""
+    path = Path(file).expanduser()
+    try:
+        status = path.stat()
+        return _checksum(path, status.st_size, status.st_mtime_ns) if path.is_file() else file
+    except OSError:
+        return file
+
+
+@functools.lru_cache
+def _checksum(path: Path, size: int, changed_ns: int) -> str:
+    """Checksum of a file, computed again only if its size or the time of its last change differ."""
+    return sha256(path)
 
 
 def _sections(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -21,17 +21,17 @@ class Cifar10(ImageData):
     """CIFAR-10: 50,000 training images and 10,000 test images of 32×32 pixels in ten classes.
 
     Args:
-        root: Folder that contains `cifar-10-batches-py/` or `cifar-10-python.tar.gz`. If it contains neither, the
-            archive is downloaded into it.
-        verify: Whether the files must have the checksums of the originals. False accepts another copy with the same
-            layout.
+        root: Folder that holds `cifar-10-batches-py/` or `cifar-10-python.tar.gz`; if it has neither, the archive is
+            downloaded to it.
+        verify: Whether the files must have the checksums of the original; False accepts another copy in its layout.
+        download: Whether the archive is downloaded, or unpacked, if the folder of its files is not there.
         **options: Options of `ImageData`.
     """
 
-    def __init__(self, root: str, verify: bool = True, **options: Any) -> None:
+    def __init__(self, root: str, verify: bool = True, download: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.root = Path(root).expanduser()
-        self.verify = verify
+        self.verify, self.download = verify, download
 
     def load(self) -> tuple[ImageSet, ImageSet]:
         folder = self.root / Archive.base_folder
@@ -47,6 +47,8 @@ class Cifar10(ImageData):
         return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), class_names)
 
     def _download(self) -> None:
+        if not self.download:
+            raise UserError(f"CIFAR-10 is not in {self.root}. Say which data to use: data=cifar10 or data.root=FOLDER.")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(self.root / ".download.lock"):  # only one of the jobs of a sweep downloads

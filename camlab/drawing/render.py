@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from camlab.drawing.colormaps import COLORMAPS
+from camlab.storage.files import write_atomically
 
 PAPER = (255, 255, 255)  # colour of the background
 _LIGHTER = 0.35  # share of a picture's contrast that is left in the parts that the network does not see
@@ -144,14 +145,14 @@ def enlarge(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write uint8 RGB as PNG or JPEG, depending on the path's ending; the path may contain any characters.
+    """Write uint8 RGB as PNG or JPEG, by the path's ending (any characters in the path), in place of what is there.
 
     Raises:
         OSError: The file cannot be written.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix in (".jpg", ".jpeg") else []
     _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
-    path.write_bytes(encoded.data)
+    write_atomically(path, encoded.tobytes(), durable=False)
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """The result of an evaluation: accuracy, accuracy per class, confusion matrix, as text and as files."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from camlab.evaluation.confusion_plot import draw_confusion
+from camlab.storage.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,11 @@ class Report:
 def write_report(folder: Path, report: Report) -> None:
     """Write `evaluation.json`, `confusion_matrix.csv` and `confusion_matrix.png`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
-    with open(folder / "confusion_matrix.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["true \\ predicted", *report.class_names])
-        writer.writerows([name, *row] for name, row in zip(report.class_names, report.confusion.tolist(), strict=True))
-    Image.fromarray(report.confusion_picture()).save(folder / "confusion_matrix.png")
+    write_atomically(folder / "evaluation.json", json.dumps(report.as_dict(), indent=2) + "\n")
+    table, picture = io.StringIO(newline=""), io.BytesIO()
+    writer = csv.writer(table)
+    writer.writerow(["true \\ predicted", *report.class_names])
+    writer.writerows([name, *row] for name, row in zip(report.class_names, report.confusion.tolist(), strict=True))
+    write_atomically(folder / "confusion_matrix.csv", table.getvalue())
+    Image.fromarray(report.confusion_picture()).save(picture, "png")
+    write_atomically(folder / "confusion_matrix.png", picture.getvalue())

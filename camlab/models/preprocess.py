@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+LARGEST_SIZE = 4096  # pixels: larger inputs would fill the memory
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -38,10 +39,13 @@ class Preprocess:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        if type(self.image_size) is not int or self.image_size < 1:
-            raise ValueError(f"image_size must be a whole number of pixels, 1 or more, not {self.image_size!r}")
-        if self.resize_size is not None and (type(self.resize_size) is not int or self.resize_size < self.image_size):
-            raise ValueError(f"resize_size must be a whole number of pixels, image_size or more: {self.resize_size!r}")
+        if type(self.image_size) is not int or not 1 <= self.image_size <= LARGEST_SIZE:
+            raise ValueError(
+                f"image_size must be a whole number of pixels, 1 to {LARGEST_SIZE}, not {self.image_size!r}"
+            )
+        resized = self.resize_size
+        if resized is not None and (type(resized) is not int or not self.image_size <= resized <= 2 * LARGEST_SIZE):
+            raise ValueError(f"resize_size must be a whole number of pixels, image_size or more, not {resized!r}")
         for name in ("mean", "std"):
             if not _are_numbers(getattr(self, name)):
                 raise ValueError(f"{name} must hold one number per channel, not {getattr(self, name)!r}")

@@ -9,9 +9,9 @@ from camlab.runs.records import RunRecord
 from camlab.runs.short_names import shorten
 
 SEED = "seed"
-UNKNOWN = "–"  # a missing value in the table
-# Settings that do not change what a run learns: places of files, loggers and callbacks, and ways to start it.
-_FILES_AND_WATCHERS = ("paths", "out", "run_name", "sweep", "logger", "callbacks")
+UNKNOWN = "–"  # in the table
+# Settings that do not change what a run learns: where its files are, who watches it, how it was started.
+_FILES_AND_WATCHERS = ("paths", "out", "run_name", "sweep", "logger", "callbacks.heatmaps", "callbacks.pointing_game")
 _START = ("launcher", "sweeper", "hydra", "resume", "force", "checkpoint_every")
 _INCIDENTAL = frozenset((*_FILES_AND_WATCHERS, *_START))
 # Settings whose differences are ignored unless some run was given them on its command line.
@@ -147,7 +147,8 @@ def _grouped(runs: Sequence[RunRecord], varied: Sequence[str]) -> dict[tuple[str
 
 
 def _is_incidental(key: str) -> bool:
-    return key.partition(".")[0].partition("/")[0] in _INCIDENTAL
+    first, *further = key.partition("/")[0].split(".")
+    return first in _INCIDENTAL or ".".join([first, *further[:1]]) in _INCIDENTAL or key == "callbacks"
 
 
 def _rank(group: Group) -> tuple[int, float]:

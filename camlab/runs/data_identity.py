@@ -1,7 +1,11 @@
 """Identity of the data that a run was trained on, which does not depend on where the data are stored."""
 
+import functools
+import hashlib
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from camlab.runs import run_folder
 from camlab.storage.files import write_atomically
 
 DATA = "data.json"
+_PARTS = ("train", "val", "test", "cifar-10-batches-py")  # folders of data=folder and data=cifar10
 
 
 @dataclass(frozen=True)
@@ -20,13 +25,16 @@ class DataIdentity:
     Attributes:
         fingerprint: Hash of the pictures and labels of all splits.
         class_names: Names of the classes, in the order of the network's outputs.
-        root: Absolute path of the folder that the data were read from; None for generated data. It is ignored when data
-            are compared, because they may be moved.
+        root: Absolute path of the folder that the data were read from; None for drawn data. It does not count when
+            data are compared: they may move.
+        files: Hash of the names, sizes and times of the files there, by which a change is noticed without reading
+            them; None for drawn data.
     """
 
     fingerprint: str
     class_names: tuple[str, ...]
     root: str | None = None
+    files: str | None = None
 
     def same_as(self, other: "DataIdentity") -> bool:
         """Whether two runs see the same pictures under the same labels."""
@@ -46,6 +54,32 @@ def data_root(data_config: Mapping[str, Any]) -> str | None:
     return None if root is None else str(Path(str(root)).expanduser().resolve())
 
 
+@functools.cache
+def files_hash(root: str | None) -> str | None:
+    """Hash of the names, sizes and times of the files of a data set, 16 hex digits; None without a folder.
+
+    Args:
+        root: Folder of the data; where camlab's layouts are in it, only these count. It is read once by a command.
+    """
+    if root is None:
+        return None
+    parts = [os.path.join(root, name) for name in _PARTS]
+    digest, seen = hashlib.sha256(), set()
+    for top in [part for part in parts if os.path.isdir(part)] or [root]:
+        for folder, below, names in os.walk(top, followlinks=True):
+            below.sort()
+            if (real := os.path.realpath(folder)) in seen:  # a link that leads in a circle
+                below.clear()
+                continue
+            seen.add(real)
+            for path in (os.path.join(folder, name) for name in sorted(names)):
+                with suppress(OSError):
+                    status = os.stat(path)
+                    about = (os.path.relpath(path, root), status.st_size, status.st_mtime_ns)
+                    digest.update(repr(about).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
 def write_data_identity(run_dir: Path, identity: DataIdentity) -> None:
     """Write the identity of a run's data to the run's folder."""
     write_atomically(run_dir / DATA, json.dumps(asdict(identity), indent=2) + "\n")
@@ -55,7 +89,9 @@ def read_data_identity(run_dir: Path) -> DataIdentity | None:
     """Read the identity of a run's data from the run's folder; None if it is not recorded there."""
     content = run_folder.read_json(run_dir / DATA) or {}
     try:
-        return DataIdentity(content["fingerprint"], tuple(content["class_names"]), content["root"])
+        return DataIdentity(
+            content["fingerprint"], tuple(content["class_names"]), content["root"], content.get("files")
+        )
     except (KeyError, TypeError):
         return None
 
@@ -70,6 +106,8 @@ def check_same_data(run_dir: Path, identity: DataIdentity) -> None:
     if found is None or found.same_as(identity) or not run_folder.has_output(run_dir):
         return
     where = f" from {found.root}" if found.root and found.root != identity.root else ""
+    if found.root and found.root == identity.root and found.class_names == identity.class_names:
+        where = f": the files in {found.root} have changed since"
     if found.class_names != identity.class_names:
         where += f" (classes {', '.join(found.class_names[:5])}{', …' if len(found.class_names) > 5 else ''})"
     raise UserError(

@@ -1,8 +1,8 @@
 """Draw the chart of a comparison: accuracy against a swept setting, and the curve of every run."""
 
+import io
 import math
 import warnings
-from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
@@ -17,8 +17,8 @@ _SMALL: dict[str, Any] = {"fontsize": 7, "title_fontsize": 7}  # for legends
 _TITLES = {"val_acc_best": "validation accuracy of the best epoch, %", "test_acc": "test accuracy, %"}
 
 
-def draw(compared: Comparison, path: Path) -> None:
-    """Write the chart as PNG: accuracy (mean ± std) against a setting that differs, and the curve of each run.
+def draw(compared: Comparison) -> bytes:
+    """The chart as PNG: the accuracy (mean ± std) by a setting that differs, and the curve of each run.
 
     The chart shows one kind of accuracy, validation accuracy if any run has it. Runs without it are left out.
     """
@@ -33,7 +33,9 @@ def draw(compared: Comparison, path: Path) -> None:
         if omitted := len(compared.groups) - len(shown.groups):
             rows = "row" if omitted == 1 else "rows"
             figure.suptitle(f"Not drawn: {omitted} {rows} of the table without this accuracy", fontsize=8)
-        figure.savefig(path)
+        png = io.BytesIO()
+        figure.savefig(png)
+        return png.getvalue()
 
 
 class _Shown:

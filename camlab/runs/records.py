@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from camlab.runs import run_folder
+from camlab.storage.files import read_text
 
 Curve = list[tuple[float, float]]
 
@@ -118,12 +119,11 @@ def _read_metrics(path: Path) -> dict[str, Curve]:
     """(epoch, value) of each column of `metrics.csv`; damaged and half-written rows are left out."""
     columns: dict[str, Curve] = {}
     try:
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
-            rows = csv.reader(line.replace("\0", "") for line in file)
-            names = next(rows, [])
-            place = names.index("epoch")
-            for row in rows:
-                _read_row(names, row, place, columns)
+        rows = csv.reader(line.replace("\0", "") for line in read_text(path, errors="replace").splitlines())
+        names = next(rows, [])
+        place = names.index("epoch")
+        for row in rows:
+            _read_row(names, row, place, columns)
     except (OSError, ValueError, csv.Error):
         return columns
     return columns
@@ -179,6 +179,6 @@ def _number(value: Any) -> float | None:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return yaml.load(read_text(path), _Loader)
     except (OSError, ValueError, yaml.YAMLError):
         return None

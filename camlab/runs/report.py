@@ -1,6 +1,7 @@
 """Write a comparison of runs as a table on the terminal, as CSV, as Markdown and as a chart."""
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from camlab.errors import UserError
 from camlab.progress import duration
 from camlab.runs.comparison import MEASURES, SEED, UNKNOWN, Comparison, Group, side_by_side
 from camlab.runs.records import read_runs
 from camlab.runs.short_names import shorten
+from camlab.storage.files import write_atomically
 
-NAME = "summary"  # name of the files without their endings: summary.csv, summary.md, summary.png
+NAME = "summary"  # of the files: summary.csv, summary.md, summary.png
+_FIRST_COLUMNS = "folder,state"  # of the csv
 
 
 def compare(folders: Sequence[Path], out: Path) -> Comparison:
@@ -28,19 +32,41 @@ def compare(folders: Sequence[Path], out: Path) -> Comparison:
         The comparison; if there are no runs, it has no groups, and nothing is written.
 
     Raises:
+        UserError: There are files of these names that are not camlab's.
         OSError: The files cannot be written.
     """
     compared = side_by_side(read_runs(folders))
     if compared.groups:
+        check_replaceable(out)
         out.mkdir(parents=True, exist_ok=True)
         header, rows = _cells(compared)
-        _write_csv(compared, out / f"{NAME}.csv")
-        (out / f"{NAME}.md").write_text(_markdown(header, rows), encoding="utf-8", errors="surrogateescape")
+        for ending, text in (("csv", _csv(compared)), ("md", _markdown(header, rows))):
+            write_atomically(out / f"{NAME}.{ending}", text.encode("utf-8", "surrogateescape"))
         from camlab.runs.plot import draw  # takes a second to import
 
-        draw(compared, out / f"{NAME}.png")
+        write_atomically(out / f"{NAME}.png", draw(compared))
         _print(header, rows)
     return compared
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse a folder with files that only have the names of a summary's: all three are known by the table's header.
+
+    Raises:
+        UserError: There are such files.
+    """
+    there = [path for path in (out / f"{NAME}.{ending}" for ending in ("csv", "md", "png")) if path.exists()]
+    if not there:
+        return
+    try:
+        with open(out / f"{NAME}.csv", "rb") as file:
+            own = file.read(len(_FIRST_COLUMNS)) == _FIRST_COLUMNS.encode()
+    except OSError:
+        own = False
+    if not own:
+        raise UserError(
+            f"{there[0]} was not written by camlab; nothing was changed. Move it away, or give another folder."
+        )
 
 
 def _cells(compared: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -111,15 +137,15 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def _write_csv(compared: Comparison, path: Path) -> None:
-    """Write one line for each run, with unshortened names and all digits."""
-    scores = compared.scores
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(["folder", "state", *compared.varied, SEED, *MEASURES, *scores, "failure"])
-        for group in compared.groups:
-            for run in group.runs:
-                values = [*(measure(run) for measure in MEASURES.values()), *map(run.metrics.get, scores)]
-                numbers = ["" if value is None else value for value in values]
-                about = [run.folder, run.state, *group.settings, run.setting(SEED) or ""]
-                writer.writerow([*about, *numbers, run.failure])
+def _csv(compared: Comparison) -> str:
+    """One line for each run, with whole names and all digits."""
+    scores, table = compared.scores, io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow([*_FIRST_COLUMNS.split(","), *compared.varied, SEED, *MEASURES, *scores, "failure"])
+    for group in compared.groups:
+        for run in group.runs:
+            values = [*(measure(run) for measure in MEASURES.values()), *map(run.metrics.get, scores)]
+            numbers = ["" if value is None else value for value in values]
+            about = [run.folder, run.state, *group.settings, run.setting(SEED) or ""]
+            writer.writerow([*about, *numbers, run.failure])
+    return table.getvalue()

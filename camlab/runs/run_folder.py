@@ -5,22 +5,23 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from camlab.errors import UserError
 from camlab.storage import locks
-from camlab.storage.files import open_atomically, remove_leftovers, sha256, write_atomically
+from camlab.storage.files import open_atomically, read_text, remove_leftovers, sha256, write_atomically
 
 log = logging.getLogger(__name__)
 
 CONFIG, RESULT = "config.yaml", "result.json"
 LAST, BEFORE_LAST, BEST = (f"checkpoints/{name}.ckpt" for name in ("last", "before_last", "best"))
+NOT_FINITE = "checkpoints/not_finite.ckpt"
 METRICS, HEATMAPS, FAILURE = "metrics.csv", "heatmaps", "failure.json"
+_HEATMAP = re.compile(r"pictures/\d+\.png|epoch_\d+/(\d+\.jpg|sheet\.png|maps\.npz)")
 _HASH_LINE = "# config_hash: "
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning and SLURM; rank 0 is the main process
 _CHECKSUMS_KEPT = 8
@@ -38,10 +39,10 @@ def write_config(run_dir: Path, yaml: str, config_hash: str) -> None:
 def read_config_hash(run_dir: Path) -> str | None:
     """Hash of the configuration that the run in a folder was started with; None if no run was started there."""
     try:
-        first, _, _ = (run_dir / CONFIG).read_text(encoding="utf-8").partition("\n")
-    except OSError:
+        first, _, _ = read_text(run_dir / CONFIG).partition("\n")
+    except (OSError, ValueError):
         return None
-    return first.removeprefix(_HASH_LINE) if first.startswith(_HASH_LINE) else None
+    return first.removeprefix(_HASH_LINE) if re.fullmatch(rf"{_HASH_LINE}\S+", first) else None
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
@@ -85,10 +86,31 @@ def read_failure(run_dir: Path) -> Failure | None:
 
 
 def forget(run_dir: Path) -> None:
-    """Remove the output of a run, so that it starts again from the beginning; other files in the folder stay."""
-    for name in (RESULT, FAILURE, METRICS, LAST, BEFORE_LAST, BEST):
-        (run_dir / name).unlink(missing_ok=True)
-    shutil.rmtree(run_dir / HEATMAPS, ignore_errors=True)
+    """Remove the output of a run, so that it starts anew, and log what is removed; files of others stay."""
+    removed = output_files(run_dir)
+    if not removed:
+        return
+    pictures = [path for path in removed if path.is_relative_to(run_dir / HEATMAPS)]
+    names = [str(path.relative_to(run_dir)) for path in removed if path not in pictures]
+    names += [f"{len(pictures)} files in {HEATMAPS}/"] if pictures else []
+    log.info("force=true: removing %s in %s.", ", ".join(names), run_dir)
+    for path in removed:
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in pictures}:
+        with suppress(OSError):  # files of others are in it
+            folder.rmdir()
+
+
+def output_files(run_dir: Path) -> list[Path]:
+    """The files of a run's output that are there, by the names that camlab gives them."""
+    names = [RESULT, FAILURE, METRICS]
+    for checkpoint in (LAST, BEFORE_LAST, BEST, NOT_FINITE):
+        names += [checkpoint, f"{checkpoint}.sha256"]
+    names.append(str(Path(NOT_FINITE).with_suffix(".json")))
+    folders = [folder for folder in (run_dir / HEATMAPS).glob("*") if folder.is_dir() and not folder.is_symlink()]
+    drawn = (path for folder in folders for path in folder.iterdir())
+    heatmaps = [path for path in drawn if _HEATMAP.fullmatch(f"{path.parent.name}/{path.name}")]
+    return [path for path in (*(run_dir / name for name in names), *sorted(heatmaps)) if os.path.lexists(path)]
 
 
 def has_output(run_dir: Path) -> bool:
@@ -122,29 +144,6 @@ def locked(run_dir: Path, wait: bool) -> Iterator[None]:
             yield
     except locks.Locked:
         raise Busy(f"{run_dir}: another process is training there. Give another out=FOLDER.") from None
-
-
-def check_same_run(run_dir: Path, config_hash: str) -> None:
-    """Refuse to overwrite a run of another configuration; a run without output does not count.
-
-    Raises:
-        UserError: The folder holds a run of another configuration.
-    """
-    if read_config_hash(run_dir) not in (None, config_hash) and has_output(run_dir):
-        raise UserError(
-            f"{run_dir} holds a run of another configuration (see {CONFIG} there); nothing was changed.\n"
-            f"Give another out=FOLDER; to go on from that run with new settings, add resume={run_dir}."
-        )
-
-
-def check_unused(folder: Path) -> None:
-    """Refuse an output folder for `explain` or `evaluate` that is not empty.
-
-    Raises:
-        UserError: The folder holds files. Hydra's files and the log of a job that failed early do not count.
-    """
-    if folder.is_dir() and any(path.name != ".hydra" and path.suffix != ".log" for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty; nothing was changed. Give another out=FOLDER.")
 
 
 def open_checkpoint(path: Path) -> AbstractContextManager[BinaryIO]:
@@ -210,7 +209,7 @@ def checkpoint_to_resume(
 def read_json(path: Path) -> dict[str, Any] | None:
     """Content of a JSON file that holds an object; None if it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -258,7 +257,7 @@ def _make_way(path: Path, written: Path) -> None:
 def _checksums(checkpoint: Path) -> list[str]:
     """Checksums recorded beside a checkpoint, the newest first; none if their file is missing, empty or damaged."""
     try:
-        lines = _checksum_file(checkpoint).read_text(encoding="ascii", errors="replace").split()
+        lines = read_text(_checksum_file(checkpoint), errors="replace").split()
     except FileNotFoundError:
         return []
     return [line for line in lines if re.fullmatch("[0-9a-f]{64}", line)]

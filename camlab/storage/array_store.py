@@ -2,19 +2,29 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from camlab.errors import UserError
-from camlab.storage.files import leftovers, open_atomically, remove_leftovers, sha256, write_atomically
+from camlab.storage.files import open_atomically, remove_leftovers, sha256, write_atomically
 from camlab.storage.locks import Locked, locked
 
 log = logging.getLogger(__name__)
+
+TAG = "CACHEDIR.TAG"  # marks a folder as a cache, for backup programs too (https://bford.info/cachedir/)
+_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of camlab's."
+_KEPT = re.compile(r"([0-9a-f]{32})\.(npy|json|lock)|\.([0-9a-f]{32})\.(npy|json)\.[0-9a-f]{16}\.partial")
+
+
+def feature_store(cache: str) -> "ArrayStore":
+    """The store of features in the folder that `paths.cache` names."""
+    return ArrayStore(Path(cache).expanduser() / "features")
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class Entry:
 class ArrayStore:
     """A folder of float32 arrays, safe against crashes, corruption and concurrent processes.
 
+    Only a folder that the store has made and marked is used; only files whose names are the store's are removed.
+
     Args:
         folder: Folder of the arrays; it is created when the first one is needed.
     """
@@ -55,7 +67,7 @@ class ArrayStore:
         Of several processes that ask for the same key at once, one computes it and the others wait.
 
         Args:
-            key: Hash of everything that the array depends on.
+            key: Hash of everything that the array depends on, 32 hex digits.
             shape: Shape of the whole array.
             compute: Function that yields the array's rows in order, float32, any number of them at a time.
             about: One line that describes the array to a person.
@@ -64,11 +76,11 @@ class ArrayStore:
             A copy-on-write memory map, float32: processes share its pages.
 
         Raises:
-            UserError: The folder cannot be written, or its disk is full.
+            UserError: The folder cannot be written or holds other files, or its disk is full.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with locked(self._lock(key), notice="Another process is computing these features; waiting for it."):
+            self._mark()
+            with locked(self._lock(key), notice="Another process computes these features: waiting for it."):
                 if (array := self._whole(key, shape)) is None:
                     self._write(key, shape, compute(), about)
                     array = np.load(self._array(key), mmap_mode="c")
@@ -80,29 +92,61 @@ class ArrayStore:
 
     def entries(self) -> list[Entry]:
         """All complete arrays, the largest first."""
-        found = (self._entry(file.stem) for file in self.folder.glob("*.json"))
+        found = map(self._entry, sorted(self._files()) if self._is_marked() else ())
         return sorted((entry for entry in found if entry), key=lambda entry: -entry.num_bytes)
 
     def clear(self) -> int:
-        """Remove all arrays, incomplete ones too, except those that are being written.
+        """Remove all arrays, incomplete ones too, except those that are being written; other files stay.
 
         A process that reads an array can go on reading it.
 
         Returns:
             Number of bytes that became free.
+
+        Raises:
+            UserError: The folder is not one of the store's.
         """
+        if self.folder.exists() and not self._is_marked():
+            raise UserError(f"{self.folder}: not a cache of camlab's (no {TAG} of it is there); nothing was removed.")
         freed = 0
-        for key in {file.name.lstrip(".").partition(".")[0] for file in self._files("*")}:
+        for key, files in self._files().items():
             with suppress(Locked), locked(self._lock(key), wait=False):
-                for file in self._files(key):
-                    freed += file.stat().st_size
+                for file in {*files, self._lock(key)}:
+                    freed += file.lstat().st_size
                     file.unlink()
         return freed
 
-    def _files(self, key: str) -> list[Path]:
-        """All files that belong to a key."""
-        kept = [file for ending in ("npy", "json", "lock") for file in self.folder.glob(f"{key}.{ending}")]
-        return [*kept, *leftovers(self.folder, f"{key}.npy"), *leftovers(self.folder, f"{key}.json")]
+    def _files(self) -> dict[str, list[Path]]:
+        """The store's files in the folder by their keys: those whose names are exactly as the store gives them."""
+        found: dict[str, list[Path]] = {}
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if (name := _KEPT.fullmatch(path.name)) and (path.is_symlink() or path.is_file()):
+                found.setdefault(name[1] or name[3], []).append(path)
+        return found
+
+    def _mark(self) -> None:
+        """Make the folder and mark it; several processes may do so at the same time.
+
+        Raises:
+            UserError: The folder holds other files.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._is_marked():
+            return
+        others = [path for path in self.folder.iterdir() if TAG not in path.name]
+        if others and not self._is_marked():  # another process may have marked it in between
+            raise UserError(
+                f"{self.folder} holds files that are not camlab's, such as {min(others).name}; nothing was changed."
+                " Give another paths.cache=FOLDER, or cache=false."
+            )
+        write_atomically(self.folder / TAG, f"{_SIGNATURE}\n")
+
+    def _is_marked(self) -> bool:
+        try:
+            with open(self.folder / TAG, "rb") as file:
+                return file.read(len(_SIGNATURE)) == _SIGNATURE.encode()
+        except OSError:
+            return False
 
     def _lock(self, key: str) -> Path:
         return self.folder / f"{key}.lock"
@@ -113,9 +157,11 @@ class ArrayStore:
     def _entry(self, key: str) -> Entry | None:
         try:
             entry = Entry(**json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8")))
-            return entry if self._array(key).stat().st_size == entry.num_bytes else None
+            whole = self._array(key).stat().st_size == entry.num_bytes
         except (OSError, ValueError, TypeError):
             return None
+        sound = entry.key == key and all(type(getattr(entry, field.name)) is field.type for field in fields(entry))
+        return entry if sound and whole else None
 
     def _whole(self, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
         """The array of a key if it is complete and undamaged, else None; nothing in the file is executed."""

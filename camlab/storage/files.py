@@ -1,23 +1,29 @@
 """Files that are written whole or not at all, and their checksums."""
 
+import errno
+import glob
 import hashlib
 import os
+import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 _SUFFIX = ".partial"
-_LONGEST_STEM = 40  # characters of a file's name that its temporary name keeps: at most 160 of the 255 bytes allowed
+_RANDOM_BYTES = 8  # of a temporary file's name, as hex digits
+_LONGEST_STEM = 40  # characters of the file's name in the temporary one: 160 bytes at most, file systems take 255
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Write a whole file or none: a reader never finds half of it, not even after a power cut.
 
     Args:
         path: Destination. A file there is replaced; so is a symbolic link, whose target stays as it is.
         content: Text (written as UTF-8) or bytes.
+        durable: As for `open_atomically`.
 
     Raises:
         OSError: The file cannot be written; an existing file is left untouched.
@@ -29,51 +35,75 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         >>> path.read_text()
         'whole'
     """
-    with open_atomically(path) as file:
+    with open_atomically(path, durable=durable) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def open_atomically(path: Path, before_replace: Callable[[Path], None] | None = None) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` when the block ends, and is removed when the block fails.
+def open_atomically(
+    path: Path, before_replace: Callable[[Path], None] | None = None, durable: bool = True
+) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the place of `path` when the block ends, and vanishes when it fails.
 
     The temporary file is new, is in the same folder, and has a name that nobody can predict. Its content is on the disk
     before it is renamed, and the renaming is on the disk when this function returns.
 
     Args:
         path: Destination, as for `write_atomically`.
-        before_replace: Function that is called with the path of the complete temporary file, just before the renaming.
+        before_replace: Is called with the path of the complete temporary file, just before it is renamed.
+        durable: Whether the disk is waited for. Of many small files each wait takes milliseconds; without it, a power
+            cut may leave an empty file.
 
     Raises:
         OSError: The file cannot be written.
     """
-    partial = path.with_name(f".{path.name[:_LONGEST_STEM]}.{secrets.token_hex(8)}{_SUFFIX}")
+    partial = path.with_name(f".{path.name[:_LONGEST_STEM]}.{secrets.token_hex(_RANDOM_BYTES)}{_SUFFIX}")
     try:
         with open(partial, "xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         if before_replace is not None:
             before_replace(partial)
         os.replace(partial, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def leftovers(folder: Path, name: str = "*") -> list[Path]:
-    """Temporary files that killed processes left in a folder.
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Text of a regular file, UTF-8; nothing is waited for, and nothing that never ends is read.
 
     Args:
-        folder: Folder to look in; it need not exist.
-        name: Name, or glob pattern, of the files that were being written.
+        path: The file.
+        errors: What becomes of bytes that are no text, as for `open`.
+
+    Raises:
+        OSError: The file cannot be read, or is a pipe or a device.
+        ValueError: The file is no text.
     """
-    return list(folder.glob(f".{name[:_LONGEST_STEM]}.*{_SUFFIX}"))
+    with open(path, encoding="utf-8", errors=errors, opener=_without_waiting) as file:
+        return file.read()
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove the files that `leftovers` finds. Call it only while no other process can be writing them."""
+def leftovers(folder: Path, name: str | None = None) -> list[Path]:
+    """Temporary files that killed processes left in a folder: regular files with a name of this module's, no others.
+
+    Args:
+        folder: Folder to look in; it need not be there.
+        name: Name of the file that was being written; None: of any file.
+    """
+    start = "*" if name is None else glob.escape(name[:_LONGEST_STEM])
+    ending = re.compile(rf".+\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}{re.escape(_SUFFIX)}", re.DOTALL)
+    found = folder.glob(f".{start}.*{_SUFFIX}")
+    return [path for path in found if ending.fullmatch(path.name) and not path.is_symlink() and path.is_file()]
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove `leftovers`. Call it only while no other process can be writing these files."""
     for leftover in leftovers(folder, name):
         leftover.unlink(missing_ok=True)
 
@@ -86,6 +116,14 @@ def sha256(path: Path) -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", path)
+    return descriptor
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class MetricsCsv(Logger):
             if self._columns() != known:
                 self._write_all()
             else:
-                with open(self.path, "a", newline="", encoding="utf-8") as file:
+                with open(self.path, "a", newline="", encoding="utf-8", opener=_no_link) as file:
                     csv.DictWriter(file, known).writerow(_whole_numbers(row))
             self._known = self._columns()
         except OSError as error:  # the last line may be incomplete: the next call writes the whole file again
@@ -77,6 +78,11 @@ class MetricsCsv(Logger):
         writer.writeheader()
         writer.writerows(map(_whole_numbers, self.rows))
         write_atomically(self.path, table.getvalue())
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file, but none that a symbolic link leads to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _whole_numbers(row: Mapping[str, float]) -> dict[str, float]:

@@ -1,13 +1,16 @@
 """Segments of a W&B run in its folder: one for each process that worked on the run, synced or not."""
 
 import json
+import re
 import secrets
+import shlex
 import shutil
 import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+_SEGMENT = re.compile(r"(offline-)?run-\d+_\d+-[\w-]+", re.ASCII)  # as W&B names it: run-<time>-<id>
 _EMPTY = 7  # bytes: size of an empty segment's log
 _ROOM = 2**20  # bytes; a disk with less free space counts as full
 
@@ -22,7 +25,8 @@ def segments(run_dir: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < _ROOM:
         raise OSError(f"the disk under {folder} is full")
-    return sorted(folder.glob("*run-*-*"), key=lambda path: path.name.removeprefix("offline-"))
+    found = (path for path in folder.iterdir() if _SEGMENT.fullmatch(path.name))
+    return sorted(found, key=lambda path: path.name.removeprefix("offline-"))
 
 
 def run_id(segments: Sequence[Path]) -> str:
@@ -38,8 +42,9 @@ def run_id(segments: Sequence[Path]) -> str:
 
 
 def unsynced_before(segment: Path) -> list[Path]:
-    """List a run's earlier offline segments, oldest first, without those that are synced or empty."""
-    written = [path for path in segment.parent.glob("offline-run-*/*.wandb") if path.stat().st_size > _EMPTY]
+    """A run's earlier offline segments, oldest first, without those that are synced or empty."""
+    own = [path for path in segment.parent.glob("offline-*") if _SEGMENT.fullmatch(path.name)]
+    written = [file for path in own for file in path.glob("*.wandb") if file.stat().st_size > _EMPTY]
     unsynced = [path.parent for path in written if not path.with_suffix(".wandb.synced").exists()]
     return sorted(path for path in unsynced if path.name < segment.name)
 
@@ -51,10 +56,13 @@ def how_to_sync(segments: Sequence[Path]) -> str:
 
     Example:
         >>> how_to_sync([Path("offline-run-1-a"), Path("run-2-a")])
-        'wandb sync "offline-run-1-a" && wandb sync --include-online "run-2-a"'
+        'wandb sync offline-run-1-a && wandb sync --include-online run-2-a'
+        >>> how_to_sync([Path("it costs $5/offline-run-1-a")])
+        "wandb sync 'it costs $5/offline-run-1-a'"
     """
     flags = ["" if path.name.startswith("offline-") else "--include-online " for path in segments]
-    return " && ".join(f'wandb sync {flag}"{path}"' for flag, path in zip(flags, segments, strict=True))
+    quoted = [shlex.quote(str(path)) for path in segments]
+    return " && ".join(f"wandb sync {flag}{path}" for flag, path in zip(flags, quoted, strict=True))
 
 
 def complaint(segment: Path) -> str | None:

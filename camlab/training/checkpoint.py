@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from camlab.errors import UserError, first_line
+from camlab.models.backbones import check_image_size
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
@@ -37,7 +38,7 @@ def load_network(path: Path) -> TrainedNetwork:
     content = read_checkpoint(file)
     try:
         return _rebuild(content, file)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
             f"checkpoint={file}: incomplete, or from another version of camlab ({first_line(error)})."
         ) from error
@@ -71,10 +72,15 @@ def check_resumable(file: Path, network: CamNet, class_names: tuple[str, ...]) -
     about = read_checkpoint(file, "resume")[CHECKPOINT_KEY]
     spec = about.get("network") if isinstance(about, dict) else None
     if spec != network.spec:
-        other = ", ".join(f"{k}={v}" for k, v in (spec or {}).items() if network.spec.get(k) != v)
-        raise UserError(f"resume={file}: it holds another network ({other or 'or is from another version of camlab'}).")
-    if (known := tuple(about["class_names"])) != class_names:
-        raise UserError(f"resume={file}: its classes ({', '.join(known)}) are not those of the data.")
+        there = spec if isinstance(spec, dict) else {}
+        other = ", ".join(f"{k}={v}" for k, v in there.items() if network.spec.get(k) != v)
+        raise UserError(f"resume={file}: it is of another network ({other or 'or of another version of camlab'}).")
+    try:
+        known = _class_names(about)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"resume={file}: incomplete, or of another version of camlab ({first_line(error)}).") from error
+    if known != class_names:
+        raise UserError(f"resume={file}: it knows other classes ({', '.join(known)}) than the data have.")
     return str(about.get("data_fingerprint"))
 
 
@@ -87,12 +93,39 @@ def _check_whole(file: Path) -> None:
 
 
 def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
+    """The network that a checkpoint describes; its description is input like any other, and nothing in it is obeyed."""
     about, prefix = content[CHECKPOINT_KEY], "network."
-    class_names = about["class_names"]
-    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
-        raise ValueError(f"the names of the classes cannot be {class_names!r}")
-    network = CamNet(**about["network"])
     state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
+    network = CamNet(**_spec(about["network"], state))
     network.load_state_dict(state)
+    class_names, outputs = _class_names(about), network.spec["num_classes"]
+    if len(class_names) > outputs:
+        raise ValueError(f"{len(class_names)} classes, but only {outputs} outputs")
     preprocess = Preprocess.from_dict(about["preprocess"])
-    return TrainedNetwork(network.eval(), preprocess, tuple(class_names), network.spec["backbone"], file)
+    check_image_size(network.spec["backbone"], network.spec["keep_last_pool"], preprocess.image_size)
+    return TrainedNetwork(network.eval(), preprocess, class_names, network.spec["backbone"], file)
+
+
+def _spec(spec: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `CamNet` out of a checkpoint: a closed list of names, and sizes that its tensors have.
+
+    Raises:
+        ValueError: A name is unknown, or a value has the wrong type or is not that of the tensors.
+    """
+    known = {"backbone": str, "num_classes": int, "cam_channels": int, "cam_relu": bool, "keep_last_pool": bool}
+    if not isinstance(spec, dict) or spec.keys() != known.keys():
+        raise ValueError(f"the network cannot be {spec!r}")
+    for name, kind in known.items():
+        if type(spec[name]) is not kind:
+            raise ValueError(f"{name} cannot be {spec[name]!r}")
+    sizes = tuple(getattr(state.get("fc.weight"), "shape", ()))  # before memory is taken for them
+    if sizes != (spec["num_classes"], spec["cam_channels"]):
+        raise ValueError(f"num_classes={spec['num_classes']}, cam_channels={spec['cam_channels']}: not its weights'")
+    return spec
+
+
+def _class_names(about: dict[str, Any]) -> tuple[str, ...]:
+    names = about["class_names"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"the names of the classes cannot be {names!r}")
+    return tuple(names)

@@ -139,6 +139,12 @@ class CheckpointFiles(TorchCheckpointIO):
                 " Make room, then repeat the command."
             ) from error
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint file. A checkpoint from elsewhere may name anything as the one before it: that stays."""
+        path = Path(path)
+        if path.suffix == ".ckpt" and ".." not in path.parts and path.is_file():
+            path.unlink()
+
 
 def steps_or_seconds(every: int | str | None) -> tuple[int, float]:
     """Convert an interval to (steps, seconds), of which at least one is 0.

@@ -22,7 +22,7 @@ from camlab.data.module import ImageData, Split
 from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 from camlab.progress import progress
-from camlab.storage.array_store import ArrayStore
+from camlab.storage.array_store import feature_store
 from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -45,11 +45,11 @@ class FeatureCache(L.Callback):
     with the other choice would not give the same result bit for bit. If the cache is not used, a log line says why.
 
     Args:
-        folder: Folder of the arrays on disk.
+        folder: Folder `paths.cache`; the arrays are in `features/` there.
     """
 
     def __init__(self, folder: str) -> None:
-        self.store = ArrayStore(Path(folder).expanduser())
+        self.store = feature_store(folder)
         self._used: bool | None = None  # None until it is decided
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

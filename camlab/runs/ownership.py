@@ -1,0 +1,166 @@
+"""Whose a folder is: output goes into new folders and into camlab's own, never among the files of others."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from camlab.errors import UserError
+from camlab.runs import run_folder
+from camlab.storage.files import read_text
+
+_HYDRA = ".hydra"  # folder with Hydra's notes of a job, written before the job begins
+_SWEEP = "multirun.yaml"  # Hydra's notes of a sweep
+_LINKS = (
+    *(_HYDRA, *(f"{_HYDRA}/{name}.yaml" for name in ("config", "hydra", "overrides"))),
+    *("checkpoints", run_folder.HEATMAPS, "overlays", "wandb", "tensorboard", _SWEEP, "optimization_results.yaml"),
+)
+
+
+def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
+    """Refuse a folder in which a run would lose something of others', or the output of another run.
+
+    Args:
+        folder: Output folder of the run; it need not be there.
+        config_hash: Hash of the run's configuration.
+        force: Whether the run may take another run's place; it never takes that of other files.
+
+    Raises:
+        UserError: The folder holds other files, another run, or links.
+    """
+    check_links([folder])
+    own = run_folder.read_config_hash(folder) is not None or _is_of("train", folder / _HYDRA / "hydra.yaml")
+    if not own and (others := _content(folder)):
+        raise UserError(
+            f"{folder} holds files that are no run of camlab's, such as {others[0]}; nothing was changed."
+            " Give another out=FOLDER."
+        )
+    if not force:
+        check_same_run(folder, config_hash)
+
+
+def check_same_run(run_dir: Path, config_hash: str) -> None:
+    """Refuse to write over another configuration's run, or over one that is not known; one without output may go.
+
+    Raises:
+        UserError: The folder holds a run of another configuration, or its configuration is damaged.
+    """
+    found = run_folder.read_config_hash(run_dir)
+    if found is None and (run_folder.has_output(run_dir) or (run_dir / run_folder.CONFIG).exists()):
+        raise UserError(
+            f"{run_dir / run_folder.CONFIG} is missing or damaged, so it is not known which run this is; nothing was"
+            " changed.\nGive another out=FOLDER; to train anew in place of that run, add force=true."
+        )
+    if found not in (None, config_hash) and run_folder.has_output(run_dir):
+        raise UserError(
+            f"{run_dir} holds a run of another configuration (see {run_folder.CONFIG} there); nothing was changed.\n"
+            f"Give another out=FOLDER; with it, resume={run_dir} goes on from that run with new settings."
+        )
+
+
+def check_not_taken(run_dir: Path, config_hash: str, checkpoint: Path | None) -> None:
+    """Refuse to go on from a checkpoint in a folder that another run has, or one that is finished.
+
+    Args:
+        run_dir: Folder of the run that goes on.
+        config_hash: Hash of its configuration.
+        checkpoint: The checkpoint; in the folder itself, an unfinished run of this configuration may be there.
+
+    Raises:
+        UserError: The folder is taken.
+    """
+    check_same_run(run_dir, config_hash)
+    inside = checkpoint is not None and checkpoint.resolve().is_relative_to(run_dir.resolve())
+    if run_folder.read_result(run_dir) is not None:
+        raise UserError(
+            f"{run_dir} holds a finished run; nothing was changed. To go on from a checkpoint, give another out=FOLDER."
+        )
+    if run_folder.has_output(run_dir) and not inside:
+        raise UserError(
+            f"{run_dir} holds a run that did not start from {checkpoint}; nothing was changed.\n"
+            "Give another out=FOLDER; without resume= that run goes on, and force=true starts anew in its place."
+        )
+
+
+def was_started_with(run_dir: Path, resume: str) -> bool:
+    """Whether the run in a folder was started with this `resume=`, so that the same command goes on with it."""
+    try:
+        config = yaml.safe_load(read_text(run_dir / run_folder.CONFIG))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return False
+    noted = config.get("resume") if isinstance(config, dict) else None
+    same = isinstance(noted, str) and _resolved(noted) == _resolved(resume)
+    return same and run_folder.has_output(run_dir) and not _resolved(resume).is_relative_to(run_dir.resolve())
+
+
+def check_sweep_folder(folder: Path, command: str) -> None:
+    """Refuse a folder for a sweep that holds anything but a sweep of the same command.
+
+    Args:
+        folder: Folder of the sweep; it need not be there.
+        command: `train`, `evaluate` or `explain`.
+
+    Raises:
+        UserError: The folder holds other files, or links.
+    """
+    jobs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    check_links([folder, *jobs])
+    own = _is_of(command, folder / _SWEEP) or any(_is_of(command, job / _HYDRA / "hydra.yaml") for job in jobs)
+    empty = {job.name for job in jobs if not _content(job)}
+    if not own and (others := [name for name in _content(folder) if name not in empty]):
+        raise UserError(
+            f"{folder} holds files that are no sweep of camlab.{command}, such as {others[0]}; nothing was changed."
+            " Give another out=FOLDER."
+        )
+
+
+def check_unused(folder: Path) -> None:
+    """Refuse a folder for the output of `explain` or `evaluate` that holds anything else.
+
+    Raises:
+        UserError: The folder is not empty; Hydra's files and the log of a job that failed early do not count.
+    """
+    check_links([folder])
+    if _content(folder):
+        raise UserError(f"{folder} is not empty; nothing was changed. Give another out=FOLDER.")
+
+
+def check_links(folders: Iterable[Path]) -> None:
+    """Refuse output folders with symbolic links through which files elsewhere would be written.
+
+    Files that camlab writes itself replace a link; these are folders, and files that Hydra writes.
+
+    Raises:
+        UserError: There is such a link.
+    """
+    for folder in folders:
+        drawn = (path for pattern in ("*.log", "heatmaps/*", "tensorboard/*") for path in folder.glob(pattern))
+        for path in (*(folder / name for name in _LINKS), *drawn):
+            if path.is_symlink():
+                raise UserError(
+                    f"{path} is a link, and files elsewhere would be written through it; nothing was changed."
+                    " Remove it, or give another out=FOLDER."
+                )
+
+
+def _resolved(path: str) -> Path:
+    return Path(path).expanduser().resolve()
+
+
+def _content(folder: Path) -> list[str]:
+    """What stands in a folder beside hidden files and logs: these are there before a job has begun."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name for name in names if name[0] != "." and not name.endswith(".log"))
+
+
+def _is_of(command: str, notes: Path) -> bool:
+    """Whether Hydra's notes say that a job, or a sweep, is one of this command of camlab's."""
+    node: Any
+    try:
+        node = yaml.load(read_text(notes), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return False
+    for key in ("hydra", "help", "app_name"):
+        node = node.get(key) if isinstance(node, dict) else None
+    return bool(node == f"camlab.{command}")
