@@ -23,6 +23,7 @@ from camlab.models.backbones import check_image_size
 from camlab.runs import ownership
 from camlab.runs.report import check_replaceable
 from camlab.storage.files import sha256
+from camlab.storage.pictures import find_pictures
 
 # Settings that do not change a run's result: paths, loggers, how it is started. Of callbacks, only the watchers do not.
 INDECISIVE = frozenset(
@@ -51,7 +52,10 @@ class CheckBeforeRun(Callback):
         OmegaConf.set_struct(plain, False)
         plain.pop("hydra")
         with _refusing():
-            check_folder(checked(plain, self.entry), self.entry, Path(config.hydra.run.dir))
+            plain = checked(plain, self.entry)
+            if self.entry == "explain":
+                find_pictures(str(plain.images))
+            check_folder(plain, self.entry, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
