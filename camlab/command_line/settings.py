@@ -90,11 +90,17 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
 
 def config_hash(config: DictConfig) -> str:
     """16 hex digits of what decides a run's outcome: all but where things lie, who watches and how it resumes."""
+    decisive = decisive_settings(config)
+    del decisive["callbacks"]
+    decisive["data"] = {k: v for k, v in decisive["data"].items() if k not in ("root", "placement", "num_workers")}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def decisive_settings(config: DictConfig) -> dict[str, Any]:
+    """The settings that decide a run's outcome, with its callbacks, as plain values in nested sections."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    decisive = {key: value for key, value in plain.items() if key not in INDECISIVE}
-    decisive["data"] = {k: v for k, v in plain["data"].items() if k not in ("root", "placement", "num_workers")}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return {str(key): value for key, value in plain.items() if key == "callbacks" or key not in INDECISIVE}
 
 
 def _sections(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -22,13 +22,16 @@ from camlab.training.classifier import Classifier
 log = logging.getLogger(__name__)
 
 
-def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, run_dir: Path) -> Report | None:
+def test_fitted(
+    trainer: L.Trainer, classifier: Classifier, data: ImageData, best: Path | None, run_dir: Path
+) -> Report | None:
     """Count each test image once at the end of a run, with the best weights or, with nothing held out, the last.
 
     Args:
         trainer: Trainer that has fitted the classifier.
         classifier: Module of the run.
         data: Data of the run.
+        best: The run's own best checkpoint; None if it has none.
         run_dir: Folder of the run.
 
     Returns:
@@ -39,12 +42,10 @@ def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, run
     names = output_names(data.class_names, classifier.network.spec["num_classes"])
     confusion = ConfusionCounter(len(names))
     trainer.callbacks.append(confusion)  # type: ignore[attr-defined]
-    best, last = run_dir / run_folder.BEST, run_dir / run_folder.LAST
-    chosen = best if "val" in data.splits and best.is_file() else None
-    path = chosen and str(chosen)
-    trainer.test(classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
+    chosen = trainer.strategy.broadcast(best)
+    trainer.test(classifier, datamodule=data, ckpt_path=chosen and str(chosen), weights_only=True, verbose=False)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "epoch"}
-    return Report(confusion.counts, names, metrics, str(chosen or last), str(data.name), "test")
+    return Report(confusion.counts, names, metrics, str(chosen or run_dir / run_folder.LAST), str(data.name), "test")
 
 
 def describe_result(
@@ -59,16 +60,19 @@ def describe_result(
         report: Report of the test; None without one.
 
     Returns:
-        Plain values. The objective is the best validation accuracy, or the test accuracy where nothing is held out; it
-        is NaN on the further ranks of a distributed run, which have no metrics.
+        Plain values. The objective is the best validation accuracy (the last where the best checkpoint has been lost),
+        or the test accuracy where nothing is held out; it is NaN on the further ranks of a distributed run, which have
+        no metrics.
     """
     metrics, device = {**fitted, **(report.metrics if report else {})}, trainer.strategy.root_device
     return {
         "metrics": metrics,
         "per_class": report and {k: v for k, v in report.per_class.items() if not math.isnan(v)},
         "tested_checkpoint": report and Path(report.checkpoint).stem,
-        "objective": metrics.get("val/best_acc", metrics.get("test/acc", math.nan)),
-        "epochs": trainer.current_epoch,
+        "objective": next(
+            (metrics[key] for key in ("val/best_acc", "val/acc", "test/acc") if key in metrics), math.nan
+        ),
+        "epochs": trainer.fit_loop.epoch_progress.current.processed,
         "finished": utc_now(),
         "device": device_name(device),
         "peak_memory_gb": peak_memory_gb(device),

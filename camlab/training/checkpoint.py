@@ -1,5 +1,6 @@
 """Networks from checkpoints: files of tensors and plain values, whose code, if there is any, never runs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ from camlab.errors import UserError, first_line
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.models.weights import load_without_code
+from camlab.models.weights import check_weights, load_without_code
 from camlab.runs import run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
+
+RUN_KEY = "camlab_run"  # of checkpoints: the run that wrote it, its settings and its progress
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -35,6 +38,7 @@ def load_network(path: Path) -> TrainedNetwork:
     file = find_checkpoint(path)
     _check_whole(file)
     content = read_checkpoint(file)
+    _check_own(file, content)
     try:
         return _rebuild(content, file)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -59,23 +63,27 @@ def read_checkpoint(file: Path, setting: str = "checkpoint") -> dict[str, Any]:
     return content
 
 
-def check_resumable(file: Path, network: CamNet, class_names: tuple[str, ...]) -> str:
+def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, class_names: tuple[str, ...]) -> None:
     """Refuse to go on from a checkpoint of another network, or of one that knows other classes.
 
-    Returns:
-        The fingerprint of the data that it was trained on.
-
     Raises:
-        UserError: The checkpoint is another network's, or damaged.
+        UserError: The checkpoint is another network's, or its weights are not numbers.
     """
-    about = read_checkpoint(file, "resume")[CHECKPOINT_KEY]
+    about = content[CHECKPOINT_KEY]
     spec = about.get("network") if isinstance(about, dict) else None
     if spec != network.spec:
         other = ", ".join(f"{k}={v}" for k, v in (spec or {}).items() if network.spec.get(k) != v)
         raise UserError(f"resume={file}: it is of another network ({other or 'or of another version of camlab'}).")
     if (known := tuple(about["class_names"])) != class_names:
         raise UserError(f"resume={file}: it knows other classes ({', '.join(known)}) than the data have.")
-    return str(about.get("data_fingerprint"))
+    check_weights(content["state_dict"], network.state_dict(prefix="network."), f"resume={file}")
+
+
+def run_id(content: Mapping[str, Any]) -> str | None:
+    """Id of the run that wrote a checkpoint, from its content; None if it is not known."""
+    about = content.get(RUN_KEY)
+    found = about.get("id") if isinstance(about, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _check_whole(file: Path) -> None:
@@ -86,6 +94,16 @@ def _check_whole(file: Path) -> None:
         raise UserError(f"checkpoint={file}: damaged, because it differs from its checksum. {way_out}")
 
 
+def _check_own(file: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another run than the one whose folder it lies in, and whose settings would be taken."""
+    own, found = run_folder.read_run_id(file.absolute().parents[1]), run_id(content)
+    if own is not None and found not in (None, own):
+        raise UserError(
+            f"checkpoint={file}: {file.name} belongs to another run than {run_folder.CONFIG} beside it."
+            " Move it out of that folder, or give another checkpoint."
+        )
+
+
 def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     about, prefix = content[CHECKPOINT_KEY], "network."
     class_names = about["class_names"]
@@ -93,6 +111,7 @@ def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
         raise ValueError(f"the names of the classes cannot be {class_names!r}")
     network = CamNet(**about["network"])
     state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
+    check_weights(state, network.state_dict(), f"checkpoint={file}")
     network.load_state_dict(state)
     preprocess = Preprocess.from_dict(about["preprocess"])
     return TrainedNetwork(network.eval(), preprocess, tuple(class_names), network.spec["backbone"], file)

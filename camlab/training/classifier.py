@@ -62,6 +62,19 @@ class Classifier(L.LightningModule):
         self._epoch_began, self._epoch_seconds, self._images_seen = 0.0, 0.0, 0
         self._best_acc = torch.tensor(0.0)
 
+    @property
+    def best_acc(self) -> float:
+        """Best validation accuracy so far; 0 without one."""
+        return float(self._best_acc)
+
+    def forget_best(self) -> None:
+        """Choose the best epoch among those to come."""
+        self._best_acc = torch.tensor(0.0)
+
+    def optimizer_defaults(self) -> dict[str, Any]:
+        """Settings of the optimizer, as torch's optimizers have them."""
+        return self._make_optimizer(self._trained_weights()).defaults
+
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
@@ -115,7 +128,7 @@ class Classifier(L.LightningModule):
         self.log_dict(self._end_epoch("test"), rank_zero_only=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        optimizer = self._make_optimizer(self._trained_weights())
         if self._make_scheduler is None:
             return optimizer
         if "total_steps" not in inspect.signature(self._make_scheduler).parameters:
@@ -129,11 +142,14 @@ class Classifier(L.LightningModule):
             "preprocess": self._data.preprocess.as_dict(),
             "class_names": list(self._data.class_names),
             "data_fingerprint": self._data.fingerprint(),
-            "best_acc": float(self._best_acc),
+            "best_acc": self.best_acc,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._best_acc = torch.tensor(checkpoint[CHECKPOINT_KEY]["best_acc"])
+
+    def _trained_weights(self) -> list[nn.Parameter]:
+        return [p for p in self.network.parameters() if p.requires_grad]
 
     @property
     def _data(self) -> ImageData:
