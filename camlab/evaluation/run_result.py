@@ -72,7 +72,7 @@ def describe_result(
         "objective": next(
             (metrics[key] for key in ("val/best_acc", "val/acc", "test/acc") if key in metrics), math.nan
         ),
-        "epochs": trainer.fit_loop.epoch_progress.current.processed,
+        "epochs": trainer.fit_loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
         "finished": utc_now(),
         "device": device_name(device),
         "peak_memory_gb": peak_memory_gb(device),

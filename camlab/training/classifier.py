@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from camlab.data.loader import Batch
 from camlab.data.module import ImageData
+from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 from camlab.models.devices import settled_time
 
@@ -44,7 +45,12 @@ class Classifier(L.LightningModule):
         network: The CamNet; a frozen one trains cam_conv and fc only.
         optimizer: Makes an optimizer from parameters, e.g. `functools.partial(torch.optim.Adam, lr=1e-4)`.
         scheduler: Makes a schedule from an optimizer. One that takes `total_steps` (as OneCycleLR does) is told how
-            many there will be and makes a step with each of them, any other after every epoch.
+            many there will be and makes a step with each of them. ReduceLROnPlateau makes one after each validation, by
+            its loss (or by its accuracy for `mode=max`), or without validation after each epoch by that of training.
+            Any other makes one after every epoch.
+
+    Raises:
+        UserError: The optimizer is LBFGS, which computes several losses in each step.
     """
 
     def __init__(
@@ -54,6 +60,10 @@ class Classifier(L.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
     ) -> None:
         super().__init__()
+        if getattr(optimizer, "func", optimizer) is torch.optim.LBFGS:
+            raise UserError(
+                "optimizer._target_=torch.optim.LBFGS: it computes several losses in each step. Give another."
+            )
         self.network = network
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
@@ -113,6 +123,8 @@ class Classifier(L.LightningModule):
             "train/lr": self.trainer.optimizers[0].param_groups[0]["lr"],
             "epoch": self._epochs_done,
         }
+        if not self.trainer.enable_validation or "val" not in self._data.validation_splits:
+            self._reduce_on_plateau(figures, "train")
         self.log_dict(figures, logger=False, rank_zero_only=True)
         for logger in self.loggers:  # Lightning logs after the epoch's checkpoint, which has to hold these figures
             logger.log_metrics({key: float(value) for key, value in figures.items()}, self.trainer.global_step - 1)
@@ -122,6 +134,7 @@ class Classifier(L.LightningModule):
         if "val/acc" in figures and not self.trainer.sanity_checking:
             self._best_acc = torch.maximum(self._best_acc.to(figures["val/acc"]), figures["val/acc"])
             figures["val/best_acc"] = self._best_acc
+            self._reduce_on_plateau(figures, "val")
         self.log_dict({**figures, "epoch": self._epochs_done}, rank_zero_only=True)
 
     def on_test_epoch_end(self) -> None:
@@ -132,9 +145,19 @@ class Classifier(L.LightningModule):
         if self._make_scheduler is None:
             return optimizer
         if "total_steps" not in inspect.signature(self._make_scheduler).parameters:
-            return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
+            schedule = self._make_scheduler(optimizer)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "reduce_on_plateau": False}}
         schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):  # which has made its step, before the epoch's checkpoint
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _reduce_on_plateau(self, figures: dict[str, Any], split: str) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(schedule := config.scheduler, ReduceLROnPlateau):
+                schedule.step(float(figures[f"{split}/{'acc' if schedule.mode == 'max' else 'loss'}"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = {

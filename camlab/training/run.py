@@ -141,7 +141,7 @@ def _continuation(
     content = read_checkpoint(file, "resume")
     try:
         check_resumable(content, file, classifier.network, data.class_names)
-        _check_averaging(content)
+        _check_averaging(content, file)
         then = content[RUN_KEY].get("settings")  # None before version 1
         changes = {} if then is None else changed_settings(then, settings)
         _check_epochs(settings, content, file, must_train=not in_place or "trainer.max_epochs" in changes)
@@ -155,13 +155,13 @@ def _continuation(
     return Continuation(file, run_id(content), fingerprint, changes, best, lost)
 
 
-def _check_averaging(content: Mapping[str, Any]) -> None:
+def _check_averaging(content: Mapping[str, Any], file: Path) -> None:
     """Refuse a run whose weights are being averaged in a way that Lightning does not restore."""
     for name, state in content["callbacks"].items():
         if name.startswith("StochasticWeightAveraging") and state["scheduler_state"] is not None:
             raise UserError(
-                "A run cannot continue once StochasticWeightAveraging has begun, because Lightning does not restore its"
-                " learning rate. force=true starts anew, in its place."
+                f"resume={file}: a run cannot continue once StochasticWeightAveraging has begun, because Lightning does"
+                " not restore its learning rate. force=true starts anew, in its place."
             )
 
 
