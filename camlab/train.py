@@ -22,6 +22,7 @@ from camlab.command_line import sweeps
 from camlab.command_line.launch import launch
 from camlab.command_line.settings import config_hash, decisive_settings
 from camlab.errors import Interrupted, UserError
+from camlab.evaluation.objective import check_measured, check_validated, validates
 from camlab.runs import run_folder
 from camlab.runs.data_identity import DataIdentity, check_same_data, data_root, read_data_identity, write_data_identity
 from camlab.runs.provenance import provenance
@@ -72,7 +73,6 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
 
     import lightning as L
 
-    from camlab.evaluation.objective import check_measured, check_validated
     from camlab.evaluation.run_result import describe_result, show_result, test_fitted
     from camlab.tracking.metrics_csv import MetricsCsv
     from camlab.training.callbacks.continuing import fit
@@ -84,8 +84,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
     _check_data(config, run_dir, data)
     check_measured(config.trainer, "val" in data.splits, sweeps.chooses())
     classifier = _build_classifier(config, data)
-    named = config.resume not in ("auto", "last")
-    run = begin(decisive_settings(config), run_dir, checkpoint, classifier, data, named)
+    run = begin(decisive_settings(config), run_dir, checkpoint, classifier, data, config.resume not in ("auto", "last"))
     csv = MetricsCsv(run_dir)
     loggers = [*_build_loggers(config, run_dir), csv]
     trainer = _build_trainer(config, run, data, loggers, interruption)
@@ -123,6 +122,7 @@ def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
     if not _has_these_data(config, run_dir):
         check_same_data(run_dir, _identity(config, _load_data(config)))
     metrics = result["metrics"]
+    check_validated(metrics, sweeps.chooses())
     name = "test/acc" if "test/acc" in metrics else "val/best_acc"
     log.info("%s is finished: %s %.4f.", run_dir, name, metrics[name])
     return result
@@ -263,7 +263,6 @@ def _build_trainer(
 def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: Interruption) -> list[L.Callback]:
     from lightning.pytorch.callbacks import RichProgressBar
 
-    from camlab.evaluation.objective import validates
     from camlab.training.callbacks.checkpoints import checkpoints
     from camlab.training.callbacks.continuing import Continuing
     from camlab.training.callbacks.feature_cache import FeatureCache

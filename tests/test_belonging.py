@@ -150,6 +150,16 @@ def test_without_its_best_checkpoint_a_run_that_continues_begins_to_choose_anew(
     assert read_result(tmp_path / "b")["objective"] == best_acc(tmp_path / "b" / run_folder.BEST)
 
 
+def test_a_best_checkpoint_that_is_lost_during_the_run_is_not_reported(tmp_path, camlab, monkeypatch):
+    monkeypatch.setattr(Classifier, "on_train_end", lambda self: (tmp_path / "a" / run_folder.BEST).unlink())
+    code, said = camlab("a")
+    assert (code, said.count("best.ckpt has been lost or replaced")) == (0, 1)
+    result = read_result(tmp_path / "a")
+    assert result["tested_checkpoint"] == "last"
+    assert result["objective"] == result["metrics"]["val/acc"]
+    assert "val/best_acc" not in result["metrics"]
+
+
 def test_a_run_that_has_nothing_left_to_train_does_not_begin(tmp_path, camlab):
     assert camlab("a")[0] == 0
     code, said = camlab("b", f"resume={tmp_path / 'a'}")

@@ -17,6 +17,7 @@ from camlab.models.devices import device_name, peak_memory_gb
 from camlab.runs import run_folder
 from camlab.runs.provenance import provenance, utc_now
 from camlab.tracking.results import RunResult, log_result
+from camlab.training.callbacks.checkpoints import BestCheckpoint
 from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ def test_fitted(
     confusion = ConfusionCounter(len(names))
     trainer.callbacks.append(confusion)  # type: ignore[attr-defined]
     chosen = trainer.strategy.broadcast(best)
+    if chosen is None and _chose(trainer):
+        log.warning("%s has been lost or replaced. The last weights are tested.", run_dir / run_folder.BEST)
     trainer.test(classifier, datamodule=data, ckpt_path=chosen and str(chosen), weights_only=True, verbose=False)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "epoch"}
     return Report(confusion.counts, names, metrics, str(chosen or run_dir / run_folder.LAST), str(data.name), "test")
@@ -65,6 +68,8 @@ def describe_result(
         no metrics.
     """
     metrics, device = {**fitted, **(report.metrics if report else {})}, trainer.strategy.root_device
+    if report and Path(report.checkpoint).name != Path(run_folder.BEST).name and _chose(trainer):
+        metrics.pop("val/best_acc", None)  # no checkpoint has it any more
     return {
         "metrics": metrics,
         "per_class": report and {k: v for k, v in report.per_class.items() if not math.isnan(v)},
@@ -79,6 +84,11 @@ def describe_result(
         "data_fingerprint": data.fingerprint(),
         **provenance(),
     }
+
+
+def _chose(trainer: L.Trainer) -> bool:
+    """Whether a best checkpoint has been written."""
+    return any(isinstance(one, BestCheckpoint) and one.best_model_path for one in trainer.checkpoint_callbacks)
 
 
 def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence[Logger], run_dir: Path) -> None:
