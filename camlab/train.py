@@ -212,12 +212,12 @@ def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
 
 
 def _prepare_folder(config: DictConfig, run: Run, data: ImageData) -> None:
-    """Remove what a run replaces, record its settings and data, and bring the best checkpoint that it continues with.
+    """Remove what a run replaces, record its settings and data, and bring the checkpoints that it continues from.
 
     Raises:
         UserError: A checkpoint in the folder belongs to another run.
     """
-    from camlab.training.callbacks.checkpoints import take_best_along
+    from camlab.training.callbacks.checkpoints import take_along
     from camlab.training.run import check_own
 
     if not config.force:
@@ -226,7 +226,7 @@ def _prepare_folder(config: DictConfig, run: Run, data: ImageData) -> None:
         run_folder.forget(run.folder)
     run_folder.write_config(run.folder, OmegaConf.to_yaml(config, resolve=True), config_hash(config), run.id)
     write_data_identity(run.folder, _identity(config, data))
-    take_best_along(run)
+    take_along(run)
 
 
 def _build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:

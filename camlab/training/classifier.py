@@ -117,14 +117,14 @@ class Classifier(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         seconds = self._epoch_seconds or settled_time(self.device) - self._epoch_began  # max_steps may cut it short
-        figures = {
-            **self._end_epoch("train"),
+        figures = self._end_epoch("train")
+        if not self.trainer.enable_validation or "val" not in self._data.validation_splits:
+            self._reduce_on_plateau(figures, "train")
+        figures |= {
             "train/images_per_second": self._images_seen / seconds,
             "train/lr": self.trainer.optimizers[0].param_groups[0]["lr"],
             "epoch": self._epochs_done,
         }
-        if not self.trainer.enable_validation or "val" not in self._data.validation_splits:
-            self._reduce_on_plateau(figures, "train")
         self.log_dict(figures, logger=False, rank_zero_only=True)
         for logger in self.loggers:  # Lightning logs after the epoch's checkpoint, which has to hold these figures
             logger.log_metrics({key: float(value) for key, value in figures.items()}, self.trainer.global_step - 1)

@@ -52,7 +52,6 @@ class Continuation:
     Attributes:
         checkpoint: File of the checkpoint.
         run_id: Id of the run that wrote it; None if it is not known.
-        fingerprint: Fingerprint of the data that it was trained on.
         changes: Settings that have changed since, by dotted name: what they were and what they are now.
         best: The best checkpoint so far; None if there is none, or the one there is not this checkpoint's.
         lost_best: Why the best checkpoint cannot be taken over; None if there was none, or it can.
@@ -60,7 +59,6 @@ class Continuation:
 
     checkpoint: Path
     run_id: str | None
-    fingerprint: str
     changes: Changes
     best: Path | None
     lost_best: str | None
@@ -99,13 +97,7 @@ def begin(
     if checkpoint is None:
         return run
     in_place = checkpoint.resolve().is_relative_to(folder.resolve())
-    continued = _continuation(checkpoint, settings, classifier, data, in_place)
-    if continued.fingerprint != data.fingerprint():
-        if not named:
-            raise UserError(
-                f"{checkpoint} was trained on other data. resume={checkpoint} continues from it all the same."
-            )
-        log.warning("%s was trained on other data of the same classes.", checkpoint)
+    continued = _continuation(checkpoint, settings, classifier, data, named, in_place)
     known = continued.run_id if in_place else None
     return replace(run, continued=continued, id=known or run.id)
 
@@ -136,23 +128,33 @@ def unusable(checkpoint: Path, error: Exception) -> UserError:
 
 
 def _continuation(
-    file: Path, settings: Mapping[str, Any], classifier: Classifier, data: ImageData, in_place: bool
+    file: Path, settings: Mapping[str, Any], classifier: Classifier, data: ImageData, named: bool, in_place: bool
 ) -> Continuation:
     content = read_checkpoint(file, "resume")
     try:
         check_resumable(content, file, classifier.network, data.class_names)
+        same_data = _check_data(content, file, data, named)
         _check_averaging(content, file)
-        then = content[RUN_KEY].get("settings")  # None before version 1
+        then = content[RUN_KEY].get("settings")  # older checkpoints have none
         changes = {} if then is None else changed_settings(then, settings)
-        _check_epochs(settings, content, file, must_train=not in_place or "trainer.max_epochs" in changes)
+        _check_epochs(settings, content, file, must_train=(named and not in_place) or "trainer.max_epochs" in changes)
         check_changes(changes, settings, content, classifier.optimizer_defaults())
-        fingerprint = str(content[CHECKPOINT_KEY]["data_fingerprint"])
-        best, lost = _best(content, file, bool(changes), fingerprint == data.fingerprint())
+        best, lost = _best(content, file, bool(changes), same_data)
     except UserError:
         raise
     except DAMAGES as error:
         raise unusable(file, error) from error
-    return Continuation(file, run_id(content), fingerprint, changes, best, lost)
+    return Continuation(file, run_id(content), changes, best, lost)
+
+
+def _check_data(content: Mapping[str, Any], file: Path, data: ImageData, named: bool) -> bool:
+    """Whether a checkpoint was trained on the run's data; on others only one that the user has named is taken."""
+    if content[CHECKPOINT_KEY]["data_fingerprint"] == data.fingerprint():
+        return True
+    if not named:
+        raise UserError(f"{file} was trained on other data. resume={file} continues from it all the same.")
+    log.warning("%s was trained on other data of the same classes.", file)
+    return False
 
 
 def _check_averaging(content: Mapping[str, Any], file: Path) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from camlab.errors import Interrupted, UserError
 from camlab.runs import run_folder
 from camlab.tracking.metrics_csv import MetricsCsv
-from camlab.training.checkpoint import RUN_KEY, read_checkpoint, run_id
+from camlab.training.checkpoint import RUN_KEY, read_checkpoint
 from camlab.training.interruption import Interruption
 from camlab.training.run import Run
 
@@ -159,14 +159,21 @@ class LastCheckpoint(Checkpoint):
         raise Interrupted(self.interruption.number or 15)
 
 
-def take_best_along(run: Run) -> None:
-    """Put the best checkpoint that a run continues with, if it does, into its folder as its own."""
-    if run.continued is None or (best := run.continued.best) is None:
+def take_along(run: Run) -> None:
+    """Put the checkpoint that a run continues from, and the best one, into its folder as its own."""
+    if run.continued is None:
         return
-    content, own = read_checkpoint(best, "resume"), run.folder / run_folder.BEST
-    if best.resolve() != own.resolve() or run_id(content) != run.id:
-        content[RUN_KEY]["id"] = run.id
-        CheckpointFiles().save_checkpoint(content, own)
+    elsewhere = not run.continued.checkpoint.resolve().is_relative_to(run.folder.resolve())
+    if run.continued.best is not None and (elsewhere or run.continued.run_id != run.id):
+        _copy(run.continued.best, run.folder / run_folder.BEST, run)
+    if elsewhere:
+        _copy(run.continued.checkpoint, run.folder / run_folder.LAST, run)
+
+
+def _copy(checkpoint: Path, path: Path, run: Run) -> None:
+    content = read_checkpoint(checkpoint, "resume")
+    content[RUN_KEY]["id"] = run.id
+    CheckpointFiles().save_checkpoint(content, path)
 
 
 class CheckpointFiles(TorchCheckpointIO):
