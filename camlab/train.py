@@ -20,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from camlab.command_line import sweeps
 from camlab.command_line.launch import launch
-from camlab.command_line.settings import config_hash
+from camlab.command_line.settings import config_hash, decisive_settings
 from camlab.errors import Interrupted, UserError
+from camlab.evaluation.objective import check_measured, check_validated, validates
 from camlab.runs import ownership, run_folder
 from camlab.runs.data_identity import (
     DataIdentity,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from camlab.data.module import ImageData
     from camlab.training.classifier import Classifier
+    from camlab.training.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -80,29 +82,28 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
 
     from camlab.evaluation.run_result import describe_result, show_result, test_fitted
     from camlab.tracking.metrics_csv import MetricsCsv
+    from camlab.training.callbacks.continuing import fit
+    from camlab.training.run import begin
 
     began = time.perf_counter()
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = _load_data(config)
     _check_data(config, run_dir, data)
-    _check_objective(config, data)
+    check_measured(config.trainer, "val" in data.splits, sweeps.chooses())
     classifier = _build_classifier(config, data)
-    if checkpoint is not None:
-        _check_checkpoint(config, checkpoint, classifier, data)
+    run = begin(decisive_settings(config), run_dir, checkpoint, classifier, data, config.resume not in ("auto", "last"))
     csv = MetricsCsv(run_dir)
     loggers = [*_build_loggers(config, run_dir), csv]
-    trainer = _build_trainer(config, run_dir, data, loggers, interruption)
-    if config.force:
-        run_folder.forget(run_dir)  # only now, after all checks have passed
-    run_folder.write_config(run_dir, OmegaConf.to_yaml(config, resolve=True), config_hash(config))
-    write_data_identity(run_dir, _identity(config, data))
+    trainer = _build_trainer(config, run, data, loggers, interruption)
+    if not run_folder.is_further_rank():
+        _prepare_folder(config, run, data)  # only now, when everything else is known to be right
     try:
-        _describe(config, run_dir, checkpoint, loggers)
-        path = checkpoint and str(checkpoint)
-        trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=True)
+        _describe(config, run, loggers)
+        fit(trainer, classifier, data, run)
         fitted = {key: value for row in csv.rows for key, value in row.items() if key not in ("epoch", "step")}
-        report = test_fitted(trainer, classifier, data, run_dir)
+        report = test_fitted(trainer, classifier, data, run.own_best(classifier.best_acc), run_dir)
         result = describe_result(trainer, data, fitted, report)
+        check_validated(result["metrics"], sweeps.chooses())
         if trainer.is_global_zero:
             about = {"wall_time_s": round(time.perf_counter() - began, 2), "seed": config.seed}
             run_folder.write_result(run_dir, {**result, **about, "config_hash": config_hash(config)})
@@ -133,6 +134,7 @@ def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
     if not _has_these_data(config, run_dir):
         check_same_data(run_dir, _identity(config, _load_data(config)))
     metrics = result["metrics"]
+    check_validated(metrics, sweeps.chooses())
     name = "test/acc" if "test/acc" in metrics else "val/best_acc"
     log.info("%s is finished: %s %.4f.", run_dir, name, metrics[name])
     return result
@@ -151,7 +153,9 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | Non
     if in_place and not config.force and given is not None and (run_dir / run_folder.LAST).is_file():
         given = "auto"
     outputs, digest = Path(config.paths.outputs), config_hash(config)
-    found = run_folder.checkpoint_to_resume(given, run_dir, outputs, digest, functools.partial(_has_these_data, config))
+    same_data = functools.partial(_has_these_data, config)
+    outputs, digest = Path(config.paths.outputs), config_hash(config)
+    found = run_folder.checkpoint_to_resume(given, run_dir, outputs, digest, same_data, _run_of)
     if not config.force and not in_place:
         ownership.check_not_taken(run_dir, digest, found)
     if config.force and found is not None and found.resolve().is_relative_to(run_dir.resolve()):
@@ -159,6 +163,12 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | Non
             f"force=true would remove {found}, from which resume={config.resume} continues. Give one of them."
         )
     return found
+
+
+def _run_of(checkpoint: Path) -> str | None:
+    from camlab.training.run import run_of
+
+    return run_of(checkpoint)
 
 
 def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
@@ -202,25 +212,6 @@ def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
         raise UserError(f"arch.num_classes={given}: the data has {there} classes. Leave the setting out.")
 
 
-def _check_objective(config: DictConfig, data: ImageData) -> None:
-    """Refuse to train a run whose result could not be measured.
-
-    Raises:
-        UserError: A search has no validation images to compare its jobs by, or a run has neither validation nor test.
-    """
-    if sweeps.chooses() and "val" not in data.splits:
-        raise UserError("data.val_size=0: a search compares jobs by validation images. Give data.val_size=N.")
-    if config.trainer.get("limit_test_batches") == 0 and not _validates(config, data):
-        raise UserError(
-            "trainer.limit_test_batches=0: without validation nothing measures the result."
-            " Leave the setting out, or hold out images for validation with data.val_size=N."
-        )
-
-
-def _validates(config: DictConfig, data: ImageData) -> bool:
-    return "val" in data.splits and config.trainer.get("limit_val_batches") != 0
-
-
 def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
     from camlab.training.callbacks.pointing_game import warning_of_small_maps
     from camlab.training.classifier import Classifier
@@ -239,14 +230,22 @@ def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
     return classifier
 
 
-def _check_checkpoint(config: DictConfig, checkpoint: Path, classifier: Classifier, data: ImageData) -> None:
-    from camlab.training.checkpoint import check_resumable
+def _prepare_folder(config: DictConfig, run: Run, data: ImageData) -> None:
+    """Remove what a run replaces, record its settings and data, and bring the checkpoints that it continues from.
 
-    if check_resumable(checkpoint, classifier.network, data.class_names) == data.fingerprint():
-        return
-    if config.resume in ("auto", "last"):
-        raise UserError(f"{checkpoint} was trained on other data. To continue anyway, give resume={checkpoint}.")
-    log.warning("%s was trained on other data with the same classes.", checkpoint)
+    Raises:
+        UserError: A checkpoint in the folder belongs to another run.
+    """
+    from camlab.training.callbacks.checkpoints import take_along
+    from camlab.training.run import check_own
+
+    if not config.force:
+        check_own(run)
+    if config.force or run.continued is None:
+        run_folder.forget(run.folder)
+    run_folder.write_config(run.folder, OmegaConf.to_yaml(config, resolve=True), config_hash(config), run.id)
+    write_data_identity(run.folder, _identity(config, data))
+    take_along(run)
 
 
 def _build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
@@ -260,7 +259,7 @@ def _build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
 
 
 def _build_trainer(
-    config: DictConfig, run_dir: Path, data: ImageData, loggers: list[Logger], interruption: Interruption
+    config: DictConfig, run: Run, data: ImageData, loggers: list[Logger], interruption: Interruption
 ) -> L.Trainer:
     from camlab.training.callbacks.checkpoints import CheckpointFiles
 
@@ -269,9 +268,9 @@ def _build_trainer(
     trainer: L.Trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=_build_callbacks(config, run_dir, data, interruption),
+        callbacks=_build_callbacks(config, run, "val" in data.splits, interruption),
         logger=loggers,
-        default_root_dir=str(run_dir),
+        default_root_dir=str(run.folder),
         enable_progress_bar=sys.stdout.isatty(),
         plugins=[*(plugins if isinstance(plugins, list) else [plugins]), CheckpointFiles()],
         deterministic=config.deterministic or config.trainer.deterministic,
@@ -280,12 +279,11 @@ def _build_trainer(
     return trainer
 
 
-def _build_callbacks(
-    config: DictConfig, run_dir: Path, data: ImageData, interruption: Interruption
-) -> list[L.Callback]:
+def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: Interruption) -> list[L.Callback]:
     from lightning.pytorch.callbacks import RichProgressBar
 
     from camlab.training.callbacks.checkpoints import checkpoints
+    from camlab.training.callbacks.continuing import Continuing
     from camlab.training.callbacks.feature_cache import FeatureCache
     from camlab.training.callbacks.loss_guard import LossGuard
     from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
@@ -294,21 +292,23 @@ def _build_callbacks(
     if config.cache:
         chosen.append(FeatureCache(config.paths.cache))
     if config.trainer.enable_checkpointing is not False:
-        chosen += checkpoints(run_dir, _validates(config, data), config.checkpoint_every, interruption)
+        chosen += checkpoints(run, validates(config.trainer, has_val), config.checkpoint_every, interruption)
+    if run.continued is not None:
+        chosen.insert(0, Continuing(run.continued))
     progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
-    return [LossGuard(run_dir), *chosen, progress, TimeEstimate(advice=_ADVICE)]
+    return [LossGuard(run.folder), *chosen, progress, TimeEstimate(advice=_ADVICE)]
 
 
-def _describe(config: DictConfig, run_dir: Path, checkpoint: Path | None, loggers: list[Logger]) -> None:
-    """Send the settings to the loggers, and tell the user the run's folder and the checkpoint it resumes from."""
+def _describe(config: DictConfig, run: Run, loggers: list[Logger]) -> None:
+    """Send the settings to the loggers, and tell the user the run's folder and what it resumes from."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    about = {**plain, "config_hash": config_hash(config), "run_dir": str(run_dir), **provenance()}
+    about = {**plain, "config_hash": config_hash(config), "run_dir": str(run.folder), **provenance()}
     for logger in loggers:
         logger.log_hyperparams({str(key): value for key, value in about.items()})
-    log.info("Run folder: %s", run_dir)
-    if checkpoint is not None:
-        log.info("Resuming from %s", checkpoint)
+    log.info("Run folder: %s", run.folder)
+    if run.continued is not None:
+        run.continued.describe()
 
 
 if __name__ == "__main__":

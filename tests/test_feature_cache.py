@@ -30,6 +30,7 @@ from camlab.training.callbacks.feature_cache import FeatureCache
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 from camlab.training.callbacks.pointing_game import PointingGame
 from camlab.training.checkpoint import load_network
+from camlab.training.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +118,7 @@ def test_a_cached_batch_norm_backbone_stays_as_it_is(tmp_path):
 
 def test_checkpoints_and_heatmaps_are_ordinary(tmp_path):
     module, data = classifier("alexnet", "frozen"), Coloured()
-    callbacks = [FeatureCache(str(tmp_path / "cache")), HeatmapLogger(per_class=1), *checkpoints(tmp_path, True)]
+    callbacks = [FeatureCache(str(tmp_path / "cache")), HeatmapLogger(per_class=1), *checkpoints(Run(tmp_path), True)]
     trainer(tmp_path, max_epochs=2, callbacks=callbacks).fit(module, datamodule=data)
     assert data.head_statistics
     loaded = load_network(tmp_path).network.eval()
@@ -205,7 +206,7 @@ def go_on(folder: Path, cache: str = "cache", **options) -> Coloured:
     """Train for two epochs, of which the second resumes from the checkpoint of the first."""
     data = Coloured(n_train=32)
     path = folder / "checkpoints" / "last.ckpt"
-    callbacks = [FeatureCache(str(folder / cache)), *checkpoints(folder, True)]
+    callbacks = [FeatureCache(str(folder / cache)), *checkpoints(Run(folder), True)]
     run = trainer(folder, max_epochs=2 + path.is_file(), callbacks=callbacks, **options)
     run.fit(classifier("alexnet", "frozen"), datamodule=data, ckpt_path=str(path) if path.is_file() else None)
     return data

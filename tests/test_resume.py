@@ -25,6 +25,7 @@ from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.training.callbacks.checkpoints import CheckpointFiles, LastCheckpoint, checkpoints, steps_or_seconds
 from camlab.training.callbacks.loss_guard import LossGuard
 from camlab.training.interruption import Interruption
+from camlab.training.run import Run
 
 QUICK = [*TINY, "logger=csv", "callbacks.heatmaps=null", "data.train_size=40", "mode=frozen"]
 
@@ -50,7 +51,7 @@ def fit(folder: Path, *callbacks: L.Callback, resume: bool = False, every: int |
         run = trainer(
             folder,
             max_epochs=2,
-            callbacks=[*callbacks, *checkpoints(folder, True, every, interruption)],
+            callbacks=[*callbacks, *checkpoints(Run(folder), True, every, interruption)],
             plugins=[CheckpointFiles()],
             logger=[MetricsCsv(folder)],
             **options,
@@ -124,7 +125,7 @@ def test_a_checkpoint_from_elsewhere_names_nothing_to_remove(tmp_path):
 
 
 def test_every_so_many_minutes(tmp_path):
-    keep = LastCheckpoint(tmp_path / run_folder.LAST, "0.001min", Interruption())
+    keep = LastCheckpoint(Run(tmp_path), "0.001min", Interruption())
     trainer(tmp_path, limit_val_batches=0, max_steps=1, callbacks=[keep], plugins=[CheckpointFiles()]).fit(
         classifier(), datamodule=Coloured()
     )

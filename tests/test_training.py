@@ -18,6 +18,7 @@ from camlab.training.callbacks.feature_cache import FeatureCache
 from camlab.training.callbacks.loss_guard import LossGuard
 from camlab.training.checkpoint import load_network
 from camlab.training.classifier import Classifier
+from camlab.training.run import Run
 
 
 def classifier(backbone: str = "alexnet", mode: str = "finetune", lr: float = 1e-3, **options: Any) -> Classifier:
@@ -153,7 +154,7 @@ def test_test_curves_on_request(tmp_path):
 
 def test_checkpoints_hold_plain_values_and_come_back(tmp_path):
     module, data = classifier(cam_channels=6), Coloured()
-    run = trainer(tmp_path, callbacks=checkpoints(tmp_path, has_validation=True))
+    run = trainer(tmp_path, callbacks=checkpoints(Run(tmp_path), has_validation=True))
     run.fit(module, datamodule=data)
     for name in ("last", "best"):
         torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)

@@ -141,6 +141,7 @@ def _quiet_libraries() -> None:
         r"The dirpath has changed from",  # it does when a run continues from another run's folder
         r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen backbone is in eval mode
         r"It is recommended to use `self\.log\(.*sync_dist=True",  # metrics gather all ranks in compute()
+        r"`ModelCheckpoint\(monitor='val/acc'\)` could not find",  # a run may end before its first validation
         r"The number of training batches .* is smaller than the log",
     ):
         warnings.filterwarnings("ignore", message=message)

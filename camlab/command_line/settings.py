@@ -128,17 +128,22 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
 
 def config_hash(config: DictConfig) -> str:
     """Hash of the settings that decide the result of a run, 16 hex digits; `INDECISIVE` ones do not count."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    decisive = {key: value for key, value in plain.items() if key not in INDECISIVE}
-    decisive["data"] = {k: v for k, v in plain["data"].items() if k not in _OF_THE_PLACE}
-    arch = plain.get("arch")
+    decisive = decisive_settings(config)
+    callbacks = (decisive.pop("callbacks", None) or {}).values()
+    decisive["data"] = {key: value for key, value in decisive["data"].items() if key not in _OF_THE_PLACE}
+    arch = decisive.get("arch")
     if isinstance(arch, dict) and isinstance(weights := arch.get("weights"), str) and weights != "imagenet":
         decisive["arch"] = {**arch, "weights": _content(weights)}
-    callbacks = (plain.get("callbacks") or {}).values()
     if taking_part := [node for node in callbacks if node and node.get("_target_") not in _WATCHERS]:
         decisive["callbacks"] = taking_part  # they may change the weights, as SWA does
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def decisive_settings(config: DictConfig) -> dict[str, Any]:
+    """Return the settings that decide the result of a run, and its callbacks, as plain values in nested sections."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key == "callbacks" or key not in INDECISIVE}
 
 
 def _content(file: str) -> str:

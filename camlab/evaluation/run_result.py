@@ -17,12 +17,15 @@ from camlab.models.devices import device_name, peak_memory_gb
 from camlab.runs import run_folder
 from camlab.runs.provenance import provenance, utc_now
 from camlab.tracking.results import RunResult, log_result
+from camlab.training.callbacks.checkpoints import BestCheckpoint
 from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
 
-def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, run_dir: Path) -> Report | None:
+def test_fitted(
+    trainer: L.Trainer, classifier: Classifier, data: ImageData, best: Path | None, run_dir: Path
+) -> Report | None:
     """Test a run at its end, and count each test image once.
 
     The best weights are tested, or the last ones if no images are held out.
@@ -31,6 +34,7 @@ def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, run
         trainer: Trainer that has fitted the classifier.
         classifier: Module of the run.
         data: Data of the run.
+        best: The run's own best checkpoint; None if it has none.
         run_dir: Folder of the run.
 
     Returns:
@@ -41,12 +45,12 @@ def test_fitted(trainer: L.Trainer, classifier: Classifier, data: ImageData, run
     names = output_names(data.class_names, classifier.network.spec["num_classes"])
     confusion = ConfusionCounter(len(names))
     trainer.callbacks.append(confusion)  # type: ignore[attr-defined]
-    best, last = run_dir / run_folder.BEST, run_dir / run_folder.LAST
-    chosen = best if "val" in data.splits and best.is_file() else None
-    path = chosen and str(chosen)
-    trainer.test(classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
+    chosen = trainer.strategy.broadcast(best)
+    if chosen is None and _chose(trainer):
+        log.warning("%s has been lost or replaced. The last weights are tested.", run_dir / run_folder.BEST)
+    trainer.test(classifier, datamodule=data, ckpt_path=chosen and str(chosen), weights_only=True, verbose=False)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "epoch"}
-    return Report(confusion.counts, names, metrics, str(chosen or last), str(data.name), "test")
+    return Report(confusion.counts, names, metrics, str(chosen or run_dir / run_folder.LAST), str(data.name), "test")
 
 
 def describe_result(
@@ -61,22 +65,32 @@ def describe_result(
         report: Report of the test; None if there was no test.
 
     Returns:
-        Plain values. The objective is the best validation accuracy or, if no images are held out, the test accuracy. It
-        is NaN on ranks without metrics, which are all but the first rank of a distributed run.
+        Plain values. The objective is the best validation accuracy (the last one if the best checkpoint has been lost)
+        or, if no images are held out, the test accuracy. It is NaN on ranks without metrics, which are all but the
+        first rank of a distributed run.
     """
     metrics, device = {**fitted, **(report.metrics if report else {})}, trainer.strategy.root_device
+    if report and Path(report.checkpoint).name != Path(run_folder.BEST).name and _chose(trainer):
+        metrics.pop("val/best_acc", None)  # no checkpoint has it any more
     return {
         "metrics": metrics,
         "per_class": report and {k: v for k, v in report.per_class.items() if not math.isnan(v)},
         "tested_checkpoint": report and Path(report.checkpoint).stem,
-        "objective": metrics.get("val/best_acc", metrics.get("test/acc", math.nan)),
-        "epochs": trainer.current_epoch,
+        "objective": next(
+            (metrics[key] for key in ("val/best_acc", "val/acc", "test/acc") if key in metrics), math.nan
+        ),
+        "epochs": trainer.fit_loop.epoch_progress.current.processed,  # type: ignore[attr-defined]
         "finished": utc_now(),
         "device": device_name(device),
         "peak_memory_gb": peak_memory_gb(device),
         "data_fingerprint": data.fingerprint(),
         **provenance(),
     }
+
+
+def _chose(trainer: L.Trainer) -> bool:
+    """Whether a best checkpoint has been written."""
+    return any(isinstance(one, BestCheckpoint) and one.best_model_path for one in trainer.checkpoint_callbacks)
 
 
 def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence[Logger], run_dir: Path) -> None:

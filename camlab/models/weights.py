@@ -64,7 +64,32 @@ def matching_tensors(
                 f"{given}: {name} is {_size(found[name])}, but {_size(tensor)} in {network}."
                 " Is it another network's file?"
             )
+    check_weights(found, expected, given)
     return {name: found[name] for name in expected if name in found}
+
+
+def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], given: str) -> None:
+    """Refuse weights that are not numbers of the right kind, or not finite.
+
+    Args:
+        found: Tensors of a file by name.
+        expected: The network's state dict; tensors of other names are not looked at.
+        given: The setting that named the file, for messages.
+
+    Raises:
+        UserError: Names the tensor.
+    """
+    for name, tensor in expected.items():
+        value = found.get(name)
+        if value is None or not tensor.is_floating_point():
+            continue
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{given}: {name} holds {kind}, not floating-point numbers. Convert the file, or give another."
+            )
+        if not value.to(tensor.dtype).isfinite().all():
+            raise UserError(f"{given}: {name} holds NaN or infinite numbers. Give another file.")
 
 
 def read_tensors(path: Path, key: str = "arch.weights", named: str = "imagenet") -> Mapping[str, Tensor]:

@@ -22,27 +22,36 @@ LAST, BEFORE_LAST, BEST = (f"checkpoints/{name}.ckpt" for name in ("last", "befo
 NOT_FINITE = "checkpoints/not_finite.ckpt"
 METRICS, HEATMAPS, FAILURE = "metrics.csv", "heatmaps", "failure.json"
 _HEATMAP = re.compile(r"pictures/\d+\.png|epoch_\d+/(\d+\.jpg|sheet\.png|maps\.npz)")
-_HASH_LINE = "# config_hash: "
+_HASH_LINE, _RUN_LINE = "# config_hash: ", "# run_id: "
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning and SLURM; rank 0 is the main process
 _CHECKSUMS_KEPT = 8
 
 
-def write_config(run_dir: Path, yaml: str, config_hash: str) -> None:
-    """Record the resolved configuration of a run that begins or continues, with its hash in the first line.
+def write_config(run_dir: Path, yaml: str, config_hash: str, run_id: str = "") -> None:
+    """Record the resolved configuration of a run that begins or continues, with its hash and its id in the first lines.
 
     An earlier result is removed, because it may belong to another configuration.
     """
     (run_dir / RESULT).unlink(missing_ok=True)
-    write_atomically(run_dir / CONFIG, f"{_HASH_LINE}{config_hash}\n{yaml}")
+    write_atomically(run_dir / CONFIG, f"{_HASH_LINE}{config_hash}\n{_RUN_LINE}{run_id}\n{yaml}")
 
 
 def read_config_hash(run_dir: Path) -> str | None:
     """Hash of the configuration that the run in a folder was started with; None if no run was started there."""
+    return _read_line(run_dir, _HASH_LINE)
+
+
+def read_run_id(run_dir: Path) -> str | None:
+    """Id of the run in a folder, which its checkpoints carry as well; None if it is not known."""
+    return _read_line(run_dir, _RUN_LINE) or None
+
+
+def _read_line(run_dir: Path, start: str) -> str | None:
     try:
-        first, _, _ = read_text(run_dir / CONFIG).partition("\n")
+        head = read_text(run_dir / CONFIG).split("\n", 2)[:2]
     except (OSError, ValueError):
         return None
-    return first.removeprefix(_HASH_LINE) if re.fullmatch(rf"{_HASH_LINE}\S+", first) else None
+    return next((line.removeprefix(start) for line in head if re.fullmatch(rf"{start}\S+", line)), None)
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
@@ -122,6 +131,11 @@ class Busy(UserError):
     """Another process is training in the folder."""
 
 
+def is_further_rank() -> bool:
+    """Whether this process is one of a distributed run, but not its first."""
+    return any(os.environ.get(name, "0") != "0" for name in _RANKS)
+
+
 @contextmanager
 def locked(run_dir: Path, wait: bool) -> Iterator[None]:
     """Keep other processes out of a run's folder. Of a distributed run only rank 0 holds the lock, for all ranks.
@@ -133,7 +147,7 @@ def locked(run_dir: Path, wait: bool) -> Iterator[None]:
     Raises:
         Busy: Another process is training in the folder, and `wait` is False.
     """
-    if any(os.environ.get(name, "0") != "0" for name in _RANKS):
+    if is_further_rank():
         yield
         return
     notice = f"{run_dir}: another process is training there; waiting for it."
@@ -173,6 +187,7 @@ def checkpoint_to_resume(
     outputs: Path,
     config_hash: str,
     is_same_data: Callable[[Path], bool] = lambda run_dir: True,
+    run_of: Callable[[Path], str | None] = lambda checkpoint: None,
 ) -> Path | None:
     """Return the checkpoint that training resumes from; None to start at the beginning.
 
@@ -184,16 +199,17 @@ def checkpoint_to_resume(
         outputs: Folder in which `last` looks for runs.
         config_hash: Hash of this run's configuration.
         is_same_data: Tells whether the run in a folder has the data of this run; used for `last` only.
+        run_of: Gives the id of the run that wrote a checkpoint; None if it is not known.
 
     Raises:
-        UserError: The checkpoint that was asked for is missing or damaged.
+        UserError: The checkpoint that was asked for is missing, damaged, or another run's than its folder's.
     """
     if resume is None:
         return None
     if resume == "auto":
-        return _last_whole(run_dir)
+        return _last_whole(run_dir, run_of)
     if resume == "last":
-        return _last_whole(_newest_unfinished(outputs, config_hash, is_same_data))
+        return _last_whole(_newest_unfinished(outputs, config_hash, is_same_data), run_of)
     path = Path(resume).expanduser()
     if path.is_file():
         if not is_whole(path):
@@ -201,7 +217,7 @@ def checkpoint_to_resume(
                 f"resume={resume}: the checkpoint is damaged. Give its run's folder, or another checkpoint."
             )
         return path
-    if (found := _last_whole(path)) is None:
+    if (found := _last_whole(path, run_of)) is None:
         raise UserError(f"resume={resume}: no checkpoint there. Give auto, last, a .ckpt file or a run's folder.")
     return found
 
@@ -215,19 +231,26 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _last_whole(run_dir: Path) -> Path | None:
+def _last_whole(run_dir: Path, run_of: Callable[[Path], str | None]) -> Path | None:
     """The last checkpoint of a run, or the one before it if the last is damaged; None if there is none.
 
     Raises:
-        UserError: All of the run's checkpoints are damaged.
+        UserError: All of the run's checkpoints are damaged, or belong to another run.
     """
     there = [path for path in (run_dir / LAST, run_dir / BEFORE_LAST) if path.is_file()]
+    own = read_run_id(run_dir)
     for path in there:
-        if is_whole(path):
+        if not is_whole(path):
+            log.warning("%s is damaged.", path)
+        elif own is not None and run_of(path) not in (None, own):
+            log.warning("%s belongs to another run.", path)
+        else:
             return path
-        log.warning("%s is damaged.", path)
     if there:
-        raise UserError(f"{run_dir}: all checkpoints there are damaged. Add force=true to replace them by a new run.")
+        raise UserError(
+            f"{run_dir}: all checkpoints there are damaged or belong to another run."
+            " Add force=true to replace them by a new run."
+        )
     return None
 
 

@@ -1,5 +1,6 @@
 """Load networks from checkpoints. Only tensors and plain values are read; code in a file never runs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ from camlab.models.backbones import check_image_size
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.models.weights import load_without_code
+from camlab.models.weights import check_weights, load_without_code
 from camlab.runs import run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
+
+RUN_KEY = "camlab_run"  # of checkpoints: the run that wrote it, its settings and its progress
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -36,6 +39,7 @@ def load_network(path: Path) -> TrainedNetwork:
     file = find_checkpoint(path)
     _check_whole(file)
     content = read_checkpoint(file)
+    _check_own(file, content)
     try:
         return _rebuild(content, file)
     except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
@@ -60,16 +64,13 @@ def read_checkpoint(file: Path, setting: str = "checkpoint") -> dict[str, Any]:
     return content
 
 
-def check_resumable(file: Path, network: CamNet, class_names: tuple[str, ...]) -> str:
+def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, class_names: tuple[str, ...]) -> None:
     """Refuse to resume from a checkpoint of another network, or of a network that knows other classes.
 
-    Returns:
-        The fingerprint of the data that the network was trained on.
-
     Raises:
-        UserError: The checkpoint holds another network or other classes, or it is damaged.
+        UserError: The checkpoint holds another network or other classes, or its weights are not numbers.
     """
-    about = read_checkpoint(file, "resume")[CHECKPOINT_KEY]
+    about = content[CHECKPOINT_KEY]
     spec = about.get("network") if isinstance(about, dict) else None
     if spec != network.spec:
         there = spec if isinstance(spec, dict) else {}
@@ -81,7 +82,14 @@ def check_resumable(file: Path, network: CamNet, class_names: tuple[str, ...]) -
         raise UserError(f"resume={file}: incomplete, or of another version of camlab ({first_line(error)}).") from error
     if known != class_names:
         raise UserError(f"resume={file}: it knows other classes ({', '.join(known)}) than the data have.")
-    return str(about.get("data_fingerprint"))
+    check_weights(content["state_dict"], network.state_dict(prefix="network."), f"resume={file}")
+
+
+def run_id(content: Mapping[str, Any]) -> str | None:
+    """Id of the run that wrote a checkpoint, from its content; None if it is not known."""
+    about = content.get(RUN_KEY)
+    found = about.get("id") if isinstance(about, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _check_whole(file: Path) -> None:
@@ -92,11 +100,22 @@ def _check_whole(file: Path) -> None:
         raise UserError(f"checkpoint={file}: damaged, because it differs from its checksum. {way_out}")
 
 
+def _check_own(file: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another run than the one whose folder it lies in, and whose settings would be taken."""
+    own, found = run_folder.read_run_id(file.absolute().parents[1]), run_id(content)
+    if own is not None and found not in (None, own):
+        raise UserError(
+            f"checkpoint={file}: {file.name} belongs to another run than {run_folder.CONFIG} beside it."
+            " Move it out of that folder, or give another checkpoint."
+        )
+
+
 def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     """The network that a checkpoint describes; its description is input like any other, and nothing in it is obeyed."""
     about, prefix = content[CHECKPOINT_KEY], "network."
     state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
     network = CamNet(**_spec(about["network"], state))
+    check_weights(state, network.state_dict(), f"checkpoint={file}")
     network.load_state_dict(state)
     class_names, outputs = _class_names(about), network.spec["num_classes"]
     if len(class_names) > outputs:

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from camlab.data.loader import Batch
 from camlab.data.module import ImageData
+from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 from camlab.models.devices import settled_time
 
@@ -44,8 +45,13 @@ class Classifier(L.LightningModule):
         network: The CamNet; if it is frozen, only cam_conv and fc are trained.
         optimizer: Function that makes an optimizer from parameters, such as `functools.partial(Adam, lr=1e-4)`.
         scheduler: Function that makes a learning rate scheduler from an optimizer. If it takes `total_steps`, as
-            OneCycleLR does, it is given the number of training steps, and the scheduler steps after each of them. Any
-            other scheduler steps after every epoch.
+            OneCycleLR does, it is given the number of training steps, and the scheduler steps after each of them.
+            ReduceLROnPlateau steps after each validation, by the validation loss (or by the accuracy for `mode=max`);
+            without validation it steps after each epoch, by the training loss. Any other scheduler steps after every
+            epoch.
+
+    Raises:
+        UserError: The optimizer is LBFGS, which computes several losses in each step.
     """
 
     def __init__(
@@ -55,6 +61,10 @@ class Classifier(L.LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
     ) -> None:
         super().__init__()
+        if getattr(optimizer, "func", optimizer) is torch.optim.LBFGS:
+            raise UserError(
+                "optimizer._target_=torch.optim.LBFGS: it computes several losses in each step. Give another."
+            )
         self.network = network
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
@@ -62,6 +72,19 @@ class Classifier(L.LightningModule):
         self.metrics = _Metrics({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
         self._epoch_began, self._epoch_seconds, self._images_seen = 0.0, 0.0, 0
         self._best_acc = torch.tensor(0.0)
+
+    @property
+    def best_acc(self) -> float:
+        """Best validation accuracy so far; 0 without one."""
+        return float(self._best_acc)
+
+    def forget_best(self) -> None:
+        """Choose the best epoch among those to come."""
+        self._best_acc = torch.tensor(0.0)
+
+    def optimizer_defaults(self) -> dict[str, Any]:
+        """Settings of the optimizer, as torch's optimizers have them."""
+        return self._make_optimizer(self._trained_weights()).defaults
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -96,8 +119,10 @@ class Classifier(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         seconds = self._epoch_seconds or settled_time(self.device) - self._epoch_began  # max_steps may end it early
-        figures = {
-            **self._end_epoch("train"),
+        figures = self._end_epoch("train")
+        if not self.trainer.enable_validation or "val" not in self._data.validation_splits:
+            self._reduce_on_plateau(figures, "train")
+        figures |= {
             "train/images_per_second": self._images_seen / seconds,
             "train/lr": self.trainer.optimizers[0].param_groups[0]["lr"],
             "epoch": self._epochs_done,
@@ -111,19 +136,30 @@ class Classifier(L.LightningModule):
         if "val/acc" in figures and not self.trainer.sanity_checking:
             self._best_acc = torch.maximum(self._best_acc.to(figures["val/acc"]), figures["val/acc"])
             figures["val/best_acc"] = self._best_acc
+            self._reduce_on_plateau(figures, "val")
         self.log_dict({**figures, "epoch": self._epochs_done}, rank_zero_only=True)
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self._end_epoch("test"), rank_zero_only=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self._make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        optimizer = self._make_optimizer(self._trained_weights())
         if self._make_scheduler is None:
             return optimizer
         if "total_steps" not in inspect.signature(self._make_scheduler).parameters:
-            return {"optimizer": optimizer, "lr_scheduler": self._make_scheduler(optimizer)}
+            schedule = self._make_scheduler(optimizer)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "reduce_on_plateau": False}}
         schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):  # which has made its step, before the epoch's checkpoint
+            super().lr_scheduler_step(scheduler, metric)
+
+    def _reduce_on_plateau(self, figures: dict[str, Any], split: str) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(schedule := config.scheduler, ReduceLROnPlateau):
+                schedule.step(float(figures[f"{split}/{'acc' if schedule.mode == 'max' else 'loss'}"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = {
@@ -131,11 +167,14 @@ class Classifier(L.LightningModule):
             "preprocess": self._data.preprocess.as_dict(),
             "class_names": list(self._data.class_names),
             "data_fingerprint": self._data.fingerprint(),
-            "best_acc": float(self._best_acc),
+            "best_acc": self.best_acc,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._best_acc = torch.tensor(checkpoint[CHECKPOINT_KEY]["best_acc"])
+
+    def _trained_weights(self) -> list[nn.Parameter]:
+        return [p for p in self.network.parameters() if p.requires_grad]
 
     @property
     def _data(self) -> ImageData:

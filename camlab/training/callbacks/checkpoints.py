@@ -13,45 +13,69 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from camlab.errors import Interrupted, UserError
 from camlab.runs import run_folder
 from camlab.tracking.metrics_csv import MetricsCsv
+from camlab.training.checkpoint import RUN_KEY, read_checkpoint
 from camlab.training.interruption import Interruption
-
-_RUN_KEY = "camlab_run"
+from camlab.training.run import Run
 
 
 def checkpoints(
-    run_dir: Path, has_validation: bool, every: int | str | None = None, interruption: Interruption | None = None
+    run: Run, has_validation: bool, every: int | str | None = None, interruption: Interruption | None = None
 ) -> list[L.Callback]:
     """Make the callbacks that save `last.ckpt`, to resume from, and `best.ckpt`, by validation accuracy.
 
     Args:
-        run_dir: Folder of the run.
+        run: The run.
         has_validation: Whether images are held out for validation; without them there is no `best.ckpt`.
         every: Interval of `last.ckpt` within epochs, as `LastCheckpoint` takes it.
         interruption: Records the signals that have arrived.
     """
-    keep: list[L.Callback] = [LastCheckpoint(run_dir / run_folder.LAST, every, interruption or Interruption())]
-    if has_validation:
-        folder = run_dir / Path(run_folder.BEST).parent
-        best = ModelCheckpoint(folder, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
-        keep.insert(0, best)  # runs first, so that last.ckpt contains its state
-    return keep
+    last = LastCheckpoint(run, every, interruption or Interruption())
+    if not has_validation:
+        return [last]
+    best = BestCheckpoint(run.folder / run_folder.BEST, known=run.continued is None or run.continued.best is not None)
+    return [best, last]  # in this order, so that last.ckpt contains the other's state
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Saves the checkpoint with the best validation accuracy; what it was is known after the folder has moved, too.
+
+    Args:
+        path: Path of the checkpoint.
+        known: Whether a run that continues has its best checkpoint; otherwise it chooses anew.
+    """
+
+    def __init__(self, path: Path, known: bool = True) -> None:
+        super().__init__(path.parent, path.stem, monitor="val/acc", mode="max", enable_version_counter=False)
+        self._known = known
+
+    @property
+    def state_key(self) -> str:
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not self._known or not state_dict["best_model_path"]:
+            return
+        assert self.dirpath is not None
+        path, score = str(Path(self.dirpath) / f"{self.filename}.ckpt"), state_dict["best_model_score"]
+        here = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+        super().load_state_dict({**state_dict, **here, "best_k_models": {path: score}})
 
 
 class LastCheckpoint(Checkpoint):
     """Saves, after each epoch and at intervals, what a run needs to continue as if it had not been interrupted.
 
     In addition to what Lightning saves, the checkpoint holds the rows of `metrics.csv` and torch's random state. When a
-    signal arrives, the current step is completed, a checkpoint is saved, and training ends; during validation, the
-    epoch is completed first.
+    signal arrives, the current step is completed, a checkpoint is saved, and training ends. During validation, this
+    happens after it, or at the end of the epoch.
 
     Args:
-        path: Path of the checkpoint.
+        run: The run.
         every: Interval within epochs: a number of steps, or minutes such as `10min`. None saves after epochs only.
         interruption: Records the signals that have arrived.
     """
 
-    def __init__(self, path: Path, every: int | str | None, interruption: Interruption) -> None:
-        self.path, self.interruption = path, interruption
+    def __init__(self, run: Run, every: int | str | None, interruption: Interruption) -> None:
+        self.run, self.interruption = run, interruption
         self.every_steps, self.every_seconds = steps_or_seconds(every)
         self._saved_at = 0.0
         self._rng_state: torch.Tensor | None = None
@@ -69,9 +93,19 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # A checkpoint after the last batch would leave out validation and the end of the epoch, which are still to
-        # come. A checkpoint between two optimizer steps would lose the accumulated gradients.
-        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        # A checkpoint after the last batch, or before a validation, would leave out what is still to come.
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        if not trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
+            self._save_within_epoch(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save_within_epoch(trainer)
+
+    def _save_within_epoch(self, trainer: L.Trainer) -> None:
+        """Save if it is time to, and end if a signal came; between two optimizer steps the gradients would be lost."""
+        if trainer.is_last_batch or (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         stop = self._asked_to_stop(trainer)
         if stop or self._is_due(trainer):
@@ -91,13 +125,16 @@ class LastCheckpoint(Checkpoint):
         self.interruption.deferred = False
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_RUN_KEY] = {
+        checkpoint[RUN_KEY] = {
+            "id": self.run.id,
+            "settings": self.run.settings,
             "rows": _rows(trainer),
             "rng_state": torch.get_rng_state(),
+            "stopped": trainer.should_stop,
         }
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        kept = checkpoint.get(_RUN_KEY)
+        kept = checkpoint.get(RUN_KEY)
         if kept is not None and trainer.state.fn == "fit":
             self._rng_state = kept["rng_state"]
             _restore_rows(trainer, kept["rows"])
@@ -116,11 +153,28 @@ class LastCheckpoint(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
     def _save(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(self.path, weights_only=False)
+        trainer.save_checkpoint(self.run.folder / run_folder.LAST, weights_only=False)
         self._saved_at = time.monotonic()
 
     def _stop(self) -> None:
         raise Interrupted(self.interruption.number or 15)
+
+
+def take_along(run: Run) -> None:
+    """Put the checkpoint that a run continues from, and the best one, into its folder as its own."""
+    if run.continued is None:
+        return
+    elsewhere = not run.continued.checkpoint.resolve().is_relative_to(run.folder.resolve())
+    if run.continued.best is not None and (elsewhere or run.continued.run_id != run.id):
+        _copy(run.continued.best, run.folder / run_folder.BEST, run)
+    if elsewhere:
+        _copy(run.continued.checkpoint, run.folder / run_folder.LAST, run)
+
+
+def _copy(checkpoint: Path, path: Path, run: Run) -> None:
+    content = read_checkpoint(checkpoint, "resume")
+    content[RUN_KEY]["id"] = run.id
+    CheckpointFiles().save_checkpoint(content, path)
 
 
 class CheckpointFiles(TorchCheckpointIO):

@@ -1,0 +1,104 @@
+"""Settings that differ between a checkpoint and the run that continues from it: which of them can be applied."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from camlab.errors import UserError
+
+Changes = Mapping[str, tuple[Any, Any]]
+
+_WITHOUT_EFFECT = ("data.root", "data.placement", "data.num_workers", "mode")
+_FOR_GOOD = ("arch", "seed", "scheduler")  # what the weights began with, and the schedule that is under way
+_SCHEDULED = ("optimizer.lr", "optimizer.momentum", "optimizer.betas")
+_LENGTH = (
+    "trainer.max_epochs", "trainer.max_steps", "trainer.accumulate_grad_batches", "trainer.limit_train_batches",
+    "data.batch_size", "data.val_size", "data.train_size",
+)  # fmt: skip
+_ORDER = (
+    "trainer.accumulate_grad_batches", "trainer.limit_train_batches", "trainer.overfit_batches",
+    "trainer.val_check_interval", "trainer.check_val_every_n_epoch",
+    "trainer.devices", "trainer.num_nodes", "trainer.strategy",
+)  # fmt: skip
+
+
+def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
+    """Settings that differ, by dotted name: what they were and what they are now; None where they were not given.
+
+    Example:
+        >>> changed_settings({"optimizer": {"lr": 0.1}, "seed": 0}, {"optimizer": {"lr": 0.2}, "seed": 0})
+        {'optimizer.lr': (0.1, 0.2)}
+    """
+    before, after = dict(_flat(then)), dict(_flat(now))
+    return {
+        name: (before.get(name), after.get(name))
+        for name in {**before, **after}
+        if name not in _WITHOUT_EFFECT and before.get(name) != after.get(name)
+    }
+
+
+def check_changes(
+    changes: Changes, now: Mapping[str, Any], content: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> None:
+    """Refuse changes that cannot be applied to a run that is under way.
+
+    Args:
+        changes: As `changed_settings` returns them.
+        now: The settings of the run that continues.
+        content: The checkpoint that it continues from.
+        defaults: Its optimizer's settings, as torch's optimizers have them.
+
+    Raises:
+        UserError: Names the settings, what they were and what they are now.
+    """
+    refused = {name: change for name, change in changes.items() if not _is_applicable(name, now, content, defaults)}
+    if refused:
+        raise UserError(
+            f"These settings cannot change when a run continues: {shown(refused)}.\n"
+            "Give them as they were, or start at the beginning with resume=null and another out=FOLDER."
+        )
+
+
+def shown(changes: Changes) -> str:
+    """Changes in words.
+
+    Example:
+        >>> shown({"optimizer.lr": (0.1, 0.2), "seed": (None, 1)})
+        'optimizer.lr 0.1 → 0.2, seed null → 1'
+    """
+    words = [[str("null" if value is None else value) for value in pair] for pair in changes.values()]
+    return ", ".join(f"{name} {before} → {after}" for name, (before, after) in zip(changes, words, strict=True))
+
+
+def _is_applicable(name: str, now: Mapping[str, Any], content: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+    section, key, *_ = [*name.split("."), ""]
+    if section in _FOR_GOOD:
+        return False
+    if section == "optimizer":
+        return _is_number(defaults.get(key)) and not (content["lr_schedulers"] and name in _SCHEDULED)
+    if section == "callbacks":
+        return not _has_state((now.get("callbacks") or {}).get(key), content["callbacks"])
+    progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
+    if progress["processed"] < progress["ready"] and (section == "data" or name in _ORDER):
+        return False  # the rest of the epoch would have other images
+    return name not in _LENGTH or not any("total_steps" in schedule for schedule in content["lr_schedulers"])
+
+
+def _is_number(value: Any) -> bool:
+    """Whether an optimizer's setting is read at each step: a number or several, and no switch."""
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_number, value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _has_state(callback: Mapping[str, Any] | None, states: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint holds the state of a callback, which Lightning restores together with its settings."""
+    kind = "" if callback is None else callback["_target_"].rpartition(".")[2]
+    return bool(kind) and any(key.partition("{")[0] == kind for key in states)
+
+
+def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, child in node.items():
+            yield from _flat(child, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
