@@ -7,7 +7,6 @@ resumable; 141 nobody reads the output; 1 any other error, with its traceback.
 import logging
 import os
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -78,7 +77,7 @@ def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[
         command: `train`, `evaluate`, `explain` or `cache`; `conf/` holds a file of this name.
         arguments: The command line; None takes this process's.
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
     try:
         sys.argv[1:] = read_arguments(sys.argv[1:] if arguments is None else arguments, command)
         if {"--help", "-h"} & set(sys.argv[1:]):
@@ -102,25 +101,24 @@ def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[
 
 def _compose_and_run(job: _Job, command: str) -> None:
     HydraConfig.instance().cfg = None  # of an earlier sweep in this process
-    began = time.time()
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except ValueError as error:  # Optuna raises one where no trial succeeded
-        if isinstance(error, UserError) or not (sweeps.under_way() and sweeps.failures(began)):
+        if isinstance(error, UserError) or not (sweeps.under_way() and sweeps.failures()):
             raise
     if job.failure:
         raise job.failure
     if sweeps.under_way():
-        _conclude_sweep(command, began)
+        _conclude_sweep(command)
 
 
-def _conclude_sweep(command: str, began: float) -> None:
+def _conclude_sweep(command: str) -> None:
     """Print the table of a sweep of training runs, then the jobs that failed, if any did."""
     if command == "train":
         from camlab.runs.report import compare
 
         compare([sweeps.folder()], sweeps.folder())
-    if failures := sweeps.failures(began):
+    if failures := sweeps.failures():
         _end(sweeps.report(failures), 2 if all(failure.by_user for failure in failures.values()) else 1)
 
 

@@ -8,7 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,13 +26,20 @@ _LONGEST_NAME = 100  # characters; file systems take 255 bytes
 
 
 class RememberSweep(Callback):
-    """Keep the configuration of a sweep where Hydra keeps that of a job, for this process to report on the sweep."""
+    """Keep the configuration of a sweep where Hydra keeps that of a job, for this process to report on the sweep.
+
+    Attributes:
+        earlier: Failures that were in the sweep's folder before it began.
+    """
+
+    earlier: ClassVar[set[str]] = set()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         kept = config.copy()
         _ = config.hydra.sweep.dir  # a time in it is read from the clock once,
         OmegaConf.copy_cache(from_config=config, to_config=kept)  # here, so that both name the same folder
         HydraConfig.instance().set_config(kept)
+        RememberSweep.earlier = {failure.mark for failure in _all_failures().values()}
 
 
 def under_way() -> bool:
@@ -50,18 +57,13 @@ def folder() -> Path:
     return Path(HydraConfig.get().sweep.dir)
 
 
-def failures(since: float) -> dict[str, run_folder.Failure]:
-    """The jobs that failed, by name.
+def failures() -> dict[str, run_folder.Failure]:
+    """The jobs that failed since the sweep began, by name.
 
-    Args:
-        since: Start of the sweep in seconds since 1970; older failures are of an earlier start.
+    A failure counts by its mark, not by the time of its file: a file server's clock may differ from this machine's.
     """
-    found = {
-        file.parent.name: run_folder.read_failure(file.parent)
-        for file in sorted(folder().glob(f"*/{run_folder.FAILURE}"))
-        if file.stat().st_mtime > since - 1
-    }
-    return {name: failure for name, failure in found.items() if failure}
+    found = _all_failures().items()
+    return {name: failure for name, failure in found if failure.mark not in RememberSweep.earlier}
 
 
 def label_lines() -> None:
@@ -134,6 +136,14 @@ def job_name(varied: str, otherwise: str) -> str:
     if plain == (varied or otherwise) and len(plain) <= _LONGEST_NAME:
         return plain
     return f"{plain[:_LONGEST_NAME]}_{_digest(varied)}"
+
+
+def _all_failures() -> dict[str, run_folder.Failure]:
+    """The failures that are noted in the sweep's folder, by the job's name."""
+    found = {
+        file.parent.name: run_folder.read_failure(file.parent) for file in sorted(folder().glob(f"*/{run_folder.FAILURE}"))
+    }
+    return {name: failure for name, failure in found.items() if failure}
 
 
 OmegaConf.register_new_resolver("job_name", job_name, replace=True)

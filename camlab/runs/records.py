@@ -180,5 +180,5 @@ def _number(value: Any) -> float | None:
 def _read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):  # of dates, of keys, of depth
         return None

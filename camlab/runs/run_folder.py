@@ -5,10 +5,11 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,10 +46,13 @@ def read_config_hash(run_dir: Path) -> str | None:
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """Content of `result.json` of a finished run, else None."""
+    """Content of `result.json` of a finished run; None if there is none, or it lacks what every run measures."""
     result = read_json(run_dir / RESULT) or {}
-    whole = result.keys() >= {"objective", "epochs", "wall_time_s"} and isinstance(result.get("metrics"), dict)
-    return result if whole else None
+    metrics = result.get("metrics")
+    numbers = [result.get(name) for name in ("objective", "epochs", "wall_time_s")]
+    if not isinstance(metrics, dict) or not all(map(_is_number, [*numbers, *metrics.values()])):
+        return None
+    return result if {"test/acc", "val/best_acc"} & metrics.keys() else None
 
 
 def write_result(run_dir: Path, result: dict[str, Any]) -> None:
@@ -64,11 +68,13 @@ class Failure:
         message: One line or two.
         by_user: Whether the user can repair it, on the command line or in the data.
         traceback: Traceback of any other error; empty for a mistake of the user's.
+        mark: Random text that tells this failure from an earlier one of the same job.
     """
 
     message: str
     by_user: bool
     traceback: str = ""
+    mark: str = field(default_factory=lambda: secrets.token_hex(8), compare=False)
 
 
 def write_failure(run_dir: Path, failure: Failure) -> None:
@@ -77,11 +83,13 @@ def write_failure(run_dir: Path, failure: Failure) -> None:
 
 
 def read_failure(run_dir: Path) -> Failure | None:
-    """The recorded failure of a run, or None."""
+    """The recorded failure of a run; None if there is none, or it is damaged."""
     try:
-        return Failure(**(read_json(run_dir / FAILURE) or {}))
+        failure = Failure(**{"mark": "", **(read_json(run_dir / FAILURE) or {})})
     except TypeError:
         return None
+    texts = (failure.message, failure.traceback, failure.mark)
+    return failure if all(isinstance(text, str) for text in texts) and isinstance(failure.by_user, bool) else None
 
 
 def forget(run_dir: Path) -> None:
@@ -141,9 +149,10 @@ def check_unused(folder: Path) -> None:
     """Refuse a folder for the output of `explain` or `evaluate` that holds anything else.
 
     Raises:
-        UserError: The folder is not empty; Hydra's files and the log of a job that failed early do not count.
+        UserError: The folder is not empty; Hydra's files, the log and the note of a job that failed do not count.
     """
-    if folder.is_dir() and any(path.name != ".hydra" and path.suffix != ".log" for path in folder.iterdir()):
+    passed_over = (".hydra", FAILURE)
+    if folder.is_dir() and any(f.name not in passed_over and f.suffix != ".log" for f in folder.iterdir()):
         raise UserError(f"{folder} is not empty; nothing was changed. Give another out=FOLDER.")
 
 
@@ -210,9 +219,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Content of a JSON file that holds an object; None if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last: lists within lists, too deep to be read
         return None
     return content if isinstance(content, dict) else None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a number that a float can hold."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
 
 
 def _last_whole(run_dir: Path) -> Path | None:
