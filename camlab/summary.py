@@ -1,24 +1,30 @@
 """Print a table of runs, finished or under way: `python -m camlab.summary outputs/sweeps/…`."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
+from camlab.command_line import output
 from camlab.runs.report import NAME, compare
 
 
 def main() -> None:
     """Entry of `camlab-summary`; exit code 2 for mistakes and where there are no runs, 141 if nobody reads on."""
+    output.prepare_output()
+    lost = 0
     try:
-        try:
-            _summarize(_parser().parse_args())
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # `camlab-summary outputs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        sys.exit(141)
+        _summarize(_parser().parse_args())
+    except OSError as error:
+        if not output.is_of_output(error):
+            raise
+    except SystemExit as end:
+        if end.code:
+            raise
+    finally:
+        lost = output.end_output()
+    if lost:
+        sys.exit(lost)
 
 
 def _summarize(arguments: argparse.Namespace) -> None:
@@ -28,9 +34,9 @@ def _summarize(arguments: argparse.Namespace) -> None:
         _refuse(f"{missing[0]}: no such folder.")
     try:
         compared = compare(folders, out)
-    except BrokenPipeError:
-        raise
     except OSError as error:
+        if output.is_of_output(error):
+            raise
         _refuse(f"{error.filename}: {error.strerror}. Give another place for the table with --out FOLDER.")
     if not compared.groups:
         _refuse(f"{', '.join(map(str, folders))}: there are no runs of camlab.")
@@ -56,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _refuse(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
+    output.print_error(message)
     sys.exit(2)
 
 

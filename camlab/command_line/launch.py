@@ -1,7 +1,7 @@
 """The outermost layer of every command: arguments, help, Hydra, and the exit code.
 
 Exit codes: 0 done; 2 the user's mistake, reported in one or two lines with the way out; 130 and 143 interrupted,
-resumable; 141 nobody reads the output; 1 any other error, with its traceback.
+resumable; 141 done, though nobody read the output; 1 any other error, with its traceback.
 """
 
 import logging
@@ -17,7 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from camlab.command_line import sweeps
+from camlab.command_line import output, sweeps
 from camlab.command_line.arguments import read_arguments
 from camlab.command_line.conf import conf_dir
 from camlab.command_line.help import help_text
@@ -48,6 +48,7 @@ class _Job:
             except Exception as error:
                 self.failure = error
                 return None
+        output.prepare_output()  # the job may be in a process of its own
         sweeps.label_lines()
         try:
             return self._run(config)
@@ -78,25 +79,26 @@ def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[
         arguments: The command line; None takes this process's.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
+    output.prepare_output()
+    lost = 0
     try:
         sys.argv[1:] = read_arguments(sys.argv[1:] if arguments is None else arguments, command)
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(help_text(command, sys.argv[1:]))
         else:
             _compose_and_run(_Job(task, command), command)
-        sys.stdout.flush()
     except Interrupted as stop:
         _end(stop.message, 128 + stop.signal_number)
     except KeyboardInterrupt:
         _end("Interrupted.", 130)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():  # `camlab-train --help | head`
-            sys.exit(141)  # what a shell gives for SIGPIPE
-        told = explain_mistake(error)
-        if told is None:
-            traceback.print_exc()
-            sys.exit(1)
-        _end(told, 2)
+        if not output.is_of_output(error):
+            told = explain_mistake(error)
+            _end(told or "".join(traceback.format_exception(error)), 1 if told is None else 2)
+    finally:
+        lost = output.end_output()
+    if lost:
+        sys.exit(lost)
 
 
 def _compose_and_run(job: _Job, command: str) -> None:
@@ -137,16 +139,6 @@ def _quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _nobody_reads() -> bool:
-    """Whether standard output is a pipe that nobody reads any more; further output is then thrown away."""
-    try:
-        print(flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
-
-
 def _end(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    output.print_error(message)
     sys.exit(code)
