@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from camlab.attribution.classes import logits_of
 from camlab.attribution.hooks import cut, passing, reading
+from camlab.attribution.network_input import check_logits, output_of
 from camlab.errors import UserError
 
 
@@ -59,19 +60,21 @@ def record_pass(
         whole_graph: Enable gradients before the first target layer, too.
 
     Raises:
-        UserError: A layer is not used, used twice, has no spatial output, or gets no gradient; the classes do not fit.
+        UserError: A layer is not used, used twice, has no spatial output, or gets no gradient; the classes do not fit;
+            the network cannot take the images, or its output is not finite.
     """
     grad_mode = torch.enable_grad() if whole_graph else torch.no_grad()
     with passing(model, images.device), grad_mode:
         inputs = images.clone() if images.is_inference() else images
         with cut(modules, layers, differentiate) as kept, reading(last_linear(model)) as classifier_inputs:
-            logits = logits_of(model(inputs))
+            logits = logits_of(output_of(model, inputs))
         for layer in layers:
             if layer not in kept:
                 raise UserError(f"layer={layer}: the network does not use it for these images.")
         if differentiate and not logits.requires_grad and not whole_graph:
             # A network that runs its backbone in `no_grad` restores this pass's grad mode when it leaves the backbone.
             return record_pass(model, images, modules, layers, choose, differentiate, whole_graph=True)
+        check_logits(logits)
         class_idx = choose(logits)
         gradients = _gradients(logits, class_idx, kept) if differentiate else {}
     activations = {name: tensor.detach() for name, tensor in kept.items()}
