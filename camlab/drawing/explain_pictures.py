@@ -3,6 +3,7 @@
 Decoding and drawing run in threads beside the network. Unreadable files are reported and skipped.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,8 @@ from camlab.progress import progress
 from camlab.runs.provenance import provenance, utc_now
 from camlab.storage.pictures import read_picture
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class ExplainResult:
@@ -42,7 +45,7 @@ class ExplainResult:
         folder: Folder of the files.
         done: Number of pictures that were explained.
         broken: A message for each picture that could not be read.
-        sheet: Path of the contact sheet.
+        sheet: Path of the contact sheet; None where none of its pictures could be drawn.
     """
 
     folder: Path
@@ -93,7 +96,7 @@ def explain_pictures(
             told = "The picture could not" if len(files) == 1 else f"None of the {len(files)} pictures could"
             raise UserError(f"{told} be read. {made.broken[0]}")
         # The common maximum is known only after all batches.
-        peaks = {} if style.normalize == "per_image" else _draw_set(writer, results, pool)
+        peaks = {} if style.normalize == "per_image" else _draw_set(writer, results, pool, made.broken)
     made.done = len(results)
     is_cut = any(result.source.is_cut for result in results[:PANELS])
     legend = Legend(_title(trained, made.done), explainer.layers, style, peaks, request.counterfactual, is_cut)
@@ -141,15 +144,30 @@ def _draw_alone(writer: ResultWriter, result: PictureResult, picture: DecodedPic
     writer.draw(result, heat, np.asarray(picture.whole), on_sheet)
 
 
-def _draw_set(writer: ResultWriter, results: Sequence[PictureResult], pool: ThreadPoolExecutor) -> dict[str, float]:
-    """Draw all pictures on one scale, from their files again; the methods' maxima."""
+def _draw_set(
+    writer: ResultWriter, results: Sequence[PictureResult], pool: ThreadPoolExecutor, broken: list[str]
+) -> dict[str, float]:
+    """Draw all pictures on one scale, from their files again; the methods' maxima.
+
+    A picture that can no longer be read has its maps and predictions all the same, but no overlays; `broken` gets a
+    line about it.
+    """
     scaled = scale(results, writer.style.normalize)
 
-    def draw(number: int) -> None:
-        picture = np.asarray(read_picture(results[number].source.file))
-        writer.draw(results[number], scaled.heat[number], picture, number < PANELS)
+    def draw(number: int) -> str | None:
+        source = results[number].source
+        try:
+            picture = read_picture(source.file)
+            if picture.size != source.size:
+                raise UserError(f"{source.file} has changed its size.")
+        except UserError as error:
+            return f"Not drawn: {error}"
+        writer.draw(results[number], scaled.heat[number], np.asarray(picture), number < PANELS)
+        return None
 
-    list(pool.map(draw, range(len(results))))
+    for told in filter(None, pool.map(draw, range(len(results)))):
+        log.warning("%s", told)
+        broken.append(told)
     return scaled.peaks
 
 

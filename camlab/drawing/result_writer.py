@@ -57,23 +57,26 @@ class ResultWriter:
         if on_sheet:
             self._panels[source.number] = panel(picture, result, overlays, self.class_names)
 
-    def finish(self, results: Sequence[PictureResult], legend: Legend, about: Mapping[str, Any]) -> Path:
+    def finish(self, results: Sequence[PictureResult], legend: Legend, about: Mapping[str, Any]) -> Path | None:
         """Write what is about all pictures.
 
         Args:
-            results: Of all pictures that were drawn.
+            results: Of all pictures that were explained.
             legend: Of the contact sheet.
             about: Content of `explain.json`.
 
         Returns:
-            The contact sheet's path.
+            The contact sheet's path; None where none of its pictures was drawn.
         """
         self._write_text("predictions.csv", self._predictions(results))
         if self.style.boxes:
-            boxes = {str(result.source.file): self._boxes[result.source.number] for result in results}
+            drawn = [result.source for result in results if result.source.number in self._boxes]
+            boxes = {str(source.file): self._boxes[source.number] for source in drawn}
             self._write_text("boxes.json", json.dumps(boxes, indent=1, ensure_ascii=False) + "\n")
         write_maps(self.folder / "maps.npz", results, self.class_names, legend.layers, Path.cwd())
         self._write_text("explain.json", json.dumps(about, indent=2, ensure_ascii=False, default=str) + "\n")
+        if not self._panels:
+            return None
         sheet = self.folder / "sheet.png"
         render.write_image(sheet, contact_sheet([part for _, part in sorted(self._panels.items())], legend))
         return sheet
