@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from camlab.errors import cut
 from camlab.evaluation.confusion_plot import draw_confusion
 
 
@@ -54,13 +55,14 @@ class Report:
     @property
     def title(self) -> str:
         """One line with the data and the accuracy."""
-        place = f"{self.data} ({self.split})" if self.data else self.split
+        place = f"{cut(self.data)} ({self.split})" if self.data else self.split
         return f"{place}: accuracy {100 * self.accuracy:.2f} %"
 
     def as_text(self) -> str:
         """The accuracy, then one line for each class."""
-        width = max(map(len, self.class_names))
-        lines = [f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in self.per_class.items()]
+        shares = [(cut(name), share) for name, share in self.per_class.items()]
+        width = max(len(name) for name, _ in shares)
+        lines = [f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in shares]
         return "\n".join([self.title, *lines])
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def write_report(folder: Path, report: Report) -> None:
     """Write `evaluation.json`, `confusion_matrix.csv` and `confusion_matrix.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
-    with open(folder / "confusion_matrix.csv", "w", newline="", encoding="utf-8") as file:
+    with open(folder / "confusion_matrix.csv", "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["true \\ predicted", *report.class_names])
         writer.writerows([name, *row] for name, row in zip(report.class_names, report.confusion.tolist(), strict=True))

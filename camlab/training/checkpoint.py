@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from camlab.errors import UserError, first_line
+from camlab.errors import UserError, first_line, listed, plain
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
-from camlab.models.trained_network import TrainedNetwork
+from camlab.models.trained_network import TrainedNetwork, output_names
 from camlab.models.weights import load_without_code
 from camlab.runs import run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
@@ -73,8 +73,8 @@ def check_resumable(file: Path, network: CamNet, class_names: tuple[str, ...]) -
     if spec != network.spec:
         other = ", ".join(f"{k}={v}" for k, v in (spec or {}).items() if network.spec.get(k) != v)
         raise UserError(f"resume={file}: it is of another network ({other or 'or of another version of camlab'}).")
-    if (known := tuple(about["class_names"])) != class_names:
-        raise UserError(f"resume={file}: it knows other classes ({', '.join(known)}) than the data have.")
+    if (known := tuple(map(str, about["class_names"]))) != class_names:
+        raise UserError(f"resume={file}: it knows other classes ({listed(known)}) than the data have.")
     return str(about.get("data_fingerprint"))
 
 
@@ -95,4 +95,5 @@ def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
     network.load_state_dict(state)
     preprocess = Preprocess.from_dict(about["preprocess"])
-    return TrainedNetwork(network.eval(), preprocess, tuple(class_names), network.spec["backbone"], file)
+    names = output_names(tuple(map(plain, class_names)), network.spec["num_classes"])
+    return TrainedNetwork(network.eval(), preprocess, names, network.spec["backbone"], file)
