@@ -34,10 +34,10 @@ class _Output(io.TextIOWrapper):
 
 
 def prepare_output() -> None:
-    """Make the standard streams such that no output can end a command or damage its files.
+    r"""Make the standard streams such that no output can end a command or damage its files.
 
     A stream that the caller has closed becomes the null device, so that no file gets its number. A character that the
-    terminal does not have is printed as an escape such as `\\xd7`. Log lines that cannot be written are left out.
+    terminal does not have is printed as an escape such as `\xd7`. Log lines that cannot be written are left out.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
         os.set_inheritable(descriptor, True)
@@ -48,7 +48,13 @@ def prepare_output() -> None:
         sys.stdout = _Output(open(os.devnull, "wb"), "utf-8")  # noqa: SIM115
     elif sys.stdout is sys.__stdout__:  # a test and a notebook have streams of their own
         kind: Any = sys.__stdout__
-        sys.stdout = _Output(kind.buffer, kind.encoding, "backslashreplace", line_buffering=kind.line_buffering)
+        sys.stdout = _Output(
+            kind.buffer,
+            kind.encoding,
+            "backslashreplace",
+            line_buffering=kind.line_buffering,
+            write_through=kind.write_through,
+        )
     with suppress(AttributeError):
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     logging.raiseExceptions = False  # logging would print a traceback for each line

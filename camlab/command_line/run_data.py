@@ -10,6 +10,8 @@ from camlab.command_line.conf import conf_dir, options_of
 from camlab.errors import UserError
 from camlab.runs import run_folder
 
+_LARGEST_TOLERANCE = 4096  # pixels, of the pointing game: the largest side of a picture
+
 
 def with_data_of_run(config: DictConfig) -> DictConfig:
     """Complete `data` from the run that made the checkpoint; what the user gives wins over the run's settings.
@@ -33,6 +35,16 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
     return completed
 
 
+def tolerance_of_run(checkpoint: Path) -> int | None:
+    """Tolerance of the pointing game in the run that made a checkpoint, in pixels; None where no file tells it."""
+    try:
+        config = yaml.safe_load(_config_file(checkpoint).read_text(encoding="utf-8"))
+        tolerance = config["callbacks"]["pointing_game"]["tolerance"]
+    except (UserError, OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
+        return None
+    return tolerance if type(tolerance) is int and 0 <= tolerance <= _LARGEST_TOLERANCE else None
+
+
 def _config_file(checkpoint: Path) -> Path:
     for folder in (checkpoint, *checkpoint.absolute().parents[:2]):
         if (folder / run_folder.CONFIG).is_file():
@@ -45,7 +57,7 @@ def _data_settings(file: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))["data"]
         settings = {str(key): value for key, value in data.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file}: the run's settings are damaged. {_which_data()}") from error
     own = {
         yaml.safe_load((conf_dir() / "data" / f"{name}.yaml").read_text())["_target_"] for name in options_of("data")

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from camlab.command_line.commands import COMMANDS
+from camlab.command_line.output import print_error
 from camlab.command_line.refusals import check_section, shown
 from camlab.command_line.run_data import with_data_of_run
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
@@ -49,7 +50,7 @@ class CheckBeforeRun(Callback):
                 run_folder.check_same_run(folder, config_hash(plain))
         except UserError as error:
             # Hydra turns exceptions of callbacks into warnings, but not this one; a single run ends here anyway.
-            print(error, file=sys.stderr)
+            print_error(str(error))
             sys.exit(2)
 
 

@@ -130,20 +130,27 @@ def job_name(varied: str, otherwise: str) -> str:
     Examples:
         >>> job_name("arch-vgg13_seed-1", "alexnet")
         'arch-vgg13_seed-1'
+        >>> job_name("checkpoint-'/home/me/outputs/2026-01-31/12-00-00_alexnet/checkpoints/best.ckpt'", "evaluate")
+        'checkpoint-12-00-00_alexnet-best.ckpt_36e94d2a'
     """
     varied = re.sub(r"-'([A-Za-z0-9._+-]+)'(?=_|$)", r"-\1", varied)  # a path that needs no quotes
-    plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", varied or otherwise).strip("-.")
+    short = re.sub(r"'((?:[^'\\]|\\.)*)'", lambda quoted: _end_of_path(quoted[1]), varied or otherwise)
+    plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", short).strip("-.")
     if plain == (varied or otherwise) and len(plain) <= _LONGEST_NAME:
         return plain
     return f"{plain[:_LONGEST_NAME]}_{_digest(varied)}"
 
 
+def _end_of_path(path: str) -> str:
+    """The last two parts of a path that tell what it is."""
+    parts = [part for part in path.split("/") if part not in ("", "checkpoints")]
+    return "/".join(parts[-2:]) or path
+
+
 def _all_failures() -> dict[str, run_folder.Failure]:
     """The failures that are noted in the sweep's folder, by the job's name."""
-    found = {
-        file.parent.name: run_folder.read_failure(file.parent) for file in sorted(folder().glob(f"*/{run_folder.FAILURE}"))
-    }
-    return {name: failure for name, failure in found.items() if failure}
+    folders = sorted(file.parent for file in folder().glob(f"*/{run_folder.FAILURE}"))
+    return {job.name: failure for job in folders if (failure := run_folder.read_failure(job))}
 
 
 OmegaConf.register_new_resolver("job_name", job_name, replace=True)
