@@ -1,7 +1,11 @@
 """Errors that are shown to the user in one or two lines, without a traceback."""
 
 import difflib
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_NOT_PLAIN = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control, surrogate, line and paragraph separators
 
 
 class UserError(ValueError):
@@ -29,6 +33,57 @@ def first_line(error: BaseException) -> str:
         ('No such layer.', 'KeyboardInterrupt')
     """
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def plain(text: str) -> str:
+    r"""Text of any origin in one line that can be drawn, printed and written anywhere.
+
+    Control characters, line ends and the halves of characters that stand for undecodable bytes become escapes.
+
+    Example:
+        >>> print(plain("a\tb"), plain("caf\udce9"))
+        a\tb caf\udce9
+    """
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in _NOT_PLAIN else c for c in text)
+
+
+def plain_texts(value: Any) -> Any:
+    r"""Nested dictionaries and lists with every text in them made plain.
+
+    Example:
+        >>> plain_texts({"root": ["caf\udce9", 0.5]})
+        {'root': ['caf\\udce9', 0.5]}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_texts(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_texts(child) for child in value]
+    return plain(value) if isinstance(value, str) else value
+
+
+def cut(text: str, most: int = 40) -> str:
+    """Plain text of at most `most` characters: a longer one loses its middle, since names often differ at their ends.
+
+    Example:
+        >>> cut("a very long name of a class", 11)
+        'a ver…class'
+    """
+    whole = plain(text)
+    if len(whole) <= most:
+        return whole
+    end = (most - 1) // 2
+    return f"{whole[: most - 1 - end]}…{whole[len(whole) - end :]}"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names for a message: the first ones, each cut to a readable length.
+
+    Example:
+        >>> listed(("cat", "dog", "frog"), most=2)
+        'cat, dog, … (3 in all)'
+    """
+    rest = f", … ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(map(cut, names[:most])) + rest
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "", most: int = 1) -> str:

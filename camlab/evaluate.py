@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from camlab.command_line.launch import launch
+from camlab.command_line.run_data import tolerance_of_run
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def evaluate(config: DictConfig) -> float:
     from camlab.evaluation.report import write_report
     from camlab.evaluation.testing import evaluate as test
     from camlab.models.devices import check_accelerator
+    from camlab.training.callbacks.pointing_game import PointingGame
     from camlab.training.checkpoint import load_network
 
     check_accelerator(config.trainer.accelerator)
@@ -40,7 +42,9 @@ def evaluate(config: DictConfig) -> float:
         log.info("Pictures from %s", config.data.root)  # the run's folder may have chosen them
     data.preprocess = trained.preprocess  # pictures are prepared as in training, whatever the data section says
     trainer_options: Any = OmegaConf.to_container(config.trainer, resolve=True)
-    report = test(trained, data, config.split, trainer_options, str(out))
+    tolerance = tolerance_of_run(Path(config.checkpoint).expanduser())
+    game = None if tolerance is None else PointingGame(tolerance)
+    report = test(trained, data, config.split, trainer_options, str(out), game)
     write_report(out, report)
     log.info("%s", report.as_text())
     log.info("Written to %s: evaluation.json, confusion_matrix.png, confusion_matrix.csv", out)

@@ -57,7 +57,7 @@ def explain(config: DictConfig) -> int:
     weights = config.network.weights if config.checkpoint is None else None
     about = {"images": str(config.images), "checkpoint": config.checkpoint, "weights": weights}
     made = explain_pictures(trained, files, out, request, style, config.batch_size, device, about)
-    log.info("%d picture%s explained. Open %s", made.done, "" if made.done == 1 else "s", made.sheet)
+    log.info("%d picture%s explained. Open %s", made.done, "" if made.done == 1 else "s", made.sheet or made.folder)
     if made.broken:
         count = f"{len(made.broken)} of {len(files)} pictures {'was' if len(made.broken) == 1 else 'were'} skipped"
         raise UserError(f"{count}; the first: {made.broken[0]}")

@@ -1,11 +1,11 @@
 """Command that prints a table of runs, finished or not: `python -m camlab.summary outputs/sweeps/…`."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
+from camlab.command_line import output
 from camlab.errors import UserError
 from camlab.runs.report import NAME, compare
 
@@ -13,16 +13,22 @@ from camlab.runs.report import NAME, compare
 def main() -> None:
     """Run the command `camlab-summary`.
 
-    The exit code is 2 for a mistake or if there are no runs, and 141 if the reader of a pipe has ended.
+    The exit code is 2 for a mistake or if there are no runs, and 141 if the reader of its output has ended.
     """
+    output.prepare_output()
+    lost = 0
     try:
-        try:
-            _summarize(_parser().parse_args())
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # `camlab-summary outputs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail, too
-        sys.exit(141)
+        _summarize(_parser().parse_args())
+    except OSError as error:
+        if not output.is_of_output(error):
+            raise
+    except SystemExit as end:
+        if end.code:
+            raise
+    finally:
+        lost = output.end_output()
+    if lost:
+        sys.exit(lost)
 
 
 def _summarize(arguments: argparse.Namespace) -> None:
@@ -32,11 +38,11 @@ def _summarize(arguments: argparse.Namespace) -> None:
         _refuse(f"{missing[0]}: no such folder.")
     try:
         compared = compare(folders, out)
-    except BrokenPipeError:
-        raise
     except UserError as error:
         _refuse(str(error).replace("another folder", "--out FOLDER"))
     except OSError as error:
+        if output.is_of_output(error):
+            raise
         _refuse(f"{error.filename}: {error.strerror}. Give another folder for the table with --out FOLDER.")
     if not compared.groups:
         _refuse(f"{', '.join(map(str, folders))}: no runs of camlab were found there.")
@@ -62,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _refuse(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
+    output.print_error(message)
     sys.exit(2)
 
 

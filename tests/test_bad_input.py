@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from camlab.data.folder import Folder
 from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 from camlab.models.devices import check_accelerator
-from camlab.models.weights import load_backbone_weights, read_tensors
+from camlab.models.weights import load_backbone_weights, matching_tensors, read_tensors
 from camlab.training.checkpoint import load_network
 from camlab.training.classifier import CHECKPOINT_KEY
 
@@ -144,6 +145,50 @@ def test_code_in_weights_is_refused(tmp_path, trap, protocol):
     assert "refused" in told(lambda: read_tensors(tmp_path / "w.pth"))
     torch.save({"features.0.weight": trap}, tmp_path / "w.pth", pickle_protocol=max(protocol, 2))
     assert "refused" in told(lambda: read_tensors(tmp_path / "w.pth"))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "ignore:.*quantize", "ignore:.*quantiz")
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda tensor: tensor.to_sparse(), "sparse"),
+        (lambda tensor: tensor.to_sparse_csr(), "sparse"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.quint8), "quantised"),
+        (lambda tensor: tensor.to("meta"), "on the meta device, without values"),
+    ],
+    ids=["sparse", "csr", "quantised", "meta"],
+)
+def test_a_tensor_without_ordinary_values_is_named(tmp_path, make, kind):
+    expected = {"conv.weight": torch.zeros(4, 3), "conv.bias": torch.zeros(4)}
+    torch.save({"conv.weight": make(torch.ones(4, 3)), "conv.bias": torch.zeros(4)}, tmp_path / "w.pth")
+    found = read_tensors(tmp_path / "w.pth")
+    said = told(lambda: matching_tensors(found, expected, "alexnet", "arch.weights=w.pth"))
+    assert said == f"arch.weights=w.pth: conv.weight is {kind}. Save it as an ordinary dense tensor."
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_damaged_pth_files_are_read_or_told_in_a_line(tmp_path, legacy):
+    def network() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
+
+    torch.save(network().state_dict(), tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    whole, chance, refused = (tmp_path / "w.pth").read_bytes(), random.Random(0), 0
+    for _ in range(150):
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            place, length = chance.randrange(len(content)), chance.randint(1, 8)
+            content[place : place + chance.choice((0, 1, length))] = chance.randbytes(chance.choice((0, 1, length)))
+        (tmp_path / "w.pth").write_bytes(content)
+        said = ""
+        try:
+            found = read_tensors(tmp_path / "w.pth")
+            copied = network()
+            copied.load_state_dict(matching_tensors(found, copied.state_dict(), "net", "weights=w.pth"), strict=False)
+        except UserError as error:
+            said = str(error)
+        refused += bool(said)
+        assert len(said.splitlines()) <= 1
+    assert 50 < refused <= 150
 
 
 def test_no_state_dict(tmp_path):

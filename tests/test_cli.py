@@ -205,6 +205,13 @@ def test_an_interrupted_run_says_how_to_go_on(launch, number, code):
     assert launch(task=task)[:2] == (code, "Interrupted. To go on: …\n")
 
 
+@pytest.mark.parametrize("full", ["0", "1", "yes"])
+def test_hydras_own_variable_changes_no_message(launch, monkeypatch, full):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", full)
+    code, said, _ = launch("arch=alexnt")
+    assert (code, said) == (2, "arch=alexnt: unknown option. Did you mean arch=alexnet? Choose from alexnet, vgg13.\n")
+
+
 def test_flags_may_stand_between_settings(launch):
     code, _, seen = launch("mode=frozen", "-m", "arch=alexnet,vgg13", "seed=3")
     assert code == 0

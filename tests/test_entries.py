@@ -2,14 +2,17 @@
 
 import csv
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
-from camlab import evaluate, train
+from camlab import evaluate, explain, train
 
 TINY = [
     "data=shapes",
@@ -147,3 +150,65 @@ def test_the_test_curve_and_nothing_held_out(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
     assert result["tested_checkpoint"] == "last"
     assert result["objective"] == result["metrics"]["test/acc"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names must be text elsewhere")
+def test_more_outputs_than_classes_and_names_of_any_kind(tmp_path, monkeypatch, capsys):
+    names = [b"$_$ caf\xe9", b"[b]\n\x1b[2J", b"x" * 240]
+    for split, count in (("train", 8), ("test", 3)):
+        for k, name in enumerate(names):
+            folder = os.fsencode(tmp_path / "photos" / split) + b"/" + name
+            os.makedirs(folder)
+            for i in range(count):
+                Image.new("RGB", (8, 8), (80 * k, 10 * i, 99)).save(os.fsdecode(folder) + f"/{i}.png")
+    monkeypatch.chdir(tmp_path)
+    run = [a for a in TINY if not a.startswith(("data=", "data.train", "data.test"))]
+    run += [
+        "data=folder",
+        "data.root=photos",
+        "data.name='[/b]'",
+        "data.val_size=3",
+        "arch.num_classes=7",
+        "mode=frozen",
+    ]
+    assert (
+        command(monkeypatch, train.main, *run, "logger=[wandb,tensorboard,csv]", "trainer.max_epochs=1", "out=run") == 0
+    )
+    said = capsys.readouterr()
+    assert "No heatmaps" not in said.out + said.err
+    assert "Going on without it" not in said.out + said.err
+    assert (tmp_path / "run" / "heatmaps" / "epoch_0001" / "sheet.png").is_file()
+
+    assert command(monkeypatch, evaluate.main, "checkpoint=run", "out=evaluated") == 0
+    told = capsys.readouterr().out
+    report = json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())
+    assert report["class_names"] == [
+        "$_$ caf\\udce9",
+        "[b]\\n\\x1b[2J",
+        "x" * 240,
+        *(f"output {k}" for k in range(3, 7)),
+    ]
+    assert max(map(len, told.splitlines()[:8])) < 60
+    assert "\x1b" not in told
+
+    given = ["images=photos/test", "checkpoint=run", "top_k=40"]
+    assert command(monkeypatch, explain.main, *given, "out=explained") == 0
+    with open(
+        tmp_path / "explained" / "predictions.csv", encoding="utf-8", errors="surrogateescape", newline=""
+    ) as file:
+        assert {row["class"] for row in csv.DictReader(file)} == set(report["class_names"])
+    assert command(monkeypatch, explain.main, *given[:2], "target=output 5", "out=fifth") == 0
+
+
+def test_an_evaluation_scores_with_the_runs_own_tolerance(run_dir, tmp_path, monkeypatch):
+    shutil.copytree(run_dir, tmp_path / "run")
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    found = []
+    for k, tolerance in enumerate((2, 64, -1, "64", None)):
+        config["callbacks"]["pointing_game"]["tolerance"] = tolerance
+        (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+        assert command(monkeypatch, evaluate.main, f"checkpoint={tmp_path / 'run'}", f"out={tmp_path / str(k)}") == 0
+        report = json.loads((tmp_path / str(k) / "evaluation.json").read_text())
+        found.append(report["metrics"]["pointing_game_random"])
+    assert found[0] < 1
+    assert found == [found[0], 1.0, *found[:1] * 3], "a value that no run has counts as the default"

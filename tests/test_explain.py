@@ -1,6 +1,7 @@
 """`camlab.explain` as a user runs it, and the files that it writes: generated pictures and real networks."""
 
 import csv
+import dataclasses
 import json
 import logging
 import os
@@ -517,6 +518,15 @@ def test_a_file_name_that_is_not_valid_text(redness, tmp_path):
         assert name in (tmp_path / "out" / file).read_bytes(), "the name must be written as on the disk"
 
 
+@pytest.mark.parametrize("name", ["a" * 240, "𝒳" * 240, "$_$", "[/b]", "\x1b[2J\n\0", "caf\udce9", "../x"])
+def test_class_names_of_any_kind(redness, tmp_path, name):
+    named = dataclasses.replace(redness, class_names=(name, "not red"))
+    done = explain_files(named, [red(tmp_path / "x.png", np.full((8, 8), 99))], tmp_path / "out", Request(target=0))
+    assert len(overlays(tmp_path / "out")) == 2
+    assert done.sheet.is_file()
+    assert stored(tmp_path / "out").class_names == [name.rstrip("\0"), "not red"]
+
+
 @pytest.mark.parametrize("stem", ["𝒳" * 60, "é" * 120, "x" * 250])
 def test_long_names_are_cut_in_bytes(redness, tmp_path, stem):
     long = TrainedNetwork(redness.network, redness.preprocess, ("Großer Fisch " * 40, "魚" * 300), "redness")
@@ -614,6 +624,27 @@ def test_whole_batches_of_broken_pictures_before_the_good_ones(redness, tmp_path
     assert (done.done, len(done.broken)) == (1, 41)
     assert done.sheet.is_file()
     assert overlays(tmp_path / "out") == ["00041_good_cam_0_red.jpg"]
+
+
+@pytest.mark.parametrize("mode", ["shared", "raw"])
+@pytest.mark.parametrize("gone", [(0,), (0, 1, 2)])
+@pytest.mark.parametrize("change", ["removed", "another size"])
+def test_pictures_that_vanish_before_they_are_drawn_cost_the_others_nothing(redness, tmp_path, mode, gone, change):
+    files = [red(tmp_path / f"{k}.png", np.full((8, 8), 80 * (k + 1))) for k in range(3)]
+
+    def vanish(module: nn.Module, inputs: Any, output: Any) -> None:
+        for k in gone:
+            red(files[k], np.full((5, 7), 1)) if change == "another size" else files[k].unlink(missing_ok=True)
+
+    redness.network.register_forward_hook(vanish)
+    done = explain_files(redness, files, tmp_path / "out", Request(("cam",), target=0), Style(normalize=mode))
+    assert (done.done, len(done.broken)) == (3, len(gone))
+    assert f"{gone[0]}.png" in done.broken[0]
+    left = [k for k in range(3) if k not in gone]
+    assert overlays(tmp_path / "out") == [f"0000{k}_{k}_cam_0_red.jpg" for k in left]
+    assert list(json.loads((tmp_path / "out" / "boxes.json").read_text())) == [str(files[k]) for k in left]
+    assert len(stored(tmp_path / "out").files) == 3
+    assert (done.sheet is not None) == bool(left)
 
 
 def test_only_broken_pictures(redness, tmp_path):

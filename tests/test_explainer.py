@@ -564,7 +564,7 @@ def test_nothing_changes_after_a_mistake(used, images, mistake):
 def test_nothing_changes_when_the_network_fails(used):
     images = torch.randn(N, 4, SIDE, SIDE)
     before = state(used)
-    with pytest.raises(RuntimeError, match="to have 3 channels"):
+    with pytest.raises(UserError, match="to have 3 channels"):
         heatmaps(used, images, layer="features.5")
     assert state(used) == before
 
@@ -792,3 +792,57 @@ def test_in_a_validation_step(tmp_path: Path):
     trainer.validate(classifier, loader, verbose=False)
     expected = heatmaps(classifier.network, images, target=labels)
     torch.testing.assert_close(torch.cat(classifier.found), expected, rtol=1e-4, atol=1e-5)
+
+
+# ---- input and output that mean nothing
+
+FLOAT = torch.zeros(2, 3, 32, 32)
+NOT_FINITE = FLOAT.index_fill(0, torch.tensor([1]), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ([[1.0]], "images: list was given; a tensor N×C×H×W is needed."),
+        (FLOAT[0], "images: float32 3×32×32 was given; N×C×H×W is needed. For one image, images[None]."),
+        (FLOAT[0, 0], "images: float32 32×32 was given; N×C×H×W is needed."),
+        (FLOAT[:, :0], "images: float32 2×0×32×32 was given; N×C×H×W is needed."),
+        (FLOAT[:, :1], "images: the network cannot take float32 images of 1×32×32: .*3 channels, but got 1 channels"),
+        (FLOAT.double(), "images: the network cannot take float64 images of 3×32×32: .*(double|Double)"),
+        (FLOAT.byte(), "images: the network cannot take uint8 images of 3×32×32: "),
+        (FLOAT.bool(), "images: the network cannot take bool images of 3×32×32: "),
+        (NOT_FINITE, "images: 1 of 2 has NaN or infinite values; finite ones are needed."),
+        (FLOAT + float("inf"), "images: 2 of 2 have NaN or infinite values"),
+    ],
+)
+@pytest.mark.parametrize("layer", [None, "features.0"])
+def test_images_that_a_network_cannot_take_are_refused_in_a_line(images, said, layer):
+    for call in (
+        lambda: heatmaps(TinyNet(), images, layer=layer),
+        lambda: Explainer(TinyNet()).explain(images, ["cam"]),
+    ):
+        with pytest.raises(UserError, match=f"^{said.replace('[', chr(92) + '[')}") as refused:
+            call()
+        assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_output_that_is_not_finite_is_refused(method, value):
+    network = Gap()
+    network.fc.bias.data[1] = value
+    with pytest.raises(UserError, match=r"^The network's output: 2 of 2 have NaN or infinite logits"):
+        heatmaps(network, FLOAT, method)
+    network.fc.bias.data.zero_()
+    assert heatmaps(network, FLOAT, method).isfinite().all()
+
+
+def test_a_map_that_is_not_finite_is_refused():
+    class Rooted(Gap):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.fc(self.relu(self.conv(images)).sqrt().mean(dim=(2, 3)))  # its gradient at 0 is infinite
+
+    network = Rooted()
+    torch.nn.init.constant_(network.conv.bias, -1e3)
+    with pytest.raises(UserError, match=r"^grad_cam at relu: 2 of 2 images have NaN or infinite values in their map"):
+        heatmaps(network, FLOAT, layer="relu")

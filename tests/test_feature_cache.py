@@ -323,6 +323,27 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.glob(f"*{KEY}.[njp]*"))
 
 
+def test_a_file_cut_short_under_a_run_does_not_end_it(tmp_path, caplog):
+    rows, store = np.arange(200_000, dtype=np.float32).reshape(-1, 4), ArrayStore(tmp_path)
+    first = store.get("key", rows.shape, lambda: [rows], "rows")
+    second = store.get("key", rows.shape, lambda: [rows], "rows")
+    os.truncate(tmp_path / "key.npy", 100)
+    if (child := os.fork()) == 0:  # a map of the file would end the process that reads it
+        os._exit(0 if np.array_equal(first, rows) and np.array_equal(second, rows) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(store.get("key", rows.shape, lambda: [rows], "rows"), rows)
+    assert "is damaged: computing it again" in caplog.text, "the next run notices it"
+
+
+def test_a_shape_that_the_file_does_not_have_is_damage(tmp_path, caplog):
+    rows, store = np.zeros((4, 3), np.float32), ArrayStore(tmp_path)
+    store.get("key", rows.shape, lambda: [rows], "rows")
+    assert store.get("key", (3, 4), lambda: [rows.reshape(3, 4)], "rows").shape == (3, 4)
+    assert "is damaged" in caplog.text
+    with pytest.raises(UserError, match="was damaged while it was written"):
+        store.get("other", (5, 3), lambda: [rows], "rows")
+
+
 def test_list_and_clear(tmp_path):
     store = ArrayStore(tmp_path)
     get(tmp_path, tmp_path / "n")

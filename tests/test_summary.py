@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from camlab import summary
 from camlab.runs import run_folder
 from camlab.runs.comparison import side_by_side
+from camlab.runs.data_identity import DataIdentity, read_data_identity, write_data_identity
 from camlab.runs.plot import draw
 from camlab.runs.records import read_runs
 
@@ -219,7 +221,7 @@ def test_damaged_values_of_a_result_are_ignored(tmp_path):
     result = {"metrics": {"test/acc": "high", "val/acc": 0.5}, "objective": 0, "epochs": "two", "wall_time_s": None}
     (folder / run_folder.RESULT).write_text(json.dumps(result))
     (run,) = read_runs([tmp_path])
-    assert (run.state, run.epochs, run.seconds) == ("finished", 1.0, None)
+    assert (run.state, run.epochs, run.seconds) == ("unfinished", 1.0, None)
     assert "test/acc" not in run.metrics
 
 
@@ -353,3 +355,66 @@ def test_the_chart_is_drawn_along_the_setting_with_the_most_values(tmp_path, mon
             make_run(tmp_path / f"{i}{decay}", [f"optimizer.weight_decay={decay}", f"optimizer.lr={rate}"], [0.1, 0.2])
     draw(side_by_side(read_runs([tmp_path])), tmp_path / "summary.png")
     assert seen[0].axes[0].get_xlabel() == "optimizer.lr"
+
+
+RESULT = {"metrics": {"test/acc": 0.5}, "objective": 0.5, "epochs": 2, "wall_time_s": 60.0}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        json.dumps(RESULT | {"metrics": {}}),
+        json.dumps(RESULT | {"metrics": {"test/acc": None}}),
+        json.dumps(RESULT | {"metrics": {"test/acc": 10**400}}),
+        json.dumps(RESULT | {"metrics": [0.5]}),
+        json.dumps(RESULT | {"objective": "0.5"}),
+        json.dumps(RESULT | {"epochs": None}),
+        json.dumps(RESULT | {"wall_time_s": 10**400}),
+    ],
+    ids=range(9),
+)
+def test_a_damaged_result_is_none(tmp_path, monkeypatch, text):
+    make_run(tmp_path / "a", ["mode=frozen"], [0.5])
+    (tmp_path / "a" / run_folder.RESULT).write_text(json.dumps(RESULT))
+    assert run_folder.read_result(tmp_path / "a") == RESULT
+    (tmp_path / "a" / run_folder.RESULT).write_text(text)
+    assert run_folder.read_result(tmp_path / "a") is None
+    assert [run.state for run in read_runs([tmp_path])] == ["unfinished"]
+
+
+ODD = ["[" * 3000, '{"a":' * 3000, "1e999", "null", "9" * 400, '"\\ud800"', "{}", "[]", "nan", "2026-13-45", "&a [*a]", "? [a]\n: 1", "\xff", "\0", ""]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "metrics.csv", "result.json", "failure.json", "data.json", ".hydra/overrides.yaml"]
+)
+def test_a_file_with_anything_in_it_costs_its_own_part_of_the_table_at_most(tmp_path, monkeypatch, capsys, name):
+    damaged = make_run(tmp_path / "a", ["optimizer.lr=1e-3"], [0.5, 0.6])
+    make_run(tmp_path / "b", ["optimizer.lr=1e-2"], [0.4, 0.5])
+    run_folder.write_failure(damaged, run_folder.Failure("no room", by_user=True))
+    write_data_identity(damaged, DataIdentity("0123", ("cat", "dog"), "/photos"))
+    whole, chance = (damaged / name).read_text(), random.Random(name)
+    for odd in ODD:
+        first, last = sorted(chance.sample(range(len(whole) + 1), 2))
+        for text in (odd, whole[:first] + odd + whole[last:], whole[:first] + odd):
+            (damaged / name).write_text(text, encoding="latin-1")
+            compared = side_by_side(read_runs([tmp_path]))
+            assert "b" in {run.folder.name for run in compared.runs}
+            read_data_identity(damaged)
+    assert summarize(monkeypatch, tmp_path) == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_markup_and_control_characters_in_a_setting_are_shown_as_they_are(tmp_path, monkeypatch, capsys):
+    for name in ("a", "b"):
+        make_run(
+            tmp_path / name, [], [0.5], config=f"'[/b]$_$': '[/{name}]\\e[2J'\ndata:\n  name: \"[/{name}]\\n|$x$\\e\"\n"
+        )
+    assert summarize(monkeypatch, tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "[/b]$_$" in said
+    assert "a]\\n|$x$\\x1b" in said
+    assert "\x1b[2J" not in said
+    assert len((tmp_path / "summary.md").read_text().splitlines()) == 4

@@ -58,8 +58,18 @@ def test_a_study_names_its_sweep_and_so_may_the_user():
         ("arch-alexnet_optimizer.lr-1e-3", "arch-alexnet_optimizer.lr-1e-3"),
         ("", "alexnet-frozen-cifar10"),
         ("checkpoint-'A'_split-val", "checkpoint-A_split-val"),
-        ("checkpoint-'A b'", r"checkpoint--A-b_[0-9a-f]{8}"),
+        ("checkpoint-'A b'", r"checkpoint-A-b_[0-9a-f]{8}"),
         ("arch.weights-/a/b c.pth", r"arch.weights--a-b-c.pth_[0-9a-f]{8}"),
+        ("arch.weights-'/home/me/a/b c.pth'", r"arch.weights-a-b-c.pth_[0-9a-f]{8}"),
+        (
+            "checkpoint-'/x/it\\'s/run/checkpoints/best.ckpt'_split-val",
+            r"checkpoint-run-best.ckpt_split-val_[0-9a-f]{8}",
+        ),
+        (
+            "checkpoint-'/y/it\\'s/run/checkpoints/best.ckpt'_split-val",
+            r"checkpoint-run-best.ckpt_split-val_[0-9a-f]{8}",
+        ),
+        ("checkpoint-'/'", r"checkpoint_[0-9a-f]{8}"),
         ("data.mean-[0.5,0.5,0.5]", r"data.mean--0.5-0.5-0.5_[0-9a-f]{8}"),
         ("data.mean-[0.4,0.4,0.4]", r"data.mean--0.4-0.4-0.4_[0-9a-f]{8}"),
         ("x-é=1", r"x--1_[0-9a-f]{8}"),
@@ -119,6 +129,37 @@ def test_failing_jobs_do_not_stop_the_others_and_are_told_at_the_end(launch, tmp
     failure = run_folder.read_failure(folder / "seed-2")
     assert "ValueError: broken" in failure.traceback
     assert not failure.by_user
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+def test_failures_are_counted_by_job_whatever_the_file_servers_clock_says(launch, tmp_path, monkeypatch, ahead):  # noqa: F811
+    def task(config: DictConfig) -> float:
+        if config.seed < 2:
+            raise UserError(f"seed={config.seed}: an unlucky number.")
+        return 0.0
+
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead)
+    code, told, _ = launch("-m", "seed=0,2", "sweep=mine", task=task)
+    assert (code, told.count("1 job failed")) == (2, 1)
+    code, told, _ = launch("-m", "seed=2,3", "sweep=mine", task=task)
+    assert (code, told) == (0, ""), "the failure of seed=0 is an earlier sweep's"
+    code, told, _ = launch("-m", "seed=0,1", "sweep=mine", task=task)
+    assert (code, told.count("2 jobs failed")) == (2, 1), "seed=0 has failed again"
+    for failure in (tmp_path / "outputs" / "sweeps" / "mine").glob("*/failure.json"):
+        failure.write_text('{"message": ["no text"], "by_user": 3}')
+    assert launch("-m", "seed=3", "sweep=mine", task=task)[0] == 0, "a damaged note is none"
+
+
+def test_a_job_of_explain_that_failed_is_tried_again_in_its_folder(launch, tmp_path):  # noqa: F811
+    def task(config: DictConfig) -> float:
+        raise UserError("target=9: no such class.")
+
+    again = ["-m", "images=x", "network=vgg16", "target=8,9", "out=sweep"]
+    for _ in range(2):
+        code, told, _ = launch(*again, task=task, entry="explain")
+        assert code == 2
+        assert "target-8 and 1 more: target=9: no such class." in told
 
 
 def test_mistakes_of_the_user_alone_end_with_code_2_and_are_told_once(launch):  # noqa: F811

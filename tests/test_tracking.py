@@ -1,6 +1,8 @@
 """What W&B and TensorBoard get from a run, read back from the files that the run wrote."""
 
 import json
+import logging
+import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from test_entries import TINY, command
 from test_training import classifier, trainer
 
 from camlab import train
+from camlab.errors import UserError
 from camlab.runs import run_folder
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.tracking.pictures import log_pictures
@@ -192,3 +195,53 @@ def test_metrics_are_not_appended_through_a_link(tmp_path):
         csv.log_metrics({"a": 1.0}, step)
     assert (tmp_path / "precious").read_text() == "precious"
     assert len(csv.path.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WANDB_MODE", "bogus", "WANDB_MODE=bogus: unknown value. Choose from online, offline, disabled"),
+        ("WANDB_MODE", "", "WANDB_MODE=: unknown value."),
+        ("WANDB_BASE_URL", "nowhere", "WANDB_BASE_URL=nowhere: must be an address such as https://api.wandb.ai."),
+        ("WANDB_BASE_URL", "http://[bad", "WANDB_BASE_URL=http://[bad: must be an address"),
+        ("WANDB_BASE_URL", "https://host:99999", "WANDB_BASE_URL=https://host:99999: must be an address"),
+    ],
+)
+def test_a_wrong_environment_is_refused_before_training(tmp_path, monkeypatch, name, value, said):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"^{re.escape(said)}"):
+        WandbLogger(save_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("mode", ["dryrun", "run"])
+def test_old_names_of_modes_lead_to_a_line_on_how_to_sync(tmp_path, monkeypatch, caplog, mode):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("WANDB_MODE", mode)
+    logger = WandbLogger(save_dir=str(tmp_path))
+    logger.log_metrics({"x": 1.0}, 1)
+    logger.finish()
+    assert 'To sync: wandb sync "' in caplog.messages[-1]
+    assert len(caplog.messages) == 2
+
+
+def test_a_start_that_fails_is_told_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_SILENT", "bogus")
+    logger = WandbLogger(save_dir=str(tmp_path))
+    logger.log_hyperparams({"a": 1})
+    logger.log_metrics({"x": 1.0}, 1)
+    logger.finish()
+    (line,) = caplog.messages
+    assert "Going on without it; the metrics are in metrics.csv." in line
+
+
+def test_settings_that_are_not_utf_8_reach_the_trackers(tmp_path, caplog):
+    settings = {"data": {"root": "caf\udce9", "mean": [0.5, "\udce9"]}}
+    boards = [WandbLogger(save_dir=str(tmp_path), mode="offline"), TensorBoardLogger(str(tmp_path))]
+    for board in boards:
+        board.log_hyperparams(settings)
+    boards[0].finish()
+    boards[1].log_result({"test/acc": 0.5})
+    assert "Going on without it" not in caplog.text
+    (run,) = offline_runs(tmp_path)
+    config = {k: v for r in records(run) if r["type"] == "config" for k, v in r["config"]["update"].items()}
+    assert config["data"]["root"] == r"caf\udce9"

@@ -11,6 +11,7 @@ from camlab.attribution.classes import Chooser, choose, one_per_image
 from camlab.attribution.forward_pass import ForwardPass, record_pass
 from camlab.attribution.hooks import passing, unwrapped
 from camlab.attribution.methods import METHODS, check_methods
+from camlab.attribution.network_input import check_images, check_maps, check_values
 from camlab.attribution.raw_maps import cam_of_all_classes, gradient_maps, of_classes, score_maps
 from camlab.attribution.target_layer import Layer, find_layers, layer_names
 from camlab.errors import UserError
@@ -43,9 +44,10 @@ def heatmaps(
         Heatmaps, float32 N×H×W, on the images' device and of the images' size.
 
     Raises:
-        UserError: The method or layer is unknown; the layer has no spatial output or is used twice; the method is `cam`
-            and the network does not end in global average pooling and one linear layer; the targets do not fit the
-            images or the network; `counterfactual` is given with a method that does not use gradients.
+        UserError: The images are not a batch N×C×H×W of finite values that the network takes; its output or a map is
+            not finite; the method or layer is unknown; the layer has no spatial output or is used twice; the method is
+            `cam` and the network does not end in global average pooling and one linear layer; the targets do not fit
+            the images or the network; `counterfactual` is given with a method that does not use gradients.
         ValueError: `normalize` is unknown.
 
     Example:
@@ -113,6 +115,7 @@ class Explainer:
         counterfactual: bool = False,
     ) -> Tensor:
         """Compute heatmaps as `heatmaps` does: float32 N×H×W."""
+        check_images(images)
         class_idx = None if target is None else one_per_image(target, images)
         size = (images.shape[-2], images.shape[-1])
         if len(images) == 0:
@@ -142,6 +145,8 @@ class Explainer:
         Raises:
             UserError: As for `heatmaps`.
         """
+        check_images(images)
+        check_values(images)
         check_methods(methods)
         for name in methods if counterfactual else ():
             if not METHODS[name].needs_gradients:
@@ -160,6 +165,9 @@ class Explainer:
         found = {
             name: [self._maps(name, passed, layer, cams, counterfactual) for layer in layers[name]] for name in methods
         }
+        for name, of_layers in found.items():
+            for layer, signed in zip(layers[name], of_layers, strict=True):
+                check_maps(signed, f"{name} at {layer}")
         every = next(iter(cams.values())) if len(cams) == 1 else None
         return Explanation(passed.logits, passed.class_idx, found, layers, every)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from camlab.attribution.classes import logits_of
 from camlab.attribution.hooks import cut, passing, reading
+from camlab.attribution.network_input import check_logits, output_of
 from camlab.errors import UserError
 
 
@@ -60,14 +61,14 @@ def record_pass(
         whole_graph: Enable gradients before the first target layer, too.
 
     Raises:
-        UserError: A layer is not used, is used twice, has no spatial output or gets no gradient; or the classes do not
-            fit the images or the network.
+        UserError: A layer is not used, is used twice, has no spatial output or gets no gradient; the classes do not fit
+            the images or the network; the network cannot take the images, or its output is not finite.
     """
     grad_mode = torch.enable_grad() if whole_graph else torch.no_grad()
     with passing(model, images.device), grad_mode:
         inputs = images.clone() if images.is_inference() else images
         with cut(modules, layers, differentiate) as kept, reading(last_linear(model)) as classifier_inputs:
-            logits = logits_of(model(inputs))
+            logits = logits_of(output_of(model, inputs))
         for layer in layers:
             if layer not in kept:
                 raise UserError(f"layer={layer}: the network does not use it for these images.")
@@ -75,6 +76,7 @@ def record_pass(
             # A network that runs its backbone in `no_grad` restores the grad mode of this pass when it leaves that
             # block. This undoes what the hook has set, so the pass is repeated with gradients enabled throughout.
             return record_pass(model, images, modules, layers, choose, differentiate, whole_graph=True)
+        check_logits(logits)
         class_idx = choose(logits)
         gradients = _gradients(logits, class_idx, kept) if differentiate else {}
     activations = {name: tensor.detach() for name, tensor in kept.items()}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from camlab.attribution.network_input import output_of
 from camlab.errors import UserError, did_you_mean
 
 Layer = str | nn.Module
@@ -95,7 +96,7 @@ def _spatial_calls(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module
 
     handles = [module.register_forward_hook(record(name)) for name, module in model.named_modules() if name]
     try:
-        model(image)
+        output_of(model, image)
     finally:
         for handle in handles:
             handle.remove()

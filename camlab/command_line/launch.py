@@ -5,13 +5,12 @@ Exit codes:
     1: Any other error, which is printed with its traceback.
     2: The user made a mistake, which is reported in one or two lines that say how to correct it.
     130 and 143: The run was interrupted (by Ctrl-C or SIGTERM) and can be resumed.
-    141: The reader of a pipe has ended.
+    141: The command has finished, but the reader of its output has ended.
 """
 
 import logging
 import os
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from camlab.command_line import sweeps
+from camlab.command_line import output, sweeps
 from camlab.command_line.arguments import read_arguments
 from camlab.command_line.conf import conf_dir
 from camlab.command_line.help import help_text
@@ -54,6 +53,7 @@ class _Job:
             except Exception as error:
                 self.failure = error
                 return None
+        output.prepare_output()  # the job may be in a process of its own
         sweeps.label_lines()
         try:
             return self._run(config)
@@ -84,50 +84,50 @@ def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[
         command: `train`, `evaluate`, `explain` or `cache`; `conf/` contains a file with this name.
         arguments: Arguments of the command; None takes those of this process.
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
+    output.prepare_output()
+    lost = 0
     try:
         sys.argv[1:] = read_arguments(sys.argv[1:] if arguments is None else arguments, command)
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(help_text(command, sys.argv[1:]))
         else:
             _compose_and_run(_Job(task, command), command)
-        sys.stdout.flush()
     except Interrupted as stop:
         _end(stop.message, 128 + stop.signal_number)
     except KeyboardInterrupt:
         _end("Interrupted.", 130)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():  # `camlab-train --help | head`
-            sys.exit(141)  # what a shell gives for SIGPIPE
-        told = explain_mistake(error)
-        if told is None:
-            traceback.print_exc()
-            sys.exit(1)
-        _end(told, 2)
+        if not output.is_of_output(error):
+            told = explain_mistake(error)
+            _end(told or "".join(traceback.format_exception(error)), 1 if told is None else 2)
+    finally:
+        lost = output.end_output()
+    if lost:
+        sys.exit(lost)
 
 
 def _compose_and_run(job: _Job, command: str) -> None:
     HydraConfig.instance().cfg = None  # of an earlier sweep in this process
     files_hash.cache_clear()
-    began = time.time()
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except ValueError as error:  # Optuna raises it if no trial has succeeded
-        if isinstance(error, UserError) or not (sweeps.under_way() and sweeps.failures(began)):
+        if isinstance(error, UserError) or not (sweeps.under_way() and sweeps.failures()):
             raise
     if job.failure:
         raise job.failure
     if sweeps.under_way():
-        _conclude_sweep(command, began)
+        _conclude_sweep(command)
 
 
-def _conclude_sweep(command: str, began: float) -> None:
+def _conclude_sweep(command: str) -> None:
     """Print the table of a sweep of training runs, and end the command with a report if jobs have failed."""
     if command == "train":
         from camlab.runs.report import compare
 
         compare([sweeps.folder()], sweeps.folder())
-    if failures := sweeps.failures(began):
+    if failures := sweeps.failures():
         _end(sweeps.report(failures), 2 if all(failure.by_user for failure in failures.values()) else 1)
 
 
@@ -147,16 +147,6 @@ def _quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _nobody_reads() -> bool:
-    """Whether standard output is a pipe whose reader has ended; if so, further output is discarded."""
-    try:
-        print(flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
-
-
 def _end(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    output.print_error(message)
     sys.exit(code)

@@ -15,6 +15,8 @@ from camlab.storage.files import read_text
 
 _OF_ITS_MACHINE = ("placement", "num_workers")  # settings that change no result; another machine has its own
 
+_LARGEST_TOLERANCE = 4096  # pixels, of the pointing game: the largest side of a picture
+
 
 def with_data_of_run(config: DictConfig) -> DictConfig:
     """Complete the section `data` with the settings of the run that wrote the checkpoint.
@@ -40,6 +42,16 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
     OmegaConf.set_struct(completed, False)
     completed.data = OmegaConf.merge(OmegaConf.create(settings), given or {})
     return completed
+
+
+def tolerance_of_run(checkpoint: Path) -> int | None:
+    """Tolerance of the pointing game in the run that made a checkpoint, in pixels; None where no file tells it."""
+    try:
+        config = yaml.safe_load(_config_file(checkpoint).read_text(encoding="utf-8"))
+        tolerance = config["callbacks"]["pointing_game"]["tolerance"]
+    except (UserError, OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
+        return None
+    return tolerance if type(tolerance) is int and 0 <= tolerance <= _LARGEST_TOLERANCE else None
 
 
 def _config_file(checkpoint: Path) -> Path:

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from camlab.command_line.commands import COMMANDS
 from camlab.command_line.fields import NO_PLAIN_NAME, is_plain_name
+from camlab.command_line.output import print_error
 from camlab.command_line.refusals import check_section, shown
 from camlab.command_line.run_data import with_data_of_run
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
@@ -73,7 +74,7 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(error, file=sys.stderr)
+        print_error(str(error))
         sys.exit(2)
 
 

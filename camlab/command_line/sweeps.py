@@ -8,7 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,13 +26,20 @@ _LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 
 
 class RememberSweep(Callback):
-    """Hydra callback that keeps the configuration of a sweep in `HydraConfig`, for the report on the sweep."""
+    """Hydra callback that keeps the configuration of a sweep in `HydraConfig`, for the report on the sweep.
+
+    Attributes:
+        earlier: Failures that were in the sweep's folder before it began.
+    """
+
+    earlier: ClassVar[set[str]] = set()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         kept = config.copy()
         _ = config.hydra.sweep.dir  # if it contains the time, the clock is read now,
         OmegaConf.copy_cache(from_config=config, to_config=kept)  # and both configurations name the same folder
         HydraConfig.instance().set_config(kept)
+        RememberSweep.earlier = {failure.mark for failure in _all_failures().values()}
 
 
 def under_way() -> bool:
@@ -50,18 +57,13 @@ def folder() -> Path:
     return Path(HydraConfig.get().sweep.dir)
 
 
-def failures(since: float) -> dict[str, run_folder.Failure]:
-    """Failures of the sweep's jobs, by the name of the job.
+def failures() -> dict[str, run_folder.Failure]:
+    """Return the failures of jobs since the sweep began, by the name of the job.
 
-    Args:
-        since: Start of the sweep, in seconds since 1970; failures from before do not count.
+    A failure counts by its mark, not by the time of its file: a file server's clock may differ from this machine's.
     """
-    found = {
-        file.parent.name: run_folder.read_failure(file.parent)
-        for file in sorted(folder().glob(f"*/{run_folder.FAILURE}"))
-        if file.stat().st_mtime > since - 1
-    }
-    return {name: failure for name, failure in found.items() if failure}
+    found = _all_failures().items()
+    return {name: failure for name, failure in found if failure.mark not in RememberSweep.earlier}
 
 
 def label_lines() -> None:
@@ -128,12 +130,27 @@ def job_name(varied: str, otherwise: str) -> str:
     Examples:
         >>> job_name("arch-vgg13_seed-1", "alexnet")
         'arch-vgg13_seed-1'
+        >>> job_name("checkpoint-'/home/me/outputs/2026-01-31/12-00-00_alexnet/checkpoints/best.ckpt'", "evaluate")
+        'checkpoint-12-00-00_alexnet-best.ckpt_36e94d2a'
     """
     varied = re.sub(r"-'([A-Za-z0-9._+-]+)'(?=_|$)", r"-\1", varied)  # remove the quotes of paths that need none
-    plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", varied or otherwise).strip("-.")
+    short = re.sub(r"'((?:[^'\\]|\\.)*)'", lambda quoted: _end_of_path(quoted[1]), varied or otherwise)
+    plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", short).strip("-.")
     if plain == (varied or otherwise) and len(plain) <= _LONGEST_NAME:
         return plain
     return f"{plain[:_LONGEST_NAME]}_{_digest(varied)}"
+
+
+def _end_of_path(path: str) -> str:
+    """The last two parts of a path that tell what it is."""
+    parts = [part for part in path.split("/") if part not in ("", "checkpoints")]
+    return "/".join(parts[-2:]) or path
+
+
+def _all_failures() -> dict[str, run_folder.Failure]:
+    """The failures that are noted in the sweep's folder, by the job's name."""
+    folders = sorted(file.parent for file in folder().glob(f"*/{run_folder.FAILURE}"))
+    return {job.name: failure for job in folders if (failure := run_folder.read_failure(job))}
 
 
 OmegaConf.register_new_resolver("job_name", job_name, replace=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
-from camlab.errors import UserError
+from camlab.errors import UserError, cut
 from camlab.models.preprocess import Preprocess
 from camlab.storage.pictures import ENDINGS, MASKS, Listing, list_files, read_picture
 
@@ -51,11 +51,12 @@ class Folder(ImageData):
     def _class_names(self, splits: Sequence[str]) -> tuple[str, ...]:
         class_names = _class_folders(self.root / "train")
         if len(class_names) < 2:
-            found = f"only one class, {class_names[0]}," if class_names else "no classes"
+            found = f"only one class, {cut(class_names[0])}," if class_names else "no classes"
             raise UserError(f"data.root={self.root}: {found} in train/, but at least two are needed. {_LAYOUT}")
         for split in splits[1:]:
             if unknown := set(_class_folders(self.root / split)) - set(class_names):
-                raise UserError(f"{self.root / split}: class {min(unknown)} is not in train/. Add or remove it.")
+                name = cut(min(unknown))
+                raise UserError(f"{self.root / split}: class {name} is not in train/. Add or remove it.")
         return class_names
 
     def _tell_left_out(self, listings: dict[str, list[Listing]]) -> None:

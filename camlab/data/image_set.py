@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from camlab.errors import UserError
+from camlab.errors import UserError, cut, plain
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,11 @@ class ImageSet:
     Attributes:
         images: Pictures, uint8 RGB, N×3×H×W.
         labels: Class indices, int64, N.
-        class_names: Names of the classes.
+        class_names: Names of the classes, all different; as `camlab.errors.plain` writes them.
         masks: Masks, bool, N×H×W, True on the object; None if the set has no masks.
+
+    Raises:
+        UserError: Two classes have one name.
 
     Example:
         >>> pictures = ImageSet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
@@ -29,6 +32,12 @@ class ImageSet:
     labels: Tensor
     class_names: tuple[str, ...]
     masks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        names = tuple(map(plain, self.class_names))
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"Two classes of the data are named {cut(twice[0])}. Give them different names.")
+        object.__setattr__(self, "class_names", names)
 
     def __len__(self) -> int:
         return len(self.labels)

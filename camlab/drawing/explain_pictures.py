@@ -46,7 +46,7 @@ class ExplainResult:
         folder: Folder of the files.
         done: Number of pictures that were explained.
         broken: A message for each picture that could not be read.
-        sheet: Path of the contact sheet.
+        sheet: Path of the contact sheet; None where none of its pictures could be drawn.
     """
 
     folder: Path
@@ -97,7 +97,7 @@ def explain_pictures(
             told = "The picture could not" if len(files) == 1 else f"None of the {len(files)} pictures could"
             raise UserError(f"{told} be read. {made.broken[0]}")
         # The common maximum is known only after all batches.
-        peaks = {} if style.normalize == "per_image" else _draw_set(writer, results, pool)
+        peaks = {} if style.normalize == "per_image" else _draw_set(writer, results, pool, made.broken)
     made.done = len(results)
     if request.methods is None and not request.counterfactual and "cam" not in explainer.layers:
         side = trained.preprocess.image_size
@@ -148,15 +148,29 @@ def _draw_alone(writer: ResultWriter, result: PictureResult, picture: DecodedPic
     writer.draw(result, heat, np.asarray(picture.whole), on_sheet)
 
 
-def _draw_set(writer: ResultWriter, results: Sequence[PictureResult], pool: ThreadPoolExecutor) -> dict[str, float]:
-    """Read all pictures again, draw them on one scale, and return the maximum of each method's maps."""
+def _draw_set(
+    writer: ResultWriter, results: Sequence[PictureResult], pool: ThreadPoolExecutor, broken: list[str]
+) -> dict[str, float]:
+    """Read all pictures again, draw them on one scale, and return the maximum of each method's maps.
+
+    A picture that can no longer be read has its maps and predictions, but no overlays; `broken` gets a line about it.
+    """
     scaled = scale(results, writer.style.normalize)
 
-    def draw(number: int) -> None:
-        picture = np.asarray(read_picture(results[number].source.file))
-        writer.draw(results[number], scaled.heat[number], picture, number < PANELS)
+    def draw(number: int) -> str | None:
+        source = results[number].source
+        try:
+            picture = read_picture(source.file)
+            if picture.size != source.size:
+                raise UserError(f"{source.file} has changed its size.")
+        except UserError as error:
+            return f"Not drawn: {error}"
+        writer.draw(results[number], scaled.heat[number], np.asarray(picture), number < PANELS)
+        return None
 
-    list(pool.map(draw, range(len(results))))
+    for told in filter(None, pool.map(draw, range(len(results)))):
+        log.warning("%s", told)
+        broken.append(told)
     return scaled.peaks
 
 

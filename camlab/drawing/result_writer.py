@@ -57,20 +57,21 @@ class ResultWriter:
         if on_sheet:
             self._panels[source.number] = panel(picture, result, overlays, self.class_names)
 
-    def finish(self, results: Sequence[PictureResult], legend: Legend, about: Mapping[str, Any]) -> Path:
+    def finish(self, results: Sequence[PictureResult], legend: Legend, about: Mapping[str, Any]) -> Path | None:
         """Write the files about all pictures.
 
         Args:
-            results: Results of all pictures that were drawn.
+            results: Results of all pictures that were explained.
             legend: Legend of the contact sheet.
             about: Content of `explain.json`.
 
         Returns:
-            Path of the contact sheet.
+            Path of the contact sheet; None if none of its pictures was drawn.
         """
         self._write_text("predictions.csv", self._predictions(results))
         if self.style.boxes:
-            boxes = {str(result.source.file): self._boxes[result.source.number] for result in results}
+            drawn = [result.source for result in results if result.source.number in self._boxes]
+            boxes = {str(source.file): self._boxes[source.number] for source in drawn}
             self._write_text("boxes.json", json.dumps(boxes, indent=1, ensure_ascii=False) + "\n")
         write_maps(
             self.folder / "maps.npz",
@@ -81,6 +82,8 @@ class ResultWriter:
             counterfactual=legend.counterfactual,
         )
         self._write_text("explain.json", json.dumps(about, indent=2, ensure_ascii=False, default=str) + "\n")
+        if not self._panels:
+            return None
         sheet = self.folder / "sheet.png"
         render.write_image(sheet, contact_sheet([part for _, part in sorted(self._panels.items())], legend))
         return sheet

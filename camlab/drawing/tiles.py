@@ -9,6 +9,7 @@ from camlab.attribution.methods import METHODS
 from camlab.drawing import layout, render, text
 from camlab.drawing.render import Box
 from camlab.drawing.results import PictureResult, Source
+from camlab.errors import cut, plain
 from camlab.maps import Normalization
 
 TILE_HEIGHT = 192  # pixels, a multiple of 32
@@ -175,11 +176,11 @@ def titled(image: np.ndarray, title: str, subtitle: str) -> np.ndarray:
 
 def _caption_parts(result: PictureResult, class_names: Sequence[str]) -> tuple[str, str]:
     """The two parts of a caption: the name or true class, and the predicted classes."""
-    truth = "" if result.label is None else f"true {class_names[result.label]}"
-    heading = ": ".join(part for part in (result.source.name, truth) if part)
+    truth = "" if result.label is None else f"true {cut(class_names[result.label])}"
+    heading = ": ".join(part for part in (plain(result.source.name), truth) if part)
     best = result.probabilities.topk(min(2, len(result.probabilities)))
     ranked = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    said = [f"{class_names[class_idx]} {_percent(probability)}" for class_idx, probability in ranked]
+    said = [f"{cut(class_names[class_idx])} {_percent(probability)}" for class_idx, probability in ranked]
     return heading, "predicted " + ", then ".join(said)
 
 

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from camlab.errors import cut
+
+_LONGEST_NAME = 24  # characters
 _MOST_NUMBERS = 30  # classes; with more of them the counts would be too small to read
 
 
@@ -31,8 +34,9 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], title: str
         axes = figure.subplots()
         share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        axes.set_xticks(range(m), class_names, rotation=45, ha="right")
-        axes.set_yticks(range(m), class_names)
+        names = [cut(name, _LONGEST_NAME) for name in class_names]
+        axes.set_xticks(range(m), names, rotation=45, ha="right")
+        axes.set_yticks(range(m), names)
         axes.set(xlabel="predicted", ylabel="true")
         axes.set_title(title, fontsize=10)
         for (row, column), count in np.ndenumerate(confusion if m <= _MOST_NUMBERS else np.empty((0, 0))):

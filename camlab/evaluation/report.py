@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from camlab.errors import cut
 from camlab.evaluation.confusion_plot import draw_confusion
 from camlab.storage.files import write_atomically
 
@@ -56,13 +57,14 @@ class Report:
     @property
     def title(self) -> str:
         """One line with the data and the accuracy."""
-        place = f"{self.data} ({self.split})" if self.data else self.split
+        place = f"{cut(self.data)} ({self.split})" if self.data else self.split
         return f"{place}: accuracy {100 * self.accuracy:.2f} %"
 
     def as_text(self) -> str:
         """The accuracy, then one line for each class."""
-        width = max(map(len, self.class_names))
-        lines = [f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in self.per_class.items()]
+        shares = [(cut(name), share) for name, share in self.per_class.items()]
+        width = max(len(name) for name, _ in shares)
+        lines = [f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in shares]
         return "\n".join([self.title, *lines])
 
     def as_dict(self) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import Logger
 from camlab.data.module import ImageData
 from camlab.evaluation.confusion import ConfusionCounter
 from camlab.evaluation.report import Report
-from camlab.evaluation.testing import output_names
 from camlab.models.devices import device_name, peak_memory_gb
+from camlab.models.trained_network import output_names
 from camlab.runs import run_folder
 from camlab.runs.provenance import provenance, utc_now
 from camlab.tracking.results import RunResult, log_result

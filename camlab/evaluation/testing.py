@@ -6,17 +6,22 @@ import lightning as L
 import torch
 
 from camlab.data.module import ImageData, Split
-from camlab.errors import UserError
+from camlab.errors import UserError, listed
 from camlab.evaluation.confusion import ConfusionCounter
 from camlab.evaluation.report import Report
 from camlab.models.cam_net import CamNet
-from camlab.models.trained_network import TrainedNetwork
+from camlab.models.trained_network import TrainedNetwork, output_names
 from camlab.training.callbacks.pointing_game import PointingGame
 from camlab.training.classifier import Classifier
 
 
 def evaluate(
-    trained: TrainedNetwork, data: ImageData, split: Split, trainer_options: dict[str, Any], out: str
+    trained: TrainedNetwork,
+    data: ImageData,
+    split: Split,
+    trainer_options: dict[str, Any],
+    out: str,
+    pointing_game: PointingGame | None = None,
 ) -> Report:
     """Test a trained network.
 
@@ -26,33 +31,23 @@ def evaluate(
         split: `train` (without flips), `val` or `test`.
         trainer_options: Arguments of `lightning.Trainer`.
         out: Folder for the files that Lightning writes.
+        pointing_game: How the maps are scored; None: with the default tolerance.
 
     Raises:
         UserError: The classes of the data set and of the network differ, or the data set has no such split.
     """
     data.setup()
     data.test_split = split
-    if data.class_names != trained.class_names:
-        raise UserError(
-            f"The network knows {', '.join(trained.class_names)}; the data has {', '.join(data.class_names)}."
-            " Choose data with the same classes."
-        )
     assert isinstance(trained.network, CamNet)
-    names = output_names(trained.class_names, trained.network.spec["num_classes"])
+    names, own = output_names(trained.class_names, trained.network.spec["num_classes"]), data.class_names
+    if len(own) > len(names) or names != output_names(own, len(names)):
+        raise UserError(
+            f"The network knows {listed(names)}; the data has {listed(own)}. Choose data with the same classes."
+        )
     confusion = ConfusionCounter(len(names))
     options = {key: value for key, value in trainer_options.items() if key != "_target_"}
-    options.update(callbacks=[confusion, PointingGame()], logger=False, default_root_dir=out)
+    options.update(callbacks=[confusion, pointing_game or PointingGame()], logger=False, default_root_dir=out)
     trainer = L.Trainer(**options, enable_progress_bar=False)
     trainer.test(Classifier(trained.network, torch.optim.Adam), datamodule=data, verbose=False)
     metrics = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}
     return Report(confusion.counts, names, metrics, str(trained.path), str(data.name), split)
-
-
-def output_names(class_names: tuple[str, ...], num_outputs: int) -> tuple[str, ...]:
-    """Name all outputs of a network, which may have more outputs than the data have classes.
-
-    Example:
-        >>> output_names(("cat", "dog"), 3)
-        ('cat', 'dog', 'output 2')
-    """
-    return (*class_names, *(f"output {k}" for k in range(len(class_names), num_outputs)))

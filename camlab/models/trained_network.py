@@ -8,6 +8,21 @@ from torch import nn
 from camlab.models.preprocess import Preprocess
 
 
+def output_names(class_names: tuple[str, ...], num_outputs: int) -> tuple[str, ...]:
+    """Names of all outputs of a network, which may have more of them than the data have classes.
+
+    Raises:
+        ValueError: There are more classes than outputs.
+
+    Example:
+        >>> output_names(("cat", "dog"), 3)
+        ('cat', 'dog', 'output 2')
+    """
+    if num_outputs < len(class_names):
+        raise ValueError(f"{len(class_names)} classes, but {num_outputs} outputs")
+    return (*class_names, *(f"output {k}" for k in range(len(class_names), num_outputs)))
+
+
 @dataclass(frozen=True)
 class TrainedNetwork:
     """A classifier in eval mode, with the preparation of its input and the names of its classes.
@@ -15,7 +30,7 @@ class TrainedNetwork:
     Attributes:
         network: The classifier, N×3×S×S → N×M logits.
         preprocess: Preparation of pictures, from uint8 RGB to the network's input.
-        class_names: Names of the M classes.
+        class_names: Names of the M outputs.
         name: Name of the network in captions and reports.
         path: Checkpoint file that it was read from; None for a network of torchvision's or timm's.
     """

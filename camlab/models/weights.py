@@ -1,6 +1,7 @@
 """Read weights: torchvision's, or files that hold tensors and plain values only. Code in a file never runs."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +50,7 @@ def matching_tensors(
         given: The setting that asked for the weights, for messages.
 
     Raises:
-        UserError: A tensor is missing or has another shape.
+        UserError: A tensor is missing, has another shape, or is sparse, quantised or without values.
 
     Example:
         >>> found = {"conv.bias": torch.ones(2), "fc.bias": torch.ones(10)}
@@ -59,6 +60,8 @@ def matching_tensors(
     for name, tensor in expected.items():
         if name not in found and not name.endswith("num_batches_tracked"):  # absent before torch 0.4.1
             raise UserError(f"{given}: no tensor {name}, which {network} needs. Is it another network's file?")
+        if name in found and (kind := _unusual_kind(found[name])):
+            raise UserError(f"{given}: {name} is {kind}. Save it as an ordinary dense tensor.")
         if name in found and found[name].shape != tensor.shape:
             raise UserError(
                 f"{given}: {name} is {_size(found[name])}, but {_size(tensor)} in {network}."
@@ -132,7 +135,9 @@ def load_without_code(path: Path, given: str) -> Any:
         UserError: The file is damaged or holds code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles' versions, and of how it checks sparse tensors
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise UserError(f"{given}: refused: it is damaged or holds code, and only tensors are read.") from error
     except Exception as error:  # a damaged file can raise any exception
@@ -157,6 +162,15 @@ def download(enum: WeightsEnum, given: str) -> Mapping[str, Tensor]:
             f"{given}: {enum.url} could not be downloaded ({first_line(error)}).\n"
             f"Put the file into {folder}, or give {key}=FILE.safetensors, or {key}=null for random weights."
         ) from error
+
+
+def _unusual_kind(tensor: Tensor) -> str | None:
+    """What keeps a tensor's values from being copied into a network; None for an ordinary tensor."""
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_quantized:
+        return "quantised"
+    return "on the meta device, without values" if tensor.is_meta else None
 
 
 def _size(tensor: Tensor) -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from camlab.errors import UserError
+from camlab.errors import UserError, listed
 from camlab.runs import run_folder
 from camlab.storage.files import write_atomically
 
@@ -86,14 +86,12 @@ def write_data_identity(run_dir: Path, identity: DataIdentity) -> None:
 
 
 def read_data_identity(run_dir: Path) -> DataIdentity | None:
-    """Read the identity of a run's data from the run's folder; None if it is not recorded there."""
+    """Read the identity of a run's data from the run's folder; None if it is not recorded there, or damaged."""
     content = run_folder.read_json(run_dir / DATA) or {}
-    try:
-        return DataIdentity(
-            content["fingerprint"], tuple(content["class_names"]), content["root"], content.get("files")
-        )
-    except (KeyError, TypeError):
+    names, root = content.get("class_names"), content.get("root")
+    if not isinstance(names, list) or not all(isinstance(text, str) for text in (content.get("fingerprint"), *names)):
         return None
+    return DataIdentity(content["fingerprint"], tuple(names), root if isinstance(root, str) else None)
 
 
 def check_same_data(run_dir: Path, identity: DataIdentity) -> None:
@@ -109,7 +107,7 @@ def check_same_data(run_dir: Path, identity: DataIdentity) -> None:
     if found.root and found.root == identity.root and found.class_names == identity.class_names:
         where = f": the files in {found.root} have changed since"
     if found.class_names != identity.class_names:
-        where += f" (classes {', '.join(found.class_names[:5])}{', …' if len(found.class_names) > 5 else ''})"
+        where += f" (classes {listed(found.class_names, 5)})"
     raise UserError(
         f"{run_dir} holds a run on other data{where}.\n"
         "Give another out=FOLDER; to train anew in place of that run, add force=true."

@@ -149,9 +149,9 @@ def _resolved(path: str) -> Path:
 
 
 def _content(folder: Path) -> list[str]:
-    """What stands in a folder beside hidden files and logs: these are there before a job has begun."""
+    """Names in a folder, except for those that a job leaves before it begins: hidden files, logs, its failure."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(name for name in names if name[0] != "." and not name.endswith(".log"))
+    return sorted(name for name in names if name[0] != "." and not name.endswith(".log") and name != run_folder.FAILURE)
 
 
 def _is_of(command: str, notes: Path) -> bool:

@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from camlab.errors import cut
 from camlab.runs.comparison import Comparison, Group
 
 _NAMED = 10  # groups with a colour and a name of their own: matplotlib has ten colours
+_LONGEST_NAME = 80  # characters
 _SMALL: dict[str, Any] = {"fontsize": 7, "title_fontsize": 7}  # for legends
 _TITLES = {"val_acc_best": "validation accuracy of the best epoch, %", "test_acc": "test accuracy, %"}
 
@@ -44,11 +46,11 @@ class _Shown:
     def __init__(self, compared: Comparison) -> None:
         self.measure = compared.ranked_by
         self.split = self.measure.partition("_")[0]
-        self.varied = compared.varied
+        self.varied = [cut(key, _LONGEST_NAME) for key in compared.varied]
         settings = compared.short_settings
         chosen = [i for i, group in enumerate(compared.groups) if not math.isnan(group.mean(self.measure))]
         self.groups = [compared.groups[i] for i in chosen]
-        self.names = [", ".join(settings[i]) for i in chosen]
+        self.names = [cut(", ".join(settings[i]), _LONGEST_NAME) for i in chosen]
         self.settings = [settings[i] for i in chosen]
 
     def draw_means(self, axes: Axes) -> None:
@@ -95,7 +97,8 @@ class _Shown:
         value = {k: float(settings[axis]) for k, settings in enumerate(self.settings)}
         for others, members in lines.items():
             ordered = sorted(members, key=value.__getitem__)
-            self._draw_points(axes, [value[k] for k in ordered], [self.groups[k] for k in ordered], "o-", others)
+            label = cut(others, _LONGEST_NAME)
+            self._draw_points(axes, [value[k] for k in ordered], [self.groups[k] for k in ordered], "o-", label)
         axes.set_xlabel(self.varied[axis])
         _scale(axes, sorted(set(value.values())))
         if 1 < len(lines) <= _NAMED:

@@ -16,6 +16,7 @@ from camlab.storage.files import read_text
 Curve = list[tuple[float, float]]
 
 _NOT_SEARCHED = frozenset(["checkpoints", run_folder.HEATMAPS, "wandb", "tensorboard"])
+_MOST_BRACKETS = 2000  # of a YAML file; libyaml takes minutes for a hundred thousand within each other
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast, where it is installed
 
 
@@ -174,11 +175,15 @@ def _plain(value: str) -> str:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:  # a whole number of four hundred digits
+        return None
 
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(read_text(path), _Loader)
-    except (OSError, ValueError, yaml.YAMLError):
+        text = read_text(path)
+        return yaml.load(text, _Loader) if text.count("[") + text.count("{") < _MOST_BRACKETS else None
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):  # of dates, of keys, of depth
         return None

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from camlab.errors import UserError
+from camlab.errors import UserError, plain
 from camlab.progress import duration
 from camlab.runs.comparison import MEASURES, SEED, UNKNOWN, Comparison, Group, side_by_side
 from camlab.runs.records import read_runs
@@ -86,7 +86,7 @@ def _cells(compared: Comparison) -> tuple[list[str], list[list[str]]]:
         "epochs": [_epochs(group) for group in compared.groups],
         "state": [group.state if len(group.runs) > 1 else group.runs[0].state for group in compared.groups],
     }
-    shown = {title: cells for title, cells in columns.items() if set(cells) != {UNKNOWN}}
+    shown = {plain(title): map(plain, cells) for title, cells in columns.items() if set(cells) != {UNKNOWN}}
     return list(shown), [list(row) for row in zip(*shown.values(), strict=True)]
 
 
@@ -121,7 +121,9 @@ def _epochs(group: Group) -> str:
 
 
 def _print(header: list[str], rows: list[list[str]]) -> None:
-    table = Table(*header)
+    table = Table()
+    for title in header:
+        table.add_column(Text(title))  # brackets are no markup
     for row in rows:
         table.add_row(*map(Text, row))  # as Text, so that brackets are not read as markup
     console = Console()

@@ -5,9 +5,10 @@ import json
 import logging
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -55,10 +56,13 @@ def _read_line(run_dir: Path, start: str) -> str | None:
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """Content of `result.json` of a finished run; None for any other run."""
+    """Content of `result.json` of a finished run; None if there is none, or it lacks what every run measures."""
     result = read_json(run_dir / RESULT) or {}
-    whole = result.keys() >= {"objective", "epochs", "wall_time_s"} and isinstance(result.get("metrics"), dict)
-    return result if whole else None
+    metrics = result.get("metrics")
+    numbers = [result.get(name) for name in ("objective", "epochs", "wall_time_s")]
+    if not isinstance(metrics, dict) or not all(map(_is_number, [*numbers, *metrics.values()])):
+        return None
+    return result if {"test/acc", "val/best_acc"} & metrics.keys() else None
 
 
 def write_result(run_dir: Path, result: dict[str, Any]) -> None:
@@ -74,11 +78,13 @@ class Failure:
         message: The reason in one line or two.
         by_user: Whether the user can correct the mistake, on the command line or in the data.
         traceback: Traceback of the error; empty for a mistake of the user.
+        mark: Random text that tells this failure from an earlier one of the same job.
     """
 
     message: str
     by_user: bool
     traceback: str = ""
+    mark: str = field(default_factory=lambda: secrets.token_hex(8), compare=False)
 
 
 def write_failure(run_dir: Path, failure: Failure) -> None:
@@ -87,11 +93,13 @@ def write_failure(run_dir: Path, failure: Failure) -> None:
 
 
 def read_failure(run_dir: Path) -> Failure | None:
-    """The recorded failure of a run, or None."""
+    """The recorded failure of a run; None if there is none, or it is damaged."""
     try:
-        return Failure(**(read_json(run_dir / FAILURE) or {}))
+        failure = Failure(**{"mark": "", **(read_json(run_dir / FAILURE) or {})})
     except TypeError:
         return None
+    texts = (failure.message, failure.traceback, failure.mark)
+    return failure if all(isinstance(text, str) for text in texts) and isinstance(failure.by_user, bool) else None
 
 
 def forget(run_dir: Path) -> None:
@@ -226,9 +234,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Content of a JSON file that holds an object; None if it is missing or damaged."""
     try:
         content = json.loads(read_text(path))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last: lists within lists, too deep to be read
         return None
     return content if isinstance(content, dict) else None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a number that a float can hold."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
 
 
 def _last_whole(run_dir: Path, run_of: Callable[[Path], str | None]) -> Path | None:

@@ -1,13 +1,15 @@
 """Arrays on disk, found by the hash of what they were computed from."""
 
+import hashlib
+import io
 import json
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -73,7 +75,8 @@ class ArrayStore:
             about: One line that describes the array to a person.
 
         Returns:
-            A copy-on-write memory map, float32: processes share its pages.
+            The array in memory, float32. A map of the file would end the process by SIGBUS where the file is cut short
+            later.
 
         Raises:
             UserError: The folder cannot be written or holds other files, or its disk is full.
@@ -83,7 +86,8 @@ class ArrayStore:
             with locked(self._lock(key), notice="Another process computes these features: waiting for it."):
                 if (array := self._whole(key, shape)) is None:
                     self._write(key, shape, compute(), about)
-                    array = np.load(self._array(key), mmap_mode="c")
+                    if (array := self._whole(key, shape)) is None:
+                        raise UserError(f"{self._array(key)} was damaged while it was written. Give the command again.")
                 return array
         except OSError as error:
             raise UserError(
@@ -165,12 +169,12 @@ class ArrayStore:
 
     def _whole(self, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
         """The array of a key if it is complete and undamaged, else None; nothing in the file is executed."""
-        entry, path = self._entry(key), self._array(key)
-        if entry is not None and sha256(path) == entry.sha256:
-            with suppress(ValueError):
-                array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
-                if array.shape == shape and array.dtype == np.float32:
-                    return array
+        entry, path, header = self._entry(key), self._array(key), _header(shape)
+        num_bytes = len(header) + 4 * math.prod(shape)
+        if entry is not None and entry.num_bytes == num_bytes:
+            content = np.fromfile(path, np.uint8, num_bytes)
+            if hashlib.sha256(content.data).hexdigest() == entry.sha256 and content[: len(header)].tobytes() == header:
+                return content[len(header) :].view("<f4").reshape(shape)
         if path.exists():
             log.warning("%s is damaged: computing it again.", path)
         return None
@@ -180,9 +184,15 @@ class ArrayStore:
         marker.unlink(missing_ok=True)
         remove_leftovers(self.folder, array.name)
         with open_atomically(array) as file:
-            header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            file.write(_header(shape))
             for part in parts:
                 file.write(np.ascontiguousarray(part, dtype="<f4").data)
         entry = Entry(key, about, array.stat().st_size, sha256(array))
         write_atomically(marker, json.dumps(asdict(entry), indent=2) + "\n")  # from now on the array counts as complete
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """The first bytes of the .npy file of a float32 array; their number is a multiple of 64."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()

@@ -6,6 +6,8 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from camlab.errors import plain_texts
+
 
 class TensorBoardLogger(LightningTensorBoardLogger):
     """Lightning's logger for TensorBoard, with epochs done as the x-axis; the HPARAMS tab shows the run's result.
@@ -26,4 +28,4 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     @rank_zero_only
     def log_result(self, metrics: Mapping[str, float]) -> None:
         """Show a run's final metrics beside its settings, which `log_hyperparams` has received before."""
-        super().log_hyperparams(self.hparams, dict(metrics))
+        super().log_hyperparams(plain_texts(dict(self.hparams)), dict(metrics))

@@ -15,10 +15,14 @@ from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from camlab.errors import UserError, plain_texts
 from camlab.tracking.wandb_segments import complaint, how_to_sync, one_line, run_id, segments, unsynced_before
 
 log = logging.getLogger(__name__)
 
+_BASE_URL = "https://api.wandb.ai"
+_MODES = ("online", "offline", "disabled", "shared")
+_OLD_MODES = {"run": "online", "dryrun": "offline"}  # W&B takes these names, too
 IMAGES_PER_KEY = 108  # W&B drops the images of a longer list that exceed this number
 _INIT_TIMEOUT, _FINISH_TIMEOUT = 30.0, 20.0  # seconds; a lost server must not hold up a run
 _FINISH_LIMIT = 27.0  # seconds, in case W&B exceeds its own timeout
@@ -40,10 +44,14 @@ class WandbLogger(LightningWandbLogger):
         mode: `online`, `offline` or `disabled`; None to decide by `WANDB_MODE` and by whether there is a key.
         log_checkpoint: Upload the tested checkpoint as an artifact when the run is finished.
         **options: Options of Lightning's WandbLogger and of `wandb.init`: project, entity, name, group, tags, notes, …
+
+    Raises:
+        UserError: `WANDB_MODE` or `WANDB_BASE_URL` has a value that W&B does not take.
     """
 
     def __init__(self, save_dir: str, mode: str | None = None, log_checkpoint: bool = False, **options: Any) -> None:
-        asked = mode or os.environ.get("WANDB_MODE")
+        asked = mode or _mode_of_environment()
+        _check_base_url()
         keyless = asked in (None, "online") and not _has_key()  # W&B would ask for a key in order to go online
         self._mode = "offline" if keyless else asked or "online"
         self._why = "no API key" if keyless else "as requested"  # reason for being offline
@@ -66,7 +74,7 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        self._attempt(lambda: LightningWandbLogger.log_hyperparams(self, params))
+        self._attempt(lambda: LightningWandbLogger.log_hyperparams(self, plain_texts(params)))
 
     @rank_zero_only
     def log_pictures(self, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epoch: int) -> None:
@@ -190,21 +198,44 @@ class WandbLogger(LightningWandbLogger):
         try:
             action()
         except Exception as error:
-            self._broken, self._why = True, one_line(error)
+            if self._broken:  # the start of the run has failed within this action, and was reported
+                return
+            self._broken, self._why = True, one_line(error).rstrip(".")
             log.warning("W&B: %s. Going on without it; the metrics are in metrics.csv.", self._why)
+
+
+def _mode_of_environment() -> str | None:
+    """The mode that `WANDB_MODE` asks for, under its present name; None if it is not set."""
+    if (given := os.environ.get("WANDB_MODE")) is None:
+        return None
+    if (mode := _OLD_MODES.get(given, given)) not in _MODES:
+        raise UserError(f"WANDB_MODE={given}: unknown value. Choose from {', '.join(_MODES)}, or unset it.")
+    return mode
+
+
+def _check_base_url() -> None:
+    """Refuse an address that W&B would refuse, online and offline."""
+    given = os.environ.get("WANDB_BASE_URL", _BASE_URL)
+    try:
+        parts = urlparse(given)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UserError(f"WANDB_BASE_URL={given}: must be an address such as {_BASE_URL}. Correct it, or unset it.")
 
 
 def _has_key() -> bool:
     """Whether W&B would find credentials without asking: in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlparse(os.environ.get("WANDB_BASE_URL", _BASE_URL)).hostname or ""
     candidates = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
     for path in (Path(c).expanduser() for c in candidates if c):
         try:
             if netrc.netrc(path).authenticators(host):
                 return True
-        except (OSError, netrc.NetrcParseError):
+        except (OSError, ValueError, netrc.NetrcParseError):  # missing, not UTF-8, damaged
             continue
     return False
 

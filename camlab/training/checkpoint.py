@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from camlab.errors import UserError, first_line
+from camlab.errors import UserError, first_line, listed, plain
 from camlab.models.backbones import check_image_size
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
-from camlab.models.trained_network import TrainedNetwork
+from camlab.models.trained_network import TrainedNetwork, output_names
 from camlab.models.weights import check_weights, load_without_code
 from camlab.runs import run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
@@ -81,7 +81,7 @@ def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, cla
     except (KeyError, ValueError) as error:
         raise UserError(f"resume={file}: incomplete, or of another version of camlab ({first_line(error)}).") from error
     if known != class_names:
-        raise UserError(f"resume={file}: it knows other classes ({', '.join(known)}) than the data have.")
+        raise UserError(f"resume={file}: it knows other classes ({listed(known)}) than the data have.")
     check_weights(content["state_dict"], network.state_dict(prefix="network."), f"resume={file}")
 
 
@@ -122,7 +122,8 @@ def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
         raise ValueError(f"{len(class_names)} classes, but only {outputs} outputs")
     preprocess = Preprocess.from_dict(about["preprocess"])
     check_image_size(network.spec["backbone"], network.spec["keep_last_pool"], preprocess.image_size)
-    return TrainedNetwork(network.eval(), preprocess, class_names, network.spec["backbone"], file)
+    names = output_names(tuple(map(plain, class_names)), outputs)
+    return TrainedNetwork(network.eval(), preprocess, names, network.spec["backbone"], file)
 
 
 def _spec(spec: Any, state: dict[str, Any]) -> dict[str, Any]:

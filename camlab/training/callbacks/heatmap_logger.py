@@ -15,6 +15,7 @@ from camlab.drawing.probe import Probe
 from camlab.drawing.tiles import Style
 from camlab.errors import UserError
 from camlab.maps import Normalization
+from camlab.models.trained_network import output_names
 from camlab.storage.pictures import picture_files
 from camlab.tracking.pictures import log_pictures
 from camlab.tracking.wandb_logger import IMAGES_PER_KEY
@@ -68,7 +69,8 @@ class HeatmapLogger(L.Callback):
         images, labels, names = self._choose(data)
         self._images = images.to(pl_module.device)
         folder = Path(trainer.default_root_dir) / "heatmaps"
-        self._probe = Probe(pl_module.network, images, labels, names, data.class_names, self.style, folder)
+        outputs = output_names(data.class_names, pl_module.network.spec["num_classes"])
+        self._probe = Probe(pl_module.network, images, labels, names, outputs, self.style, folder)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step == 0:
@@ -87,8 +89,8 @@ class HeatmapLogger(L.Callback):
             dtype = next(trainer.lightning_module.parameters()).dtype  # half precision under `precision=bf16-true`
             panels, captions = self._probe.draw(data.preprocess(self._images).to(dtype), epochs_done)
             log_pictures(trainer.loggers, KEY, same_size(panels), captions, epochs_done)
-        except OSError as error:
-            log.warning("No heatmaps at epoch %d: %s; training continues.", epochs_done, error)
+        except (OSError, UserError) as error:
+            log.warning("No heatmaps at epoch %d: %s; training continues.", epochs_done, str(error).rstrip("."))
         except Exception:
             log.warning("No heatmaps at epoch %d: drawing failed; training continues.", epochs_done, exc_info=True)
 
