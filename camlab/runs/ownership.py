@@ -4,11 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from camlab.errors import UserError
 from camlab.runs import run_folder
-from camlab.storage.files import read_text
+from camlab.storage.documents import read_yaml
 
 _HYDRA = ".hydra"  # folder with Hydra's notes of a job, written before the job begins
 _SWEEP = "multirun.yaml"  # Hydra's notes of a sweep
@@ -86,8 +84,8 @@ def check_not_taken(run_dir: Path, config_hash: str, checkpoint: Path | None) ->
 def was_started_with(run_dir: Path, resume: str) -> bool:
     """Whether the run in a folder was started with this `resume=`, so that the same command goes on with it."""
     try:
-        config = yaml.safe_load(read_text(run_dir / run_folder.CONFIG))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        config = read_yaml(run_dir / run_folder.CONFIG)
+    except (OSError, ValueError):
         return False
     noted = config.get("resume") if isinstance(config, dict) else None
     same = isinstance(noted, str) and _resolved(noted) == _resolved(resume)
@@ -158,8 +156,8 @@ def _is_of(command: str, notes: Path) -> bool:
     """Whether Hydra's notes say that a job, or a sweep, is one of this command of camlab's."""
     node: Any
     try:
-        node = yaml.load(read_text(notes), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        node = read_yaml(notes)
+    except (OSError, ValueError):
         return False
     for key in ("hydra", "help", "app_name"):
         node = node.get(key) if isinstance(node, dict) else None
