@@ -82,7 +82,7 @@ def _fork_server() -> Any:
     context = multiprocessing.get_context("forkserver")
     if not getattr(_fork_server, "started", False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", str(TESTS))  # the server gets no sys.path before Python 3.14
+            patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)  # the server gets no sys.path before Python 3.14
             patch.setenv("OMP_NUM_THREADS", "1")
             context.set_forkserver_preload(["properties.warm"])
             multiprocessing.forkserver.ensure_running()
@@ -111,7 +111,7 @@ def _child(command: str, arguments: list[str], place: Path, logs: Path, kill: Ki
 def _redirect(logs: Path) -> None:
     for descriptor, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(logs / name, os.O_WRONLY | os.O_CREAT), descriptor)
-    sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False, encoding="utf-8") for n in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False, encoding="utf-8") for n in (1, 2))
 
 
 def _arm(kill: Kill) -> None:

@@ -1,5 +1,6 @@
 """What every forked command finds ready: the whole stack, imported and used once. Preloaded by `forked_command`."""
 
+import atexit
 import contextlib
 import gc
 import io
@@ -37,6 +38,7 @@ def warm_up() -> None:
     provenance()  # so that no command asks git, which a test would take for the work of a file
     gc.collect()
     gc.freeze()  # forks share the pages of what is here
+    atexit.register(gc.unfreeze)  # else nanobind tells of leaks at the end
 
 
 warm_up()
