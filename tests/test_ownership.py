@@ -101,9 +101,10 @@ def test_a_sweep_keeps_out_of_folders_of_others(launch, tmp_path, entry, name): 
 
 
 def test_the_output_of_another_command_is_no_run_and_no_sweep(launch, tmp_path):  # noqa: F811
-    assert launch("out=mine", "images=x", "network=vgg16", entry="explain")[0] == 0
+    (tmp_path / "x.png").touch()
+    assert launch("out=mine", "images=x.png", "network=vgg16", entry="explain")[0] == 0
     (tmp_path / "mine" / "explain.json").touch()
-    assert launch("-m", "out=many", "images=x", "network=vgg16,vgg11", entry="explain")[0] == 0
+    assert launch("-m", "out=many", "images=x.png", "network=vgg16,vgg11", entry="explain")[0] == 0
     before = tree(tmp_path)
     assert "are no run of camlab's, such as explain.json" in launch("out=mine", "data=shapes")[1]
     assert "are no sweep of camlab.train, such as " in launch("-m", "out=many", "data=shapes", "seed=1,2")[1]
