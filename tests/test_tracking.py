@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import wandb
 from conftest import Coloured
 from test_entries import TINY, command
 from test_training import classifier, trainer
@@ -226,6 +227,7 @@ def test_old_names_of_modes_lead_to_a_line_on_how_to_sync(tmp_path, monkeypatch,
 
 
 def test_a_start_that_fails_is_told_once(tmp_path, monkeypatch, caplog):
+    wandb.teardown()  # its settings are read once in a process
     monkeypatch.setenv("WANDB_SILENT", "bogus")
     logger = WandbLogger(save_dir=str(tmp_path))
     logger.log_hyperparams({"a": 1})
