@@ -164,7 +164,7 @@ def test_links_that_would_be_written_through_are_refused(launch, tmp_path, name)
     for force in ("force=false", "force=true"):
         code, err, _ = launch("out=mine", "data=shapes", force)
         assert code == 2
-        assert err.startswith(f"mine/{name} is a link, and files elsewhere would be written through it")
+        assert err.startswith(f"mine/{name} is a link, through which files elsewhere would be written")
     assert tree(tmp_path) == before
 
 
@@ -247,3 +247,18 @@ def test_an_unfinished_run_of_the_same_settings_is_not_overwritten_either(tmp_pa
     assert not ownership.was_started_with(tmp_path, str(elsewhere))
     run_folder.write_config(tmp_path, f"resume: {elsewhere}\n", HASH)
     assert ownership.was_started_with(tmp_path, f"{elsewhere.parent}/./elsewhere.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("place", "is_folder"), [("train.log", True), (".hydra/config.yaml", True), (".hydra", False), ("heatmaps", False)]
+)
+def test_what_is_in_the_way_is_named(launch, tmp_path, place, is_folder):  # noqa: F811
+    path = tmp_path / "mine" / place
+    path.parent.mkdir(parents=True)
+    path.mkdir() if is_folder else path.touch()
+    code, err, seen = launch("out=mine", "data=shapes")
+    assert (code, err, seen) == (
+        2,
+        f"mine/{place} is in the way; nothing was changed. Remove it, or give another out=FOLDER.\n",
+        [],
+    )

@@ -1,6 +1,6 @@
 """Whose a folder is: output goes into new folders and into camlab's own, never among the files of others."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,8 @@ from camlab.storage.documents import read_yaml
 
 _HYDRA = ".hydra"  # folder with Hydra's notes of a job, written before the job begins
 _SWEEP = "multirun.yaml"  # Hydra's notes of a sweep
-_LINKS = (
-    *(_HYDRA, *(f"{_HYDRA}/{name}.yaml" for name in ("config", "hydra", "overrides"))),
-    *("checkpoints", run_folder.HEATMAPS, "overlays", "wandb", "tensorboard", _SWEEP, "optimization_results.yaml"),
-)
+_FOLDERS = (_HYDRA, "checkpoints", run_folder.HEATMAPS, "overlays", "wandb", "tensorboard")
+_FILES = (_SWEEP, "optimization_results.yaml", *(f"{_HYDRA}/{name}.yaml" for name in ("config", "hydra", "overrides")))
 
 
 def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
@@ -27,7 +25,7 @@ def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
     Raises:
         UserError: The folder holds other files, another run, or links.
     """
-    check_links([folder])
+    check_places([folder])
     own = run_folder.read_config_hash(folder) is not None or _is_of("train", folder / _HYDRA / "hydra.yaml")
     if not own and (others := _content(folder)):
         raise UserError(
@@ -103,7 +101,7 @@ def check_sweep_folder(folder: Path, command: str) -> None:
         UserError: The folder holds other files, or links.
     """
     jobs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    check_links([folder, *jobs])
+    check_places([folder, *jobs])
     own = _is_of(command, folder / _SWEEP) or any(_is_of(command, job / _HYDRA / "hydra.yaml") for job in jobs)
     empty = {job.name for job in jobs if not _content(job)}
     if not own and (others := [name for name in _content(folder) if name not in empty]):
@@ -119,27 +117,32 @@ def check_unused(folder: Path) -> None:
     Raises:
         UserError: The folder is not empty; Hydra's files and the log of a job that failed early do not count.
     """
-    check_links([folder])
+    check_places([folder])
     if _content(folder):
         raise UserError(f"{folder} is not empty; nothing was changed. Give another out=FOLDER.")
 
 
-def check_links(folders: Iterable[Path]) -> None:
-    """Refuse output folders with symbolic links through which files elsewhere would be written.
+def check_places(folders: Iterable[Path]) -> None:
+    """Refuse output folders in which something else is in the place of a folder, or of a file that Hydra writes.
 
-    Files that camlab writes itself replace a link; these are folders, and files that Hydra writes.
+    Files that camlab writes itself replace whatever is in their place. Through a link in the place of these, files
+    elsewhere would be written.
 
     Raises:
-        UserError: There is such a link.
+        UserError: There is such a link, or something of another kind.
     """
     for folder in folders:
-        drawn = (path for pattern in ("*.log", "heatmaps/*", "tensorboard/*") for path in folder.glob(pattern))
-        for path in (*(folder / name for name in _LINKS), *drawn):
-            if path.is_symlink():
-                raise UserError(
-                    f"{path} is a link, and files elsewhere would be written through it; nothing was changed."
-                    " Remove it, or give another out=FOLDER."
-                )
+        inner = (path for pattern in (f"{run_folder.HEATMAPS}/*", "tensorboard/*") for path in folder.glob(pattern))
+        _check_kind((folder, *(folder / name for name in _FOLDERS)), Path.is_dir)
+        _check_kind((path for path in inner if path.is_symlink()), Path.is_dir)
+        _check_kind((*(folder / name for name in _FILES), *folder.glob("*.log")), Path.is_file)
+
+
+def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool]) -> None:
+    for path in paths:
+        if path.is_symlink() or (path.exists() and not is_right(path)):
+            what = "a link, through which files elsewhere would be written" if path.is_symlink() else "in the way"
+            raise UserError(f"{path} is {what}; nothing was changed. Remove it, or give another out=FOLDER.")
 
 
 def _resolved(path: str) -> Path:

@@ -141,20 +141,20 @@ SCENARIOS: dict[str, Scenario] = {
         planted=(f"{RUN}/failure.json",),
     ),
     "resume": Scenario(
-        "train", (*TINY, f"out={STOPPED}"), (STOPPED, "cache"), (f"{STOPPED}/**/*.*", "cache/*.npy", "cache/*.json"),
+        "train", (*TINY, f"out={STOPPED}"), (STOPPED, "cache"), (f"{STOPPED}/**/*.*", "cache/features/*.npy", "cache/features/*.json"),
         (STOPPED, "cache"), lambda root: read_run(root, STOPPED),
         planted=(f"{STOPPED}/result.json", f"{STOPPED}/failure.json", f"{STOPPED}/checkpoints/best.ckpt"),
     ),
     "repeat": Scenario(
-        "train", (*TINY, f"out={RUN}"), (RUN, "cache"), (f"{RUN}/**/*.*", "cache/*.npy", "cache/*.json"),
+        "train", (*TINY, f"out={RUN}"), (RUN, "cache"), (f"{RUN}/**/*.*", "cache/features/*.npy", "cache/features/*.json"),
         (RUN, "cache"), lambda root: read_metrics(root, RUN), decisive=(f"{RUN}/result.json",),
     ),
     "resume elsewhere": Scenario(
-        "train", (*TINY, f"resume={STOPPED}", "out=out"), (STOPPED, "cache"), (f"{STOPPED}/**/*.*", "cache/*.npy"),
+        "train", (*TINY, f"resume={STOPPED}", "out=out"), (STOPPED, "cache"), (f"{STOPPED}/**/*.*", "cache/features/*.npy"),
         ("out", "cache"), lambda root: read_run(root, "out"),
     ),
-    "list the cache": Scenario("cache", (), ("cache",), ("cache/*",), (), read_nothing),
-    "clear the cache": Scenario("cache", ("action=clear",), ("cache",), ("cache/*",), ("cache",), read_nothing),
+    "list the cache": Scenario("cache", (), ("cache",), ("cache/features/*",), (), read_nothing),
+    "clear the cache": Scenario("cache", ("action=clear",), ("cache",), ("cache/features/*",), ("cache",), read_nothing),
 }  # fmt: skip
 
 
