@@ -90,7 +90,7 @@ def test_a_strangers_best_checkpoint_is_neither_tested_nor_replaced_nor_evaluate
         assert (run / run_folder.BEST).read_bytes() == (stranger / run_folder.BEST).read_bytes()
     code, said = camlab("evaluated", f"checkpoint={own}", entry=evaluate.main)
     assert code == 2
-    assert "best.ckpt belongs to another run than config.yaml beside it" in said
+    assert "best.ckpt belongs to another run than config.yaml in the folder above it" in said
 
     (own / run_folder.BEST).unlink()
     code, said = camlab("own")

@@ -72,7 +72,7 @@ def test_a_checkpoint_that_cannot_be_restored_is_told_in_one_line(runs, tmp_path
     torch.save(content, tmp_path / "x.ckpt")
     code, said = camlab("b", f"resume={tmp_path / 'x.ckpt'}", "trainer.max_epochs=3")
     assert code == 2
-    assert said.splitlines()[-1].startswith(f"resume={tmp_path / 'x.ckpt'}: incomplete, or of another version")
+    assert said.splitlines()[-1].startswith(f"resume={tmp_path / 'x.ckpt'}: incomplete, or from another version")
 
 
 # ---- what chooses

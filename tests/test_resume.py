@@ -184,7 +184,7 @@ def test_the_checkpoint_before_stays_and_stands_in_for_a_damaged_one(tmp_path, c
     last.unlink()
     assert run_folder.checkpoint_to_resume(str(tmp_path), tmp_path, tmp_path, "") == tmp_path / run_folder.BEFORE_LAST
     (tmp_path / run_folder.BEFORE_LAST).write_bytes(b"")
-    with pytest.raises(UserError, match="force=true starts anew"):
+    with pytest.raises(UserError, match="Add force=true to replace them with a new run"):
         run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
 
 

@@ -66,11 +66,11 @@ def steps_or_minutes(value: Any) -> Any:
 
 
 NO_PLAIN_NAME = "must be a plain name of at most 200 bytes, because it names a folder: no slash, not . or .."
-_LONGEST_NAME = 200  # bytes: file systems take 255, and camlab puts a time before a name
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and camlab puts the time before some names
 
 
 def is_plain_name(value: Any) -> bool:
-    """Whether a text names a file within its folder.
+    """Whether a value can name a file directly in a folder, without leaving that folder.
 
     Examples:
         >>> is_plain_name("a run (1)"), is_plain_name("../x"), is_plain_name(".."), is_plain_name("")

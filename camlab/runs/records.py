@@ -16,7 +16,7 @@ from camlab.storage.files import read_text
 Curve = list[tuple[float, float]]
 
 _NOT_SEARCHED = frozenset(["checkpoints", run_folder.HEATMAPS, "wandb", "tensorboard"])
-_MOST_BRACKETS = 2000  # of a YAML file; libyaml takes minutes for a hundred thousand within each other
+_MOST_BRACKETS = 2000  # in a YAML file; libyaml takes minutes for 100,000 nested brackets
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast, where it is installed
 
 
@@ -177,7 +177,7 @@ def _plain(value: str) -> str:
 def _number(value: Any) -> float | None:
     try:
         return float(value) if isinstance(value, (int, float)) else None
-    except OverflowError:  # a whole number of four hundred digits
+    except OverflowError:  # for example, an integer of 400 digits
         return None
 
 
@@ -185,5 +185,5 @@ def _read_yaml(path: Path) -> Any:
     try:
         text = read_text(path)
         return yaml.load(text, _Loader) if text.count("[") + text.count("{") < _MOST_BRACKETS else None
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):  # of dates, of keys, of depth
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):  # impossible dates, keys that are lists, nesting that is too deep
         return None
