@@ -198,7 +198,7 @@ class CheckpointFiles(TorchCheckpointIO):
             ) from error
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint file, and nothing else: a checkpoint from elsewhere may name any path as its predecessor."""
+        """Remove a checkpoint file, and nothing else: a checkpoint from elsewhere may name any path for removal."""
         path = Path(path)
         if path.suffix == ".ckpt" and ".." not in path.parts and path.is_file():
             path.unlink()
