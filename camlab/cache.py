@@ -22,7 +22,7 @@ def cache(config: DictConfig) -> None:
     if config.action == "clear":
         folder = store.folder.parent
         if folder.exists() and not store.folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"paths.cache={config.paths.cache}: this folder holds no cached features; nothing was removed.")
+            raise UserError(f"paths.cache={config.paths.cache}: it holds no cached features; nothing was removed.")
         log.info("%s: %.2f GB cleared.", store.folder, store.clear() / 1e9)
         return
     entries = store.entries()

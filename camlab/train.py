@@ -230,7 +230,7 @@ def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
 
 
 def _prepare_folder(config: DictConfig, run: Run, data: ImageData) -> None:
-    """Remove the files that a run replaces, record its settings and data, and copy the checkpoints that it continues from.
+    """Remove the files that a run replaces, record its settings and data, and copy the checkpoints that it needs.
 
     Raises:
         UserError: A checkpoint in the folder belongs to another run.

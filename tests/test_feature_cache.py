@@ -340,7 +340,7 @@ def test_a_shape_that_the_file_does_not_have_is_damage(tmp_path, caplog):
     store.get("key", rows.shape, lambda: [rows], "rows")
     assert store.get("key", (3, 4), lambda: [rows.reshape(3, 4)], "rows").shape == (3, 4)
     assert "is damaged" in caplog.text
-    with pytest.raises(UserError, match="was damaged while it was being written"):
+    with pytest.raises(UserError, match="was damaged while being written"):
         store.get("other", (5, 3), lambda: [rows], "rows")
 
 

@@ -45,7 +45,7 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
 
 
 def tolerance_of_run(checkpoint: Path) -> int | None:
-    """Tolerance, in pixels, of the pointing game in the run that wrote a checkpoint; None if no file there states it."""
+    """Tolerance of the pointing game in the run that wrote a checkpoint, in pixels; None if no file there states it."""
     try:
         config = yaml.safe_load(_config_file(checkpoint).read_text(encoding="utf-8"))
         tolerance = config["callbacks"]["pointing_game"]["tolerance"]

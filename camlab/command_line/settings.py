@@ -26,12 +26,13 @@ from camlab.runs.report import check_replaceable
 from camlab.storage.files import sha256
 from camlab.storage.pictures import find_pictures
 
-# Settings that do not change the result of a run: paths, loggers, and how it is started. `callbacks` is listed here because
-# `config_hash` treats callbacks separately: all but `_WATCHERS` may change the result.
+# Settings that do not change the result of a run: paths, loggers, and how it is started. `callbacks` is among them,
+# because `config_hash` treats callbacks separately: all but `_WATCHERS` may change the result.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
 )
-_OF_THE_PLACE = ("root", "download", "placement", "num_workers")  # settings of `data`: the content of the data counts, not its place
+# Settings of `data` that do not count, because the content of the data decides the result, not its place.
+_OF_THE_PLACE = ("root", "download", "placement", "num_workers")
 _WATCHERS = (
     "camlab.training.callbacks.heatmap_logger.HeatmapLogger",
     "camlab.training.callbacks.pointing_game.PointingGame",
@@ -71,7 +72,7 @@ class CheckBeforeRun(Callback):
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """End the process if the user made a mistake: Hydra turns exceptions in callbacks into warnings, except SystemExit."""
+    """End the process after a user's mistake. Hydra turns exceptions in callbacks into warnings, but not SystemExit."""
     try:
         yield
     except UserError as error:

@@ -60,8 +60,8 @@ def folder() -> Path:
 def failures() -> dict[str, run_folder.Failure]:
     """Return the failures of jobs since the sweep began, by the name of the job.
 
-    New failures are recognised by their marks, not by the times of their files, because a file server's clock may differ
-    from this machine's.
+    New failures are recognised by their marks, not by the times of their files, because a file server's clock may
+    differ from this machine's.
     """
     found = _all_failures().items()
     return {name: failure for name, failure in found if failure.mark not in RememberSweep.earlier}

@@ -41,8 +41,8 @@ def check_measured(trainer: Mapping[str, Any], has_val: bool, chooses: bool) -> 
         )
     if chooses:
         raise UserError(
-            f"{_culprit(trainer)}: without validation this search cannot compare its jobs; the test images must not be used."
-            " Leave the setting out."
+            f"{_culprit(trainer)}: without validation this search cannot compare its jobs; the test images must not"
+            " be used. Leave the setting out."
         )
     if trainer.get("limit_test_batches") == 0:
         raise UserError(
@@ -63,8 +63,8 @@ def check_validated(metrics: Mapping[str, float], chooses: bool) -> None:
     """
     if chooses and "val/acc" not in metrics:
         raise UserError(
-            "The run ended before its first validation, so this search cannot compare its jobs; the test images must not"
-            " be used. Train longer, or validate more often."
+            "The run ended before its first validation, so this search cannot compare its jobs; the test images must"
+            " not be used. Train longer, or validate more often."
         )
 
 

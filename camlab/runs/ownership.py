@@ -75,7 +75,8 @@ def check_not_taken(run_dir: Path, config_hash: str, checkpoint: Path | None) ->
     inside = checkpoint is not None and checkpoint.resolve().is_relative_to(run_dir.resolve())
     if run_folder.read_result(run_dir) is not None:
         raise UserError(
-            f"{run_dir} holds a finished run; nothing was changed. To continue from a checkpoint, give another out=FOLDER."
+            f"{run_dir} holds a finished run; nothing was changed."
+            " To continue from a checkpoint, give another out=FOLDER."
         )
     if run_folder.has_output(run_dir) and not inside:
         raise UserError(
@@ -111,8 +112,8 @@ def check_sweep_folder(folder: Path, command: str) -> None:
     empty = {job.name for job in jobs if not _content(job)}
     if not own and (others := [name for name in _content(folder) if name not in empty]):
         raise UserError(
-            f"{folder} holds files that are not from a sweep of camlab.{command}, such as {others[0]}; nothing was changed."
-            " Give another out=FOLDER."
+            f"{folder} holds files that are not from a sweep of camlab.{command}, such as {others[0]}; nothing was"
+            " changed. Give another out=FOLDER."
         )
 
 
@@ -151,7 +152,7 @@ def _resolved(path: str) -> Path:
 
 
 def _content(folder: Path) -> list[str]:
-    """Names in a folder, except those of files that a job writes even if it fails early: hidden files, logs, its failure."""
+    """Names in a folder, without files that a job leaves even if it fails early: hidden files, logs, its failure."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(name for name in names if name[0] != "." and not name.endswith(".log") and name != run_folder.FAILURE)
 

@@ -185,5 +185,5 @@ def _read_yaml(path: Path) -> Any:
     try:
         text = read_text(path)
         return yaml.load(text, _Loader) if text.count("[") + text.count("{") < _MOST_BRACKETS else None
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):  # impossible dates, keys that are lists, nesting that is too deep
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):  # bad dates, keys, nesting
         return None

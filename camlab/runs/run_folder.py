@@ -29,7 +29,7 @@ _CHECKSUMS_KEPT = 8
 
 
 def write_config(run_dir: Path, yaml: str, config_hash: str, run_id: str = "") -> None:
-    """Record the resolved configuration of a run that begins or continues; its first lines hold the hash and the run's id.
+    """Record the resolved configuration of a run that begins or continues, after lines with its hash and the run's id.
 
     An earlier result is removed, because it may belong to another configuration.
     """
@@ -103,7 +103,7 @@ def read_failure(run_dir: Path) -> Failure | None:
 
 
 def forget(run_dir: Path) -> None:
-    """Remove the output of a run, so that it starts again from the beginning, and log what is removed; other files stay."""
+    """Remove the output of a run, so that it starts again from the beginning, and log the names; other files stay."""
     removed = output_files(run_dir)
     if not removed:
         return

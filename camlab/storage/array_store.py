@@ -87,7 +87,7 @@ class ArrayStore:
                 if (array := self._whole(key, shape)) is None:
                     self._write(key, shape, compute(), about)
                     if (array := self._whole(key, shape)) is None:
-                        raise UserError(f"{self._array(key)} was damaged while it was being written. Repeat the command.")
+                        raise UserError(f"{self._array(key)} was damaged while being written. Repeat the command.")
                 return array
         except OSError as error:
             raise UserError(

@@ -45,8 +45,8 @@ def open_atomically(
 ) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends, and is removed when the block fails.
 
-    The temporary file is new, is in the same folder, and has a name that nobody can predict. If `durable`, its content is
-    on the disk before it is renamed, and the renaming is on the disk when this function returns.
+    The temporary file is new, is in the same folder, and has a name that nobody can predict. If `durable`, its content
+    is on the disk before it is renamed, and the renaming is on the disk when this function returns.
 
     Args:
         path: Destination, as for `write_atomically`.

@@ -19,7 +19,7 @@ def locked(path: Path, wait: bool = True, notice: str = "") -> Iterator[None]:
     """Hold a lock for the duration of a block; the system releases it if the process dies.
 
     Args:
-        path: Lock file; it is created if it does not exist, and is not removed. A symbolic link in its place is replaced.
+        path: Lock file; it is created if it does not exist, and is not removed. A symbolic link there is replaced.
         wait: Wait while another process holds the lock, instead of raising.
         notice: Line that is logged before waiting.
 

@@ -84,7 +84,7 @@ def _is_applicable(name: str, now: Mapping[str, Any], content: Mapping[str, Any]
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a setting of an optimizer is a number or several numbers, which it reads at each step; switches are not."""
+    """Whether an optimizer's setting is a number or several, which it reads at each step; switches do not count."""
     if isinstance(value, (tuple, list)):
         return all(map(_is_number, value))
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -80,7 +80,9 @@ def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, cla
     try:
         known = _class_names(about)
     except (KeyError, ValueError) as error:
-        raise UserError(f"resume={file}: incomplete, or from another version of camlab ({first_line(error)}).") from error
+        raise UserError(
+            f"resume={file}: incomplete, or from another version of camlab ({first_line(error)})."
+        ) from error
     if known != class_names:
         raise UserError(f"resume={file}: its classes ({listed(known)}) are not those of the data.")
     check_weights(content["state_dict"], network.state_dict(prefix="network."), f"resume={file}")
@@ -141,7 +143,9 @@ def _spec(spec: Any, state: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} cannot be {spec[name]!r}")
     sizes = tuple(getattr(state.get("fc.weight"), "shape", ()))  # checked before memory is allocated for them
     if sizes != (spec["num_classes"], spec["cam_channels"]):
-        raise ValueError(f"num_classes={spec['num_classes']}, cam_channels={spec['cam_channels']}: its weights have other sizes")
+        raise ValueError(
+            f"num_classes={spec['num_classes']}, cam_channels={spec['cam_channels']}: its weights have other sizes"
+        )
     return spec
 
 

@@ -63,7 +63,7 @@ class Classifier(L.LightningModule):
         super().__init__()
         if getattr(optimizer, "func", optimizer) is torch.optim.LBFGS:
             raise UserError(
-                "optimizer._target_=torch.optim.LBFGS: it computes several losses in each step. Choose another optimizer."
+                "optimizer._target_=torch.optim.LBFGS: it computes several losses in each step. Choose another."
             )
         self.network = network
         self._make_optimizer = optimizer

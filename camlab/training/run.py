@@ -16,7 +16,7 @@ from camlab.training.classifier import CHECKPOINT_KEY, Classifier
 
 log = logging.getLogger(__name__)
 
-DAMAGES = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # errors that a checkpoint with unexpected content may raise
+DAMAGES = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # from checkpoints with unexpected content
 
 
 @dataclass(frozen=True)
