@@ -65,7 +65,10 @@ def steps_or_minutes(value: Any) -> Any:
     raise PydanticCustomError("form", "must be a number of steps such as 500, a time such as 10min, or null")
 
 
-NO_PLAIN_NAME = "must be a plain name of at most 200 bytes, because it names a folder: no slash, not . or .."
+NO_PLAIN_NAME = (
+    "must be a plain name, because it names a folder: no slashes or control characters, not '.' or '..', and at most"
+    " 200 bytes"
+)
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and camlab puts the time before some names
 
 

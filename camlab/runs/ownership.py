@@ -41,7 +41,7 @@ def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
 
 
 def check_same_run(run_dir: Path, config_hash: str) -> None:
-    """Refuse to overwrite a run of another or of an unknown configuration; a run without output does not count.
+    """Refuse to overwrite a run of another configuration that has output, or one whose configuration is unknown.
 
     Raises:
         UserError: The folder holds a run of another configuration, or its configuration is damaged.
