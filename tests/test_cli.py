@@ -324,7 +324,7 @@ def test_evaluate_refuses_a_run_whose_settings_it_cannot_take(launch, tmp_path, 
 
 @pytest.mark.parametrize("notes", ["../../evil", "evil", "shapes", "/evil", "{_target_: os.mkdir}"])
 def test_nothing_in_a_runs_folder_chooses_code(launch, tmp_path, notes):
-    """Hydra's notes may name any option, and a file of that name may be planted anywhere."""
+    """The files in `.hydra/` may name any option, and a file with the name of an option may be planted anywhere."""
     run = run_folder(tmp_path / "run", "  _target_: camlab.data.shapes.Shapes\n  num_workers: 99999\n")
     evil = "_target_: torch.load\nf: x.pt\nweights_only: false\n"
     for place in (tmp_path, run, run / ".hydra", run / "data"):

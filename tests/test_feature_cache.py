@@ -178,7 +178,7 @@ def test_a_second_run_computes_nothing(tmp_path, caplog):
     fitted(tmp_path)
     assert (
         said(caplog).count("Frozen backbone: 72 images pass it once") == 1
-    )  # 16 twice (16 are held out), 24 for tests
+    )  # 16 images twice (16 others are held out), and 24 for the test
     first = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "features").glob("*.npy")}
     fitted(tmp_path)
     assert said(caplog).count("Frozen backbone") == 1

@@ -100,7 +100,7 @@ def test_a_sweep_keeps_out_of_folders_with_other_files(launch, tmp_path, entry, 
     assert tree(tmp_path) == before
 
 
-def test_the_output_of_another_command_is_no_run_and_no_sweep(launch, tmp_path):  # noqa: F811
+def test_the_output_of_another_command_is_neither_a_run_nor_a_sweep(launch, tmp_path):  # noqa: F811
     assert launch("out=mine", "images=x", "network=vgg16", entry="explain")[0] == 0
     (tmp_path / "mine" / "explain.json").touch()
     assert launch("-m", "out=many", "images=x", "network=vgg16,vgg11", entry="explain")[0] == 0
@@ -205,7 +205,7 @@ def test_force_names_what_it_removes_and_leaves_the_files_of_others(run, monkeyp
 
 
 def test_a_finished_run_is_not_overwritten_by_resume(run, tmp_path, monkeypatch, capsys):
-    """Neither another run's checkpoint nor its own may change what is finished."""
+    """Neither another run's checkpoint nor its own may change a finished run."""
     other = Path(shutil.copytree(run, tmp_path / "other"))
     before = tree(tmp_path)
     for given in (other, other / run_folder.LAST, run, run / run_folder.BEST):

@@ -102,7 +102,7 @@ def test_checkpoints_within_epochs(tmp_path, whole):
 
 
 def test_a_checkpoint_from_elsewhere_names_nothing_to_remove(tmp_path):
-    """Lightning keeps the path of the best checkpoint in checkpoints, and removes it, with all that is below it."""
+    """Lightning stores the path of the best checkpoint in checkpoints, and removes that file or the whole folder."""
     precious = tmp_path / "precious.ckpt"
     precious.mkdir()
     (precious / "file").touch()
