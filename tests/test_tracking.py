@@ -220,7 +220,7 @@ def test_old_names_of_modes_lead_to_a_line_on_how_to_sync(tmp_path, monkeypatch,
     logger = WandbLogger(save_dir=str(tmp_path))
     logger.log_metrics({"x": 1.0}, 1)
     logger.finish()
-    assert 'To sync: wandb sync "' in caplog.messages[-1]
+    assert "To sync: wandb sync " in caplog.messages[-1]
     assert len(caplog.messages) == 2
 
 
