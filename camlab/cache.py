@@ -17,12 +17,12 @@ def main() -> None:
 
 
 def cache(config: DictConfig) -> None:
-    """List the features on disk and their size, or remove them."""
+    """List the cached features on disk with their size, or remove them."""
     store = feature_store(config.paths.cache)
     if config.action == "clear":
         folder = store.folder.parent
         if folder.exists() and not store.folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"paths.cache={config.paths.cache}: holds no features of camlab's; nothing was removed.")
+            raise UserError(f"paths.cache={config.paths.cache}: it holds no cached features; nothing was removed.")
         log.info("%s: %.2f GB cleared.", store.folder, store.clear() / 1e9)
         return
     entries = store.entries()

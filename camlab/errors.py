@@ -36,9 +36,9 @@ def first_line(error: BaseException) -> str:
 
 
 def plain(text: str) -> str:
-    r"""Text of any origin in one line that can be drawn, printed and written anywhere.
+    r"""Convert text of any origin to one line that can be drawn, printed and written anywhere.
 
-    Control characters, line ends and the halves of characters that stand for undecodable bytes become escapes.
+    Control characters, line ends, and the surrogates that stand for undecodable bytes become escapes.
 
     Example:
         >>> print(plain("a\tb"), plain("caf\udce9"))
@@ -48,7 +48,7 @@ def plain(text: str) -> str:
 
 
 def plain_texts(value: Any) -> Any:
-    r"""Nested dictionaries and lists with every text in them made plain.
+    r"""Copy nested dictionaries and lists, and convert every text in them with `plain`.
 
     Example:
         >>> plain_texts({"root": ["caf\udce9", 0.5]})
@@ -62,7 +62,9 @@ def plain_texts(value: Any) -> Any:
 
 
 def cut(text: str, most: int = 40) -> str:
-    """Plain text of at most `most` characters: a longer one loses its middle, since names often differ at their ends.
+    """Shorten a text to at most `most` characters. The middle is left out, because names often differ at their ends.
+
+    The result is `plain` text.
 
     Example:
         >>> cut("a very long name of a class", 11)
@@ -76,7 +78,7 @@ def cut(text: str, most: int = 40) -> str:
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
-    """Names for a message: the first ones, each cut to a readable length.
+    """Join names for a message: the first `most` of them, each cut to a readable length.
 
     Example:
         >>> listed(("cat", "dog", "frog"), most=2)

@@ -39,8 +39,8 @@ def evaluate(config: DictConfig) -> float:
     trained = load_network(Path(config.checkpoint).expanduser())
     data = instantiate(config.data)
     if config.data.get("root") is not None:
-        log.info("Pictures from %s", config.data.root)  # the run's folder may have chosen them
-    data.preprocess = trained.preprocess  # pictures are prepared as in training, whatever the data section says
+        log.info("Pictures from %s", config.data.root)  # the settings in the run's folder may have chosen this folder
+    data.preprocess = trained.preprocess  # prepare pictures as in training, whatever the data section says
     trainer_options: Any = OmegaConf.to_container(config.trainer, resolve=True)
     tolerance = tolerance_of_run(Path(config.checkpoint).expanduser())
     game = None if tolerance is None else PointingGame(tolerance)

@@ -13,7 +13,8 @@ from camlab.runs.report import NAME, compare
 def main() -> None:
     """Run the command `camlab-summary`.
 
-    The exit code is 2 for a mistake or if there are no runs, and 141 if the reader of its output has ended.
+    The exit code is 2 for a mistake or if there are no runs, and 141 if the program that read its output, such as
+    `head`, had ended before.
     """
     output.prepare_output()
     lost = 0

@@ -96,7 +96,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
     loggers = [*_build_loggers(config, run_dir), csv]
     trainer = _build_trainer(config, run, data, loggers, interruption)
     if not run_folder.is_further_rank():
-        _prepare_folder(config, run, data)  # only now, when everything else is known to be right
+        _prepare_folder(config, run, data)  # only now, after all checks have passed
     try:
         _describe(config, run, loggers)
         fit(trainer, classifier, data, run)
@@ -118,7 +118,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
 
 
 def _is_in_place(config: DictConfig, run_dir: Path) -> bool:
-    """Whether the folder's own run goes on: as `resume` says, or because this very command has started it."""
+    """Whether the run in the folder continues: because `resume` says so, or because the same command has started it."""
     return config.resume in (None, "auto") or ownership.was_started_with(run_dir, config.resume)
 
 
@@ -141,11 +141,10 @@ def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
 
 
 def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | None:
-    """Path of the checkpoint that training resumes from; None to start from the beginning.
+    """Find the checkpoint that training resumes from; None starts from the beginning.
 
     Raises:
-        UserError: There is none where `resume` says, it is damaged, `force` would remove it, or another run would be
-            overwritten.
+        UserError: The checkpoint is missing, damaged or would be removed by `force`, or the folder holds another run.
     """
     given = config.resume
     if config.force and given in (None, "auto"):
@@ -172,7 +171,7 @@ def _run_of(checkpoint: Path) -> str | None:
 
 
 def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
-    """Whether the run in a folder has this run's data: unchanged in the same place, or the same wherever they are."""
+    """Whether the run in a folder used this run's data: unchanged files in the same folder, or the same content."""
     found, root = read_data_identity(run_dir), data_root(config.data)
     if found is None or (found.root == root and found.files in (None, files_hash(root))):
         return True
@@ -231,7 +230,7 @@ def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
 
 
 def _prepare_folder(config: DictConfig, run: Run, data: ImageData) -> None:
-    """Remove what a run replaces, record its settings and data, and bring the checkpoints that it continues from.
+    """Remove the files that a run replaces, record its settings and data, and copy the checkpoints that it needs.
 
     Raises:
         UserError: A checkpoint in the folder belongs to another run.
@@ -300,7 +299,7 @@ def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: 
 
 
 def _describe(config: DictConfig, run: Run, loggers: list[Logger]) -> None:
-    """Send the settings to the loggers, and tell the user the run's folder and what it resumes from."""
+    """Send the settings to the loggers, and tell the user the run's folder and the checkpoint it resumes from."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     about = {**plain, "config_hash": config_hash(config), "run_dir": str(run.folder), **provenance()}

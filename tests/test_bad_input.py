@@ -167,7 +167,7 @@ def test_a_tensor_without_ordinary_values_is_named(tmp_path, make, kind):
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_damaged_pth_files_are_read_or_told_in_a_line(tmp_path, legacy):
+def test_damaged_pth_files_are_read_or_reported_in_one_line(tmp_path, legacy):
     def network() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
 

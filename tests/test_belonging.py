@@ -1,4 +1,4 @@
-"""Checkpoints belong to a run: what is tested, reported and continued is that run's, whatever lies in its folder."""
+"""Checkpoints belong to a run: a run tests, reports and continues only its own, whatever else is in its folder."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def camlab(monkeypatch, tmp_path, capsys):
-    """Run `camlab-train` in a folder of `tmp_path`; the exit code and what was said."""
+    """Run `camlab-train` in a folder of `tmp_path`; returns the exit code and what was printed."""
 
     def run(name: str, *arguments: str, entry: Any = train.main) -> tuple[int, str]:
         capsys.readouterr()
@@ -42,7 +42,7 @@ def camlab(monkeypatch, tmp_path, capsys):
 
 @pytest.fixture
 def killed_in_its_test(monkeypatch, camlab):
-    """Run `camlab-train` and end it in its test, as a kill would."""
+    """Run `camlab-train` and end it during its test, as a kill would."""
 
     def run(name: str, *arguments: str) -> None:
         def end(*_: Any) -> None:
@@ -64,7 +64,7 @@ def metrics(run: Path) -> dict[str, float]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Put a checkpoint, with its checksum, in another's place."""
+    """Replace one checkpoint by another, together with its checksum."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, target)
     shutil.copy(f"{source}.sha256", f"{target}.sha256")
@@ -93,7 +93,7 @@ def test_a_strangers_best_checkpoint_is_neither_tested_nor_replaced_nor_evaluate
         assert (run / run_folder.BEST).read_bytes() == (stranger / run_folder.BEST).read_bytes()
     code, said = camlab("evaluated", f"checkpoint={own}", entry=evaluate.main)
     assert code == 2
-    assert "best.ckpt belongs to another run than config.yaml beside it" in said
+    assert "best.ckpt belongs to another run than config.yaml in the folder above it" in said
 
     (own / run_folder.BEST).unlink()
     code, said = camlab("own")
@@ -104,7 +104,7 @@ def test_a_strangers_best_checkpoint_is_neither_tested_nor_replaced_nor_evaluate
 
 
 def test_a_run_that_is_moved_keeps_its_best_epoch(tmp_path, camlab, killed_in_its_test, monkeypatch):
-    """Its first epoch is its best: later ones are made worse."""
+    """A run whose first epoch is the best, because later ones are made worse."""
     inner = Classifier.validation_step
 
     def worse(self: Classifier, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
@@ -144,7 +144,7 @@ def test_a_run_that_continues_elsewhere_takes_its_best_checkpoint_along(tmp_path
     assert metrics(b)["test/acc"] == metrics(a)["test/acc"]
 
 
-def test_without_its_best_checkpoint_a_run_that_continues_begins_to_choose_anew(tmp_path, camlab):
+def test_without_its_best_checkpoint_a_run_chooses_the_best_of_the_epochs_that_follow(tmp_path, camlab):
     assert camlab("a")[0] == 0
     (tmp_path / "a" / run_folder.BEST).unlink()
     code, said = camlab("b", f"resume={tmp_path / 'a'}", "trainer.max_epochs=3")

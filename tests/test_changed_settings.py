@@ -1,4 +1,4 @@
-"""Settings that change when a run continues are applied, or refused by name; what cannot be trained is refused."""
+"""Settings that are changed when a run continues are applied, or refused by name; some settings are always refused."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ CYCLE = ["+scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "+scheduler.
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """Folders `plain` and `cycle` of finished runs of two epochs, the latter under OneCycleLR."""
+    """Folder with finished runs of two epochs: `plain`, and `cycle`, which used OneCycleLR."""
     folder = tmp_path_factory.mktemp("runs")
     quick = [*TINY, "logger=csv", "callbacks.heatmaps=null", "data.train_size=40", "mode=frozen", "cache=false"]
     with pytest.MonkeyPatch.context() as patch:
@@ -66,16 +66,16 @@ def test_changes_that_cannot_be_applied_are_refused_by_name(runs, tmp_path, caml
     assert not (tmp_path / "b" / run_folder.CONFIG).exists()
 
 
-def test_a_checkpoint_that_cannot_be_restored_is_told_in_one_line(runs, tmp_path, camlab):  # noqa: F811
+def test_a_checkpoint_that_cannot_be_restored_is_reported_in_one_line(runs, tmp_path, camlab):  # noqa: F811
     content = torch.load(runs / "plain" / run_folder.LAST, weights_only=True)
     del content["optimizer_states"][0]["param_groups"][0]["params"][0]
     torch.save(content, tmp_path / "x.ckpt")
     code, said = camlab("b", f"resume={tmp_path / 'x.ckpt'}", "trainer.max_epochs=3")
     assert code == 2
-    assert said.splitlines()[-1].startswith(f"resume={tmp_path / 'x.ckpt'}: incomplete, or of another version")
+    assert said.splitlines()[-1].startswith(f"resume={tmp_path / 'x.ckpt'}: incomplete, or from another version")
 
 
-# ---- what chooses
+# ---- searches without validation
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_nothing_is_chosen_by_the_test_accuracy(tmp_path, monkeypatch, capsys, w
     assert not list(tmp_path.rglob(run_folder.RESULT))
 
 
-# ---- weights that are no numbers
+# ---- weights that are not finite floating-point numbers
 
 
 @pytest.mark.parametrize(

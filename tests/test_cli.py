@@ -303,9 +303,9 @@ def test_evaluate_leaves_a_chosen_data_set_alone(launch, tmp_path):
             "  _target_: camlab.data.folder.Folder\n  root: {_target_: os.mkdir, path: x}\n",
             "data.root is not a plain value.",
         ),
-        ("  _target_: [os.mkdir]\n", "data._target_=[os.mkdir] is no data set of camlab's."),
-        ("  _target_: camlab.data.folder.Folder\n  root: x\n  _args_: [x]\n", "data._args_ is no setting"),
-        ("  _target_: camlab.data.folder.Folder\n  root: x\n  mean: [[0.5]]\n", "data.mean is no plain value."),
+        ("  _target_: [os.mkdir]\n", "data._target_=[os.mkdir] is not one of camlab's data sets."),
+        ("  _target_: camlab.data.folder.Folder\n  root: x\n  _args_: [x]\n", "data._args_ is not a setting"),
+        ("  _target_: camlab.data.folder.Folder\n  root: x\n  mean: [[0.5]]\n", "data.mean is not a plain value."),
         ("  _target_: camlab.data.folder.Folder\n  root: " + "[" * 5000, "the run's settings are damaged."),
         ("  _target_: camlab.data.folder.Folder\n  rot: x\n", "data.rot: unknown setting. Did you mean data.root?"),
     ],
@@ -324,7 +324,7 @@ def test_evaluate_refuses_a_run_whose_settings_it_cannot_take(launch, tmp_path, 
 
 @pytest.mark.parametrize("notes", ["../../evil", "evil", "shapes", "/evil", "{_target_: os.mkdir}"])
 def test_nothing_in_a_runs_folder_chooses_code(launch, tmp_path, notes):
-    """Hydra's notes may name any option, and a file of that name may be planted anywhere."""
+    """The files in `.hydra/` may name any option, and a file with the name of an option may be planted anywhere."""
     run = run_folder(tmp_path / "run", "  _target_: camlab.data.shapes.Shapes\n  num_workers: 99999\n")
     evil = "_target_: torch.load\nf: x.pt\nweights_only: false\n"
     for place in (tmp_path, run, run / ".hydra", run / "data"):

@@ -794,7 +794,7 @@ def test_in_a_validation_step(tmp_path: Path):
     torch.testing.assert_close(torch.cat(classifier.found), expected, rtol=1e-4, atol=1e-5)
 
 
-# ---- input and output that mean nothing
+# ---- input and output that make no sense
 
 FLOAT = torch.zeros(2, 3, 32, 32)
 NOT_FINITE = FLOAT.index_fill(0, torch.tensor([1]), float("nan"))
@@ -803,15 +803,15 @@ NOT_FINITE = FLOAT.index_fill(0, torch.tensor([1]), float("nan"))
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        ([[1.0]], "images: list was given; a tensor N×C×H×W is needed."),
-        (FLOAT[0], "images: float32 3×32×32 was given; N×C×H×W is needed. For one image, images[None]."),
-        (FLOAT[0, 0], "images: float32 32×32 was given; N×C×H×W is needed."),
-        (FLOAT[:, :0], "images: float32 2×0×32×32 was given; N×C×H×W is needed."),
+        ([[1.0]], "images: got list, but a tensor N×C×H×W is needed."),
+        (FLOAT[0], "images: got float32 3×32×32, but N×C×H×W is needed. For one image, give images[None]."),
+        (FLOAT[0, 0], "images: got float32 32×32, but N×C×H×W is needed."),
+        (FLOAT[:, :0], "images: got float32 2×0×32×32, but N×C×H×W is needed."),
         (FLOAT[:, :1], "images: the network cannot take float32 images of 1×32×32: .*3 channels, but got 1 channels"),
         (FLOAT.double(), "images: the network cannot take float64 images of 3×32×32: .*(double|Double)"),
         (FLOAT.byte(), "images: the network cannot take uint8 images of 3×32×32: "),
         (FLOAT.bool(), "images: the network cannot take bool images of 3×32×32: "),
-        (NOT_FINITE, "images: 1 of 2 has NaN or infinite values; finite ones are needed."),
+        (NOT_FINITE, "images: 1 of 2 has NaN or infinite values, but all must be finite."),
         (FLOAT + float("inf"), "images: 2 of 2 have NaN or infinite values"),
     ],
 )
@@ -844,5 +844,5 @@ def test_a_map_that_is_not_finite_is_refused():
 
     network = Rooted()
     torch.nn.init.constant_(network.conv.bias, -1e3)
-    with pytest.raises(UserError, match=r"^grad_cam at relu: 2 of 2 images have NaN or infinite values in their map"):
+    with pytest.raises(UserError, match=r"^grad_cam at relu: 2 of 2 images have NaN or infinite values in the map"):
         heatmaps(network, FLOAT, layer="relu")

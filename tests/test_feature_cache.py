@@ -178,7 +178,7 @@ def test_a_second_run_computes_nothing(tmp_path, caplog):
     fitted(tmp_path)
     assert (
         said(caplog).count("Frozen backbone: 72 images pass it once") == 1
-    )  # 16 twice (16 are held out), 24 for tests
+    )  # 16 images twice (16 others are held out), and 24 for the test
     first = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache" / "features").glob("*.npy")}
     fitted(tmp_path)
     assert said(caplog).count("Frozen backbone") == 1
@@ -340,7 +340,7 @@ def test_a_shape_that_the_file_does_not_have_is_damage(tmp_path, caplog):
     store.get("key", rows.shape, lambda: [rows], "rows")
     assert store.get("key", (3, 4), lambda: [rows.reshape(3, 4)], "rows").shape == (3, 4)
     assert "is damaged" in caplog.text
-    with pytest.raises(UserError, match="was damaged while it was written"):
+    with pytest.raises(UserError, match="was damaged while being written"):
         store.get("other", (5, 3), lambda: [rows], "rows")
 
 
@@ -374,7 +374,7 @@ def test_a_folder_of_others_is_neither_cleared_nor_used(tmp_path, tag):
     for name, text in {**files, **({} if tag is None else {TAG: tag})}.items():
         (tmp_path / name).write_text(text)
     before = {path: path.read_text() for path in tmp_path.iterdir()}
-    with pytest.raises(UserError, match=r"not a cache of camlab's.*nothing was removed"):
+    with pytest.raises(UserError, match=r"not a cache of camlab .*nothing was removed"):
         ArrayStore(tmp_path).clear()
     with pytest.raises(UserError, match=r"holds files that are not camlab's.*paths\.cache=FOLDER"):
         ArrayStore(tmp_path).get(KEY, ROWS.shape, lambda: [ROWS], "rows")

@@ -1,4 +1,4 @@
-"""Standard output that is closed, full, no longer read, or has few characters: the work is done, and told in a line."""
+"""Commands do their work even if standard output is closed, full, no longer read or not UTF-8; one line reports it."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ COMMANDS = {"work": ["-c", WORK], "help": ["-c", HELP, "--help"], "summary": ["-
 
 
 def shell(redirected: str, command: str, cwd: Path, **surroundings: str) -> tuple[int, str]:
-    """Exit code and standard error of a command under a shell's redirection."""
+    """Exit code and standard error of a command whose output the shell redirects."""
     reader, writer = os.pipe()
     os.close(reader)
     line = f'"$0" "$@" {redirected.format(unread=writer)}'
@@ -59,7 +59,7 @@ def test_output_that_cannot_be_written(tmp_path, command, redirected, code, told
 
 
 @pytest.mark.parametrize("command", ["work", "help"])
-def test_a_terminal_of_few_characters(tmp_path, command):
+def test_a_terminal_that_shows_only_ascii(tmp_path, command):
     assert shell(">out", command, tmp_path, PYTHONIOENCODING="ascii") == (0, "")
     assert r"\xd7" in (tmp_path / "out").read_text(encoding="ascii")
 

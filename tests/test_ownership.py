@@ -1,4 +1,4 @@
-"""Output goes into new folders and camlab's own; the files of others are neither changed nor removed."""
+"""Output goes into new folders and into camlab's own; other files are neither changed nor removed."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ HASH = "0123456789abcdef"
 
 
 def tree(folder: Path) -> dict[str, bytes | str]:
-    """Everything below a folder: the content of files, where links lead to."""
+    """Everything below a folder: the content of files, and the targets of links."""
     found: dict[str, bytes | str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -40,24 +40,24 @@ def run(finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-# ---- folders of others, without torch
+# ---- folders with other files, without torch
 
 
 @pytest.mark.parametrize("force", ["force=false", "force=true"])
 @pytest.mark.parametrize("name", ["config.yaml", "result.json", "metrics.csv", "heatmaps/a.png", ".hydra/hydra.yaml"])
-def test_a_folder_of_others_is_refused_with_force_too(launch, tmp_path, name, force):  # noqa: F811
+def test_a_folder_with_other_files_is_refused_even_with_force(launch, tmp_path, name, force):  # noqa: F811
     for file in (name, "thesis.tex"):
         (tmp_path / "theirs" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "theirs" / file).write_text("hydra: {help: {app_name: another}}")
     before = tree(tmp_path)
     code, err, seen = launch("out=theirs", "data=shapes", force)
     assert (code, seen) == (2, [])
-    assert err.startswith("theirs holds files that are no run of camlab's, such as ")
+    assert err.startswith("theirs holds files that are not from a camlab run, such as ")
     assert err.endswith("; nothing was changed. Give another out=FOLDER.\n")
     assert tree(tmp_path) == before
 
 
-def test_a_folder_in_which_a_job_failed_early_is_no_folder_of_others(launch, tmp_path):  # noqa: F811
+def test_a_folder_in_which_a_job_failed_early_may_be_used(launch, tmp_path):  # noqa: F811
     for _ in range(2):
         assert launch("out=mine", "data=shapes")[0] == 0
     assert (tmp_path / "mine" / ".hydra" / "hydra.yaml").is_file()
@@ -79,7 +79,7 @@ def test_a_run_whose_configuration_is_damaged_is_not_overwritten_in_silence(laun
     assert (code, seen) == (2, [])
     assert err.splitlines() == [
         "mine/config.yaml is missing or damaged, so it is not known which run this is; nothing was changed.",
-        "Give another out=FOLDER; to train anew in place of that run, add force=true.",
+        "Give another out=FOLDER; to replace that run with a new one, add force=true.",
     ]
     assert tree(tmp_path) == before
     assert launch("out=mine", "data=shapes", "force=true")[0] == 0
@@ -87,7 +87,7 @@ def test_a_run_whose_configuration_is_damaged_is_not_overwritten_in_silence(laun
 
 @pytest.mark.parametrize("entry", ["train", "evaluate", "explain"])
 @pytest.mark.parametrize("name", ["multirun.yaml", "summary.csv", "seed-1/result.json", "thesis.tex"])
-def test_a_sweep_keeps_out_of_folders_of_others(launch, tmp_path, entry, name):  # noqa: F811
+def test_a_sweep_keeps_out_of_folders_with_other_files(launch, tmp_path, entry, name):  # noqa: F811
     (tmp_path / "theirs" / name).parent.mkdir(parents=True)
     (tmp_path / "theirs" / name).write_text("hydra: {help: {app_name: another}}")
     given = {"train": ["data=shapes", "seed=1,2"], "evaluate": ["checkpoint=.", "data=shapes", "split=val,test"]}
@@ -100,14 +100,14 @@ def test_a_sweep_keeps_out_of_folders_of_others(launch, tmp_path, entry, name): 
     assert tree(tmp_path) == before
 
 
-def test_the_output_of_another_command_is_no_run_and_no_sweep(launch, tmp_path):  # noqa: F811
+def test_the_output_of_another_command_is_neither_a_run_nor_a_sweep(launch, tmp_path):  # noqa: F811
     (tmp_path / "x.png").touch()
     assert launch("out=mine", "images=x.png", "network=vgg16", entry="explain")[0] == 0
     (tmp_path / "mine" / "explain.json").touch()
     assert launch("-m", "out=many", "images=x.png", "network=vgg16,vgg11", entry="explain")[0] == 0
     before = tree(tmp_path)
-    assert "are no run of camlab's, such as explain.json" in launch("out=mine", "data=shapes")[1]
-    assert "are no sweep of camlab.train, such as " in launch("-m", "out=many", "data=shapes", "seed=1,2")[1]
+    assert "are not from a camlab run, such as explain.json" in launch("out=mine", "data=shapes")[1]
+    assert "are not from a sweep of camlab.train, such as " in launch("-m", "out=many", "data=shapes", "seed=1,2")[1]
     assert tree(tmp_path) == before
 
 
@@ -164,7 +164,7 @@ def test_links_that_would_be_written_through_are_refused(launch, tmp_path, name)
     for force in ("force=false", "force=true"):
         code, err, _ = launch("out=mine", "data=shapes", force)
         assert code == 2
-        assert err.startswith(f"mine/{name} is a link, through which files elsewhere would be written")
+        assert err.startswith(f"mine/{name} is a symbolic link, through which files elsewhere would be written")
     assert tree(tmp_path) == before
 
 
@@ -206,7 +206,7 @@ def test_force_names_what_it_removes_and_leaves_the_files_of_others(run, monkeyp
 
 
 def test_a_finished_run_is_not_overwritten_by_resume(run, tmp_path, monkeypatch, capsys):
-    """Neither another run's checkpoint nor its own may change what is finished."""
+    """Neither another run's checkpoint nor its own may change a finished run."""
     other = Path(shutil.copytree(run, tmp_path / "other"))
     before = tree(tmp_path)
     for given in (other, other / run_folder.LAST, run, run / run_folder.BEST):
@@ -215,7 +215,7 @@ def test_a_finished_run_is_not_overwritten_by_resume(run, tmp_path, monkeypatch,
     more = [*QUICK, f"resume={run}", "trainer.max_epochs=2"]
     assert command(monkeypatch, train.main, *more, f"out={run}") == 2
     told = capsys.readouterr().err
-    assert f"Give another out=FOLDER; with it, resume={run} goes on from that run with new settings." in told
+    assert f"Give another out=FOLDER; to continue from that run with new settings, also add resume={run}." in told
     after = {name: text for name, text in tree(tmp_path).items() if ".hydra" not in name and not name.endswith(".log")}
     assert after == {name: before[name] for name in after}
 

@@ -102,7 +102,7 @@ def test_checkpoints_within_epochs(tmp_path, whole):
 
 
 def test_a_checkpoint_from_elsewhere_names_nothing_to_remove(tmp_path):
-    """Lightning keeps the path of the best checkpoint in checkpoints, and removes it, with all that is below it."""
+    """Lightning stores the path of the best checkpoint in checkpoints, and removes that file or the whole folder."""
     precious = tmp_path / "precious.ckpt"
     precious.mkdir()
     (precious / "file").touch()
@@ -184,7 +184,7 @@ def test_the_checkpoint_before_stays_and_stands_in_for_a_damaged_one(tmp_path, c
     last.unlink()
     assert run_folder.checkpoint_to_resume(str(tmp_path), tmp_path, tmp_path, "") == tmp_path / run_folder.BEFORE_LAST
     (tmp_path / run_folder.BEFORE_LAST).write_bytes(b"")
-    with pytest.raises(UserError, match="force=true starts anew"):
+    with pytest.raises(UserError, match="Add force=true to replace them with a new run"):
         run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
 
 

@@ -168,7 +168,7 @@ def test_tensorboard_by_epochs_and_the_result_beside_the_settings(tmp_path, monk
 
 
 def test_names_in_a_foreign_run_folder_reach_no_shell_and_no_id(tmp_path):
-    """The command for syncing is made to be pasted into a shell."""
+    """The command for syncing can be pasted into a shell."""
     for name in (
         "offline-run-20260131_120000-x$(touch ran)",
         "offline-run-1-x;reboot",
@@ -226,7 +226,7 @@ def test_old_names_of_modes_lead_to_a_line_on_how_to_sync(tmp_path, monkeypatch,
     assert len(said) == 2
 
 
-def test_a_start_that_fails_is_told_once(tmp_path, monkeypatch, caplog):
+def test_a_start_that_fails_is_reported_once(tmp_path, monkeypatch, caplog):
     wandb.teardown()  # its settings are read once in a process
     monkeypatch.setenv("WANDB_SILENT", "bogus")
     logger = WandbLogger(save_dir=str(tmp_path))

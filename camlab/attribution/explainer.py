@@ -44,10 +44,10 @@ def heatmaps(
         Heatmaps, float32 N×H×W, on the images' device and of the images' size.
 
     Raises:
-        UserError: The images are not a batch N×C×H×W of finite values that the network takes; its output or a map is
-            not finite; the method or layer is unknown; the layer has no spatial output or is used twice; the method is
-            `cam` and the network does not end in global average pooling and one linear layer; the targets do not fit
-            the images or the network; `counterfactual` is given with a method that does not use gradients.
+        UserError: The images are not a batch N×C×H×W of finite values, or the network cannot take them; its output or a
+            map is not finite; the method or layer is unknown; the layer has no spatial output or is used twice; the
+            method is `cam` and the network does not end in global average pooling and one linear layer; the targets do
+            not fit the images or the network; `counterfactual` is given with a method that does not use gradients.
         ValueError: `normalize` is unknown.
 
     Example:

@@ -1,4 +1,4 @@
-"""The input of a network: what cannot be explained is refused in one line, before and while the network reads it."""
+"""Checks of what a network is given and returns: images, logits and maps that make no sense are refused in one line."""
 
 import torch
 from torch import Tensor, nn
@@ -7,39 +7,39 @@ from camlab.errors import UserError, first_line
 
 
 def check_images(images: object) -> None:
-    """Refuse what is no batch of images.
+    """Refuse anything that is not a batch of images.
 
     Raises:
-        UserError: Names what was given and what is needed.
+        UserError: The message names what was given and what is needed.
 
     Example:
         >>> check_images(torch.zeros(3, 32, 32))
         Traceback (most recent call last):
         ...
-        camlab.errors.UserError: images: float32 3×32×32 was given; N×C×H×W is needed. For one image, images[None].
+        camlab.errors.UserError: images: got float32 3×32×32, but N×C×H×W is needed. For one image, give images[None].
     """
     if not isinstance(images, Tensor):
-        raise UserError(f"images: {type(images).__name__} was given; a tensor N×C×H×W is needed.")
+        raise UserError(f"images: got {type(images).__name__}, but a tensor N×C×H×W is needed.")
     if images.dim() != 4 or images.shape[1:].numel() == 0:
-        way_out = " For one image, images[None]." if images.dim() == 3 else ""
-        raise UserError(f"images: {described(images)} was given; N×C×H×W is needed.{way_out}")
+        way_out = " For one image, give images[None]." if images.dim() == 3 else ""
+        raise UserError(f"images: got {described(images)}, but N×C×H×W is needed.{way_out}")
 
 
 def check_values(images: Tensor) -> None:
     """Refuse images with values that are not finite.
 
     Raises:
-        UserError: Tells how many images have such values.
+        UserError: The message says how many images have such values.
     """
     if not torch.isfinite(images).all():
-        raise UserError(f"images: {_which_are_not_finite(images)} NaN or infinite values; finite ones are needed.")
+        raise UserError(f"images: {_which_are_not_finite(images)} NaN or infinite values, but all must be finite.")
 
 
 def output_of(model: nn.Module, images: Tensor) -> object:
-    """The output of a network for a batch of images.
+    """Return the output of a network for a batch of images.
 
     Raises:
-        UserError: The network refuses the images; the message names them and what torch says.
+        UserError: The network cannot take the images; the message describes them and quotes torch's error.
     """
     try:
         return model(images)
@@ -53,35 +53,35 @@ def output_of(model: nn.Module, images: Tensor) -> object:
 
 
 def check_logits(logits: Tensor) -> None:
-    """Refuse an output that is not finite, which has no evidence for any class.
+    """Refuse logits that are not finite, because maps computed from them would be meaningless.
 
     Raises:
-        UserError: Tells for how many images the logits are NaN or infinite.
+        UserError: The message says for how many images the logits are NaN or infinite.
     """
     if not torch.isfinite(logits).all():
         raise UserError(
-            f"The network's output: {_which_are_not_finite(logits)} NaN or infinite logits, so that no map means"
-            " anything. Check the weights, the range of the images and the precision."
+            f"The network's output: {_which_are_not_finite(logits)} NaN or infinite logits, so their maps would"
+            " be meaningless. Check the weights, the range of the images and the precision."
         )
 
 
 def check_maps(signed: Tensor, what: str) -> None:
-    """Refuse maps that are not finite, as those of infinite gradients.
+    """Refuse maps that are not finite, for example because a gradient is infinite.
 
     Args:
         signed: Maps, N×….
         what: The method and the layer, for the message.
 
     Raises:
-        UserError: Tells for how many images the map is NaN or infinite.
+        UserError: The message says for how many images the map has NaN or infinite values.
     """
     if not torch.isfinite(signed).all():
         bad = _which_are_not_finite(signed).replace(" ha", " images ha")
-        raise UserError(f"{what}: {bad} NaN or infinite values in their map. Choose another layer or precision.")
+        raise UserError(f"{what}: {bad} NaN or infinite values in the map. Choose another layer or precision.")
 
 
 def described(images: Tensor) -> str:
-    """The number format and the shape of a tensor in words.
+    """Describe a tensor by its number format and its shape.
 
     Example:
         >>> described(torch.zeros(2, 3, 32, 32))

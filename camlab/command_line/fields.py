@@ -65,12 +65,15 @@ def steps_or_minutes(value: Any) -> Any:
     raise PydanticCustomError("form", "must be a number of steps such as 500, a time such as 10min, or null")
 
 
-NO_PLAIN_NAME = "must be a plain name of at most 200 bytes, because it names a folder: no slash, not . or .."
-_LONGEST_NAME = 200  # bytes: file systems take 255, and camlab puts a time before a name
+NO_PLAIN_NAME = (
+    "must be a plain name, because it names a folder: no slashes or control characters, not '.' or '..', and at most"
+    " 200 bytes"
+)
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and camlab puts the time before some names
 
 
 def is_plain_name(value: Any) -> bool:
-    """Whether a text names a file within its folder.
+    """Whether a value can name a file directly in a folder, without leaving that folder.
 
     Examples:
         >>> is_plain_name("a run (1)"), is_plain_name("../x"), is_plain_name(".."), is_plain_name("")

@@ -5,7 +5,7 @@ Exit codes:
     1: Any other error, which is printed with its traceback.
     2: The user made a mistake, which is reported in one or two lines that say how to correct it.
     130 and 143: The run was interrupted (by Ctrl-C or SIGTERM) and can be resumed.
-    141: The command has finished, but the reader of its output has ended.
+    141: The command has finished, but the program that read its output (such as `head`) had ended before.
 """
 
 import logging
@@ -53,7 +53,7 @@ class _Job:
             except Exception as error:
                 self.failure = error
                 return None
-        output.prepare_output()  # the job may be in a process of its own
+        output.prepare_output()  # again, because the job may run in a process of its own
         sweeps.label_lines()
         try:
             return self._run(config)
@@ -69,7 +69,7 @@ class _Job:
 
     def _run(self, config: DictConfig) -> Any:
         config = checked(config, self.command)
-        if sweeps.under_way():  # a single job was checked before its start
+        if sweeps.under_way():  # a single job has been checked before it began
             check_folder(config, self.command, Path(HydraConfig.get().runtime.output_dir))
         _quiet_libraries()
         return self.task(config)
@@ -108,7 +108,7 @@ def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[
 
 
 def _compose_and_run(job: _Job, command: str) -> None:
-    HydraConfig.instance().cfg = None  # of an earlier sweep in this process
+    HydraConfig.instance().cfg = None  # forget an earlier sweep in this process
     files_hash.cache_clear()
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()

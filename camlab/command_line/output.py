@@ -1,4 +1,4 @@
-"""The output of a command: closed, full, no longer read, or of few characters. Imports nothing heavy."""
+"""Printing to standard streams that may be closed, full, no longer read, or not UTF-8. Imports nothing heavy."""
 
 import io
 import logging
@@ -7,14 +7,14 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-_READER_LEFT = 141  # what a shell gives for SIGPIPE
+_READER_LEFT = 141  # the exit code that a shell reports for SIGPIPE
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output that remembers when it could not be written.
+    """Standard output that remembers the first error in writing to it.
 
     Attributes:
-        lost: The first error; None as long as all is well.
+        lost: The first error; None if there was none.
     """
 
     lost: OSError | None = None
@@ -34,19 +34,20 @@ class _Output(io.TextIOWrapper):
 
 
 def prepare_output() -> None:
-    r"""Make the standard streams such that no output can end a command or damage its files.
+    r"""Prepare the standard streams so that output problems can neither end a command nor damage its files.
 
-    A stream that the caller has closed becomes the null device, so that no file gets its number. A character that the
-    terminal does not have is printed as an escape such as `\xd7`. Log lines that cannot be written are left out.
+    A stream that the caller has closed becomes the null device, so that no file opened later gets its descriptor. A
+    character that the stream's encoding lacks is printed as an escape such as `\xd7`. Log lines that cannot be written
+    are left out.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest number that is free
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # os.open returns the lowest free number
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115  (open as long as the process runs)
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = _Output(open(os.devnull, "wb"), "utf-8")  # noqa: SIM115
-    elif sys.stdout is sys.__stdout__:  # a test and a notebook have streams of their own
+    elif sys.stdout is sys.__stdout__:  # tests and notebooks have streams of their own, which stay
         kind: Any = sys.__stdout__
         sys.stdout = _Output(
             kind.buffer,
@@ -57,21 +58,21 @@ def prepare_output() -> None:
         )
     with suppress(AttributeError):
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    logging.raiseExceptions = False  # logging would print a traceback for each line
+    logging.raiseExceptions = False  # else logging prints a traceback for each line that it cannot write
 
 
 def print_error(message: str) -> None:
-    """Print a line to standard error, if it can be printed."""
+    """Print a message to standard error; it is left out if it cannot be printed."""
     with suppress(OSError):
         print(message, file=sys.stderr)
 
 
 def end_output() -> int:
-    """Write what is left of standard output, and throw it away if that fails; Python would complain at its end.
+    """Flush standard output. If that fails, discard the rest, since Python would report it again when it exits.
 
     Returns:
-        Exit code of a command that is done: 0; 141 if the reader has left, as `head` does; 2 if the output could not be
-        written for any other reason, which is printed.
+        Exit code for a command that has finished: 0; 141 if the reader has ended, as `head` does; 2 if the output could
+        not be written for another reason, which is printed.
     """
     with suppress(OSError):
         sys.stdout.flush()

@@ -13,9 +13,9 @@ from camlab.errors import UserError
 from camlab.runs import run_folder
 from camlab.storage.documents import read_yaml
 
-_OF_ITS_MACHINE = ("placement", "num_workers")  # settings that change no result; another machine has its own
+_OF_ITS_MACHINE = ("placement", "num_workers")  # these settings do not change results, and depend on the machine
 
-_LARGEST_TOLERANCE = 4096  # pixels, of the pointing game: the largest side of a picture
+_LARGEST_TOLERANCE = 4096  # pixels, for the pointing game: the largest side of the network's input
 
 
 def with_data_of_run(config: DictConfig) -> DictConfig:
@@ -37,7 +37,7 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
         return config  # the later checks report what is missing
     settings = _data_settings(_config_file(checkpoint))
     if "root" not in (given or {}) and "download" in settings_of(SECTIONS[settings["_target_"]]):
-        settings["download"] = False  # a run's folder starts none, least of all to where it says
+        settings["download"] = False  # a run's folder is not trusted to start a download, or to say where it is stored
     completed = config.copy()
     OmegaConf.set_struct(completed, False)
     completed.data = OmegaConf.merge(OmegaConf.create(settings), given or {})
@@ -45,7 +45,7 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
 
 
 def tolerance_of_run(checkpoint: Path) -> int | None:
-    """Tolerance of the pointing game in the run that made a checkpoint, in pixels; None where no file tells it."""
+    """Tolerance of the pointing game in the run that wrote a checkpoint, in pixels; None if no file there states it."""
     try:
         config = read_yaml(_config_file(checkpoint))
         tolerance = config["callbacks"]["pointing_game"]["tolerance"]
@@ -72,16 +72,16 @@ def _data_settings(file: Path) -> dict[str, Any]:
         yaml.safe_load((conf_dir() / "data" / f"{name}.yaml").read_text())["_target_"] for name in options_of("data")
     }
     if not isinstance(target := settings.get("_target_"), str) or target not in own:
-        raise UserError(f"{file}: data._target_={shown(target)} is no data set of camlab's. {_which_data()}")
+        raise UserError(f"{file}: data._target_={shown(target)} is not one of camlab's data sets. {_which_data()}")
     if strange := [key for key in settings if key[:1] == "_" and key != "_target_"]:
-        raise UserError(f"{file}: data.{strange[0]} is no setting of a run's data. {_which_data()}")
+        raise UserError(f"{file}: data.{strange[0]} is not a setting of a data set. {_which_data()}")
     if strange := [key for key, value in settings.items() if not _is_plain(value)]:
-        raise UserError(f"{file}: data.{strange[0]} is no plain value. {_which_data()}")
+        raise UserError(f"{file}: data.{strange[0]} is not a plain value. {_which_data()}")
     return {key: value for key, value in settings.items() if key not in _OF_ITS_MACHINE}
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):  # of numbers; lists in lists could be endless
+    if isinstance(value, list):  # of numbers only, since nested lists could be endless
         return all(isinstance(item, (bool, int, float)) for item in value)
     return value is None or isinstance(value, (bool, int, float)) or (isinstance(value, str) and "${" not in value)
 

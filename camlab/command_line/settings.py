@@ -26,11 +26,13 @@ from camlab.runs.report import check_replaceable
 from camlab.storage.files import sha256
 from camlab.storage.pictures import find_pictures
 
-# Settings that do not change a run's result: paths, loggers, how it is started. Of callbacks, only the watchers do not.
+# Settings that do not change the result of a run: paths, loggers, and how it is started. `callbacks` is among them,
+# because `config_hash` treats callbacks separately: all but `_WATCHERS` may change the result.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
 )
-_OF_THE_PLACE = ("root", "download", "placement", "num_workers")  # of data: what they are counts, not where
+# Settings of `data` that do not count, because the content of the data decides the result, not its place.
+_OF_THE_PLACE = ("root", "download", "placement", "num_workers")
 _WATCHERS = (
     "camlab.training.callbacks.heatmap_logger.HeatmapLogger",
     "camlab.training.callbacks.pointing_game.PointingGame",
@@ -70,7 +72,7 @@ class CheckBeforeRun(Callback):
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """End the process at the user's mistake: Hydra turns other exceptions of callbacks into warnings."""
+    """End the process after a user's mistake. Hydra turns exceptions in callbacks into warnings, but not SystemExit."""
     try:
         yield
     except UserError as error:
@@ -82,7 +84,7 @@ def check_folder(config: DictConfig, entry: str, folder: Path) -> None:
     """Refuse an output folder in which a job would overwrite anything but its own run.
 
     Raises:
-        UserError: The folder holds something else.
+        UserError: The folder holds other files or another run.
     """
     if entry in ("evaluate", "explain"):
         ownership.check_unused(folder)
@@ -128,7 +130,11 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
 
 
 def config_hash(config: DictConfig) -> str:
-    """Hash of the settings that decide the result of a run, 16 hex digits; `INDECISIVE` ones do not count."""
+    """Hash of the settings that decide the result of a run, 16 hex digits.
+
+    Settings in `INDECISIVE` do not count, except for callbacks that take part in training. A weights file counts by its
+    content.
+    """
     decisive = decisive_settings(config)
     callbacks = (decisive.pop("callbacks", None) or {}).values()
     decisive["data"] = {key: value for key, value in decisive["data"].items() if key not in _OF_THE_PLACE}
@@ -148,7 +154,7 @@ def decisive_settings(config: DictConfig) -> dict[str, Any]:
 
 
 def _content(file: str) -> str:
-    """Checksum of a weights file, wherever it lies; its name where it cannot be read, which is reported elsewhere."""
+    """Checksum of a weights file; its name if it cannot be read, which is reported elsewhere."""
     path = Path(file).expanduser()
     try:
         status = path.stat()
@@ -159,7 +165,7 @@ def _content(file: str) -> str:
 
 @functools.lru_cache
 def _checksum(path: Path, size: int, changed_ns: int) -> str:
-    """Checksum of a file, computed again only if its size or the time of its last change differ."""
+    """Checksum of a file, computed again only if its size or modification time has changed."""
     return sha256(path)
 
 

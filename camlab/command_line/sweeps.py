@@ -29,7 +29,7 @@ class RememberSweep(Callback):
     """Hydra callback that keeps the configuration of a sweep in `HydraConfig`, for the report on the sweep.
 
     Attributes:
-        earlier: Failures that were in the sweep's folder before it began.
+        earlier: Marks of the failures that were in the sweep's folder before the sweep began.
     """
 
     earlier: ClassVar[set[str]] = set()
@@ -60,7 +60,8 @@ def folder() -> Path:
 def failures() -> dict[str, run_folder.Failure]:
     """Return the failures of jobs since the sweep began, by the name of the job.
 
-    A failure counts by its mark, not by the time of its file: a file server's clock may differ from this machine's.
+    New failures are recognised by their marks, not by the times of their files, because a file server's clock may
+    differ from this machine's.
     """
     found = _all_failures().items()
     return {name: failure for name, failure in found if failure.mark not in RememberSweep.earlier}
@@ -142,13 +143,13 @@ def job_name(varied: str, otherwise: str) -> str:
 
 
 def _end_of_path(path: str) -> str:
-    """The last two parts of a path that tell what it is."""
+    """The last two parts of a path, without `checkpoints`: usually the run's folder and the file."""
     parts = [part for part in path.split("/") if part not in ("", "checkpoints")]
     return "/".join(parts[-2:]) or path
 
 
 def _all_failures() -> dict[str, run_folder.Failure]:
-    """The failures that are noted in the sweep's folder, by the job's name."""
+    """The failures that are recorded in the sweep's folder, by the name of the job."""
     folders = sorted(file.parent for file in folder().glob(f"*/{run_folder.FAILURE}"))
     return {job.name: failure for job in folders if (failure := run_folder.read_failure(job))}
 

@@ -21,10 +21,11 @@ class Cifar10(ImageData):
     """CIFAR-10: 50,000 training images and 10,000 test images of 32×32 pixels in ten classes.
 
     Args:
-        root: Folder that holds `cifar-10-batches-py/` or `cifar-10-python.tar.gz`; if it has neither, the archive is
-            downloaded to it.
-        verify: Whether the files must have the checksums of the original; False accepts another copy in its layout.
-        download: Whether the archive is downloaded, or unpacked, if the folder of its files is not there.
+        root: Folder that contains `cifar-10-batches-py/` or `cifar-10-python.tar.gz`. If it contains neither, the
+            archive is downloaded into it.
+        verify: Whether the files must have the checksums of the originals. False accepts another copy with the same
+            layout.
+        download: Whether to download the archive, or to unpack it, if `cifar-10-batches-py/` does not exist.
         **options: Options of `ImageData`.
     """
 

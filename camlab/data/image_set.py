@@ -16,11 +16,11 @@ class ImageSet:
     Attributes:
         images: Pictures, uint8 RGB, N×3×H×W.
         labels: Class indices, int64, N.
-        class_names: Names of the classes, all different; as `camlab.errors.plain` writes them.
+        class_names: Names of the classes, all different, in the form that `camlab.errors.plain` gives them.
         masks: Masks, bool, N×H×W, True on the object; None if the set has no masks.
 
     Raises:
-        UserError: Two classes have one name.
+        UserError: Two classes have the same name.
 
     Example:
         >>> pictures = ImageSet(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
@@ -36,7 +36,7 @@ class ImageSet:
     def __post_init__(self) -> None:
         names = tuple(map(plain, self.class_names))
         if twice := [name for name in names if names.count(name) > 1]:
-            raise UserError(f"Two classes of the data are named {cut(twice[0])}. Give them different names.")
+            raise UserError(f"Two classes of the data have the same name, {cut(twice[0])}. Give them different names.")
         object.__setattr__(self, "class_names", names)
 
     def __len__(self) -> int:

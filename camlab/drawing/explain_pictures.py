@@ -46,7 +46,7 @@ class ExplainResult:
         folder: Folder of the files.
         done: Number of pictures that were explained.
         broken: A message for each picture that could not be read.
-        sheet: Path of the contact sheet; None where none of its pictures could be drawn.
+        sheet: Path of the contact sheet; None if none of its pictures could be drawn.
     """
 
     folder: Path
@@ -153,7 +153,8 @@ def _draw_set(
 ) -> dict[str, float]:
     """Read all pictures again, draw them on one scale, and return the maximum of each method's maps.
 
-    A picture that can no longer be read has its maps and predictions, but no overlays; `broken` gets a line about it.
+    A picture that can no longer be read keeps its maps and predictions, but has no overlays; `broken` gets a line about
+    it.
     """
     scaled = scale(results, writer.style.normalize)
 
@@ -162,7 +163,7 @@ def _draw_set(
         try:
             picture = read_picture(source.file)
             if picture.size != source.size:
-                raise UserError(f"{source.file} has changed its size.")
+                raise UserError(f"{source.file} has changed its size since it was explained.")
         except UserError as error:
             return f"Not drawn: {error}"
         writer.draw(results[number], scaled.heat[number], np.asarray(picture), number < PANELS)

@@ -145,7 +145,9 @@ def enlarge(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write uint8 RGB as PNG or JPEG, by the path's ending (any characters in the path), in place of what is there.
+    """Write uint8 RGB as PNG or JPEG, depending on the path's ending. A file at the path is replaced.
+
+    The path may contain any characters.
 
     Raises:
         OSError: The file cannot be written.

@@ -1,4 +1,4 @@
-"""The figure that a run is judged by: it must exist, and it must not be the test accuracy where settings are chosen."""
+"""The objective of a run: it must be measured, and must not be the test accuracy when settings are chosen by it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ def validates(trainer: Mapping[str, Any], has_val: bool) -> bool:
 
     Args:
         trainer: Settings of the trainer.
-        has_val: Whether images are held out.
+        has_val: Whether images are held out for validation.
 
     Example:
         >>> validates({"max_epochs": 3}, True), validates({"max_epochs": 3, "check_val_every_n_epoch": 4}, True)
@@ -22,39 +22,49 @@ def validates(trainer: Mapping[str, Any], has_val: bool) -> bool:
 
 
 def check_measured(trainer: Mapping[str, Any], has_val: bool, chooses: bool) -> None:
-    """Refuse a run whose objective nothing would measure, before it is trained.
+    """Refuse to train a run whose objective would not be measured.
 
     Args:
         trainer: Settings of the trainer.
-        has_val: Whether images are held out.
-        chooses: Whether settings are chosen by the objective.
+        has_val: Whether images are held out for validation.
+        chooses: Whether a sweep chooses settings by the objective.
 
     Raises:
-        UserError: Names the settings.
+        UserError: The message names the setting that prevents the measurement.
     """
     if validates(trainer, has_val):
         return
     if chooses and not has_val:
-        raise UserError("data.val_size=0: nothing is held out to choose by, and the test images must not be used.")
+        raise UserError(
+            "data.val_size=0: this search compares its jobs by validation images; the test images must not be used."
+            " Give data.val_size=N."
+        )
     if chooses:
-        raise UserError(f"{_culprit(trainer)}: nothing is measured to choose by, and the test images must not be used.")
+        raise UserError(
+            f"{_culprit(trainer)}: without validation this search cannot compare its jobs; the test images must not"
+            " be used. Leave the setting out."
+        )
     if trainer.get("limit_test_batches") == 0:
         raise UserError(
             "trainer.limit_test_batches=0: without validation nothing measures the result."
-            " Leave it out, or hold images out with data.val_size=N."
+            " Leave the setting out, or hold out images for validation with data.val_size=N."
         )
 
 
 def check_validated(metrics: Mapping[str, float], chooses: bool) -> None:
-    """Refuse the result of a run that ended before its first validation, where settings are chosen by it.
+    """Refuse the result of a run without validation if a sweep chooses settings by it.
+
+    Args:
+        metrics: Metrics of the run.
+        chooses: Whether a sweep chooses settings by the objective.
 
     Raises:
         UserError: There is no validation accuracy.
     """
     if chooses and "val/acc" not in metrics:
         raise UserError(
-            "The run ended before its first validation: nothing is measured to choose by, and the test images must not"
-            " be used. Train longer, or validate more often."
+            "The run ended before its first validation, so this search cannot compare its jobs; the test images must"
+            " not be used. Train longer, or validate more often."
         )
 
 

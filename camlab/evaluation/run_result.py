@@ -34,7 +34,7 @@ def test_fitted(
         trainer: Trainer that has fitted the classifier.
         classifier: Module of the run.
         data: Data of the run.
-        best: The run's own best checkpoint; None if it has none.
+        best: The run's own best checkpoint; None if there is none, or it has been lost.
         run_dir: Folder of the run.
 
     Returns:
@@ -71,7 +71,7 @@ def describe_result(
     """
     metrics, device = {**fitted, **(report.metrics if report else {})}, trainer.strategy.root_device
     if report and Path(report.checkpoint).name != Path(run_folder.BEST).name and _chose(trainer):
-        metrics.pop("val/best_acc", None)  # no checkpoint has it any more
+        metrics.pop("val/best_acc", None)  # no checkpoint with this accuracy is left
     return {
         "metrics": metrics,
         "per_class": report and {k: v for k, v in report.per_class.items() if not math.isnan(v)},
@@ -89,7 +89,7 @@ def describe_result(
 
 
 def _chose(trainer: L.Trainer) -> bool:
-    """Whether a best checkpoint has been written."""
+    """Whether the run has written a best checkpoint."""
     return any(isinstance(one, BestCheckpoint) and one.best_model_path for one in trainer.checkpoint_callbacks)
 
 

@@ -31,7 +31,7 @@ def evaluate(
         split: `train` (without flips), `val` or `test`.
         trainer_options: Arguments of `lightning.Trainer`.
         out: Folder for the files that Lightning writes.
-        pointing_game: How the maps are scored; None: with the default tolerance.
+        pointing_game: Callback that scores the maps; None for one with the default tolerance.
 
     Raises:
         UserError: The classes of the data set and of the network differ, or the data set has no such split.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-LARGEST_SIZE = 4096  # pixels: larger inputs would fill the memory
+LARGEST_SIZE = 4096  # pixels; larger inputs would exhaust the memory
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 

@@ -9,7 +9,7 @@ from camlab.models.preprocess import Preprocess
 
 
 def output_names(class_names: tuple[str, ...], num_outputs: int) -> tuple[str, ...]:
-    """Names of all outputs of a network, which may have more of them than the data have classes.
+    """Name all outputs of a network, which may have more outputs than the data have classes.
 
     Raises:
         ValueError: There are more classes than outputs.
@@ -30,7 +30,7 @@ class TrainedNetwork:
     Attributes:
         network: The classifier, N×3×S×S → N×M logits.
         preprocess: Preparation of pictures, from uint8 RGB to the network's input.
-        class_names: Names of the M outputs.
+        class_names: Names of the M outputs; those beyond the classes of the data are named `output 10`, ….
         name: Name of the network in captions and reports.
         path: Checkpoint file that it was read from; None for a network of torchvision's or timm's.
     """

@@ -72,15 +72,15 @@ def matching_tensors(
 
 
 def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], given: str) -> None:
-    """Refuse weights that are not numbers of the right kind, or not finite.
+    """Refuse weights that are not floating-point numbers where the network needs them, or are not finite.
 
     Args:
         found: Tensors of a file by name.
-        expected: The network's state dict; tensors of other names are not looked at.
+        expected: State dict of the network; tensors with other names are not checked.
         given: The setting that named the file, for messages.
 
     Raises:
-        UserError: Names the tensor.
+        UserError: The message names the tensor.
     """
     for name, tensor in expected.items():
         value = found.get(name)
@@ -89,7 +89,7 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], g
         if not value.is_floating_point():
             kind = str(value.dtype).removeprefix("torch.")
             raise UserError(
-                f"{given}: {name} holds {kind}, not floating-point numbers. Convert the file, or give another."
+                f"{given}: {name} holds {kind}, not floating-point numbers. Convert the file, or give another one."
             )
         if not value.to(tensor.dtype).isfinite().all():
             raise UserError(f"{given}: {name} holds NaN or infinite numbers. Give another file.")
@@ -136,7 +136,7 @@ def load_without_code(path: Path, given: str) -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles' versions, and of how it checks sparse tensors
+            warnings.simplefilter("ignore")  # warnings about old pickle versions and about the checks of sparse tensors
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise UserError(f"{given}: refused: it is damaged or holds code, and only tensors are read.") from error
@@ -165,7 +165,7 @@ def download(enum: WeightsEnum, given: str) -> Mapping[str, Tensor]:
 
 
 def _unusual_kind(tensor: Tensor) -> str | None:
-    """What keeps a tensor's values from being copied into a network; None for an ordinary tensor."""
+    """The property that keeps a tensor from being copied into a network; None for an ordinary tensor."""
     if tensor.layout != torch.strided:
         return "sparse"
     if tensor.is_quantized:

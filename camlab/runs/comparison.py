@@ -9,8 +9,8 @@ from camlab.runs.records import RunRecord
 from camlab.runs.short_names import shorten
 
 SEED = "seed"
-UNKNOWN = "–"  # in the table
-# Settings that do not change what a run learns: where its files are, who watches it, how it was started.
+UNKNOWN = "–"  # a missing value in the table
+# Settings that do not change what a run learns: places of files, loggers, callbacks that only watch, how it starts.
 _FILES_AND_WATCHERS = ("paths", "out", "run_name", "sweep", "logger", "callbacks.heatmaps", "callbacks.pointing_game")
 _START = ("launcher", "sweeper", "hydra", "resume", "force", "checkpoint_every")
 _INCIDENTAL = frozenset((*_FILES_AND_WATCHERS, *_START))

@@ -25,10 +25,10 @@ class DataIdentity:
     Attributes:
         fingerprint: Hash of the pictures and labels of all splits.
         class_names: Names of the classes, in the order of the network's outputs.
-        root: Absolute path of the folder that the data were read from; None for drawn data. It does not count when
-            data are compared: they may move.
-        files: Hash of the names, sizes and times of the files there, by which a change is noticed without reading
-            them; None for drawn data.
+        root: Absolute path of the folder that the data were read from; None for generated data. It is ignored when data
+            are compared, because they may be moved.
+        files: Hash of the names, sizes and modification times of the files in that folder, which reveals a change
+            without reading the files; None for generated data.
     """
 
     fingerprint: str
@@ -56,10 +56,13 @@ def data_root(data_config: Mapping[str, Any]) -> str | None:
 
 @functools.cache
 def files_hash(root: str | None) -> str | None:
-    """Hash of the names, sizes and times of the files of a data set, 16 hex digits; None without a folder.
+    """Hash of the names, sizes and modification times of the files of a data set, 16 hex digits; None without a folder.
+
+    The result is cached, so each command reads the folder once.
 
     Args:
-        root: Folder of the data; where camlab's layouts are in it, only these count. It is read once by a command.
+        root: Folder of the data. If it contains the folders of `data=folder` or `data=cifar10`, only the files in
+            those count.
     """
     if root is None:
         return None
@@ -68,7 +71,7 @@ def files_hash(root: str | None) -> str | None:
     for top in [part for part in parts if os.path.isdir(part)] or [root]:
         for folder, below, names in os.walk(top, followlinks=True):
             below.sort()
-            if (real := os.path.realpath(folder)) in seen:  # a link that leads in a circle
+            if (real := os.path.realpath(folder)) in seen:  # a link that leads back to a folder already read
                 below.clear()
                 continue
             seen.add(real)
@@ -86,7 +89,7 @@ def write_data_identity(run_dir: Path, identity: DataIdentity) -> None:
 
 
 def read_data_identity(run_dir: Path) -> DataIdentity | None:
-    """Read the identity of a run's data from the run's folder; None if it is not recorded there, or damaged."""
+    """Read the identity of a run's data from the run's folder; None if it is not recorded there or is damaged."""
     content = run_folder.read_json(run_dir / DATA) or {}
     names, root, files = (content.get(key) for key in ("class_names", "root", "files"))
     if not isinstance(names, list) or not all(isinstance(text, str) for text in (content.get("fingerprint"), *names)):
@@ -115,5 +118,5 @@ def check_same_data(run_dir: Path, identity: DataIdentity) -> None:
         where += f" (classes {listed(found.class_names, 5)})"
     raise UserError(
         f"{run_dir} holds a run on other data{where}.\n"
-        "Give another out=FOLDER; to train anew in place of that run, add force=true."
+        "Give another out=FOLDER; to replace that run with a new one, add force=true."
     )

@@ -1,4 +1,4 @@
-"""Whose a folder is: output goes into new folders and into camlab's own, never among the files of others."""
+"""Checks of output folders: output goes into new folders and into camlab's own, never among other files."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,19 +8,19 @@ from camlab.errors import UserError
 from camlab.runs import run_folder
 from camlab.storage.documents import read_yaml
 
-_HYDRA = ".hydra"  # folder with Hydra's notes of a job, written before the job begins
-_SWEEP = "multirun.yaml"  # Hydra's notes of a sweep
+_HYDRA = ".hydra"  # folder in which Hydra records a job's configuration, before the job begins
+_SWEEP = "multirun.yaml"  # file in which Hydra records a sweep's configuration
 _FOLDERS = (_HYDRA, "checkpoints", run_folder.HEATMAPS, "overlays", "wandb", "tensorboard")
 _FILES = (_SWEEP, "optimization_results.yaml", *(f"{_HYDRA}/{name}.yaml" for name in ("config", "hydra", "overrides")))
 
 
 def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
-    """Refuse a folder in which a run would lose something of others', or the output of another run.
+    """Refuse a folder in which a run would overwrite other files, or the output of another run.
 
     Args:
-        folder: Output folder of the run; it need not be there.
+        folder: Output folder of the run; it need not exist.
         config_hash: Hash of the run's configuration.
-        force: Whether the run may take another run's place; it never takes that of other files.
+        force: Whether the run may replace another run; it may never replace other files.
 
     Raises:
         UserError: The folder holds other files, another run, or links.
@@ -29,7 +29,7 @@ def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
     own = run_folder.read_config_hash(folder) is not None or _is_of("train", folder / _HYDRA / "hydra.yaml")
     if not own and (others := _content(folder)):
         raise UserError(
-            f"{folder} holds files that are no run of camlab's, such as {others[0]}; nothing was changed."
+            f"{folder} holds files that are not from a camlab run, such as {others[0]}; nothing was changed."
             " Give another out=FOLDER."
         )
     if not force:
@@ -37,7 +37,7 @@ def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
 
 
 def check_same_run(run_dir: Path, config_hash: str) -> None:
-    """Refuse to write over another configuration's run, or over one that is not known; one without output may go.
+    """Refuse to overwrite a run of another configuration that has output, or one whose configuration is unknown.
 
     Raises:
         UserError: The folder holds a run of another configuration, or its configuration is damaged.
@@ -45,42 +45,44 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
     found = run_folder.read_config_hash(run_dir)
     if found is None and (run_folder.has_output(run_dir) or (run_dir / run_folder.CONFIG).exists()):
         raise UserError(
-            f"{run_dir / run_folder.CONFIG} is missing or damaged, so it is not known which run this is; nothing was"
-            " changed.\nGive another out=FOLDER; to train anew in place of that run, add force=true."
+            f"{run_dir / run_folder.CONFIG} is missing or damaged, so it is unknown which run this is; nothing was"
+            " changed.\nGive another out=FOLDER; to replace that run with a new one, add force=true."
         )
     if found not in (None, config_hash) and run_folder.has_output(run_dir):
         raise UserError(
             f"{run_dir} holds a run of another configuration (see {run_folder.CONFIG} there); nothing was changed.\n"
-            f"Give another out=FOLDER; with it, resume={run_dir} goes on from that run with new settings."
+            f"Give another out=FOLDER; to continue from that run with new settings, also add resume={run_dir}."
         )
 
 
 def check_not_taken(run_dir: Path, config_hash: str, checkpoint: Path | None) -> None:
-    """Refuse to go on from a checkpoint in a folder that another run has, or one that is finished.
+    """Refuse to continue from a checkpoint in a folder that holds another run or a finished one.
 
     Args:
-        run_dir: Folder of the run that goes on.
-        config_hash: Hash of its configuration.
-        checkpoint: The checkpoint; in the folder itself, an unfinished run of this configuration may be there.
+        run_dir: Folder of the run that continues.
+        config_hash: Hash of the run's configuration.
+        checkpoint: The checkpoint. If it is in the folder itself, the folder may hold an unfinished run of this
+            configuration.
 
     Raises:
-        UserError: The folder is taken.
+        UserError: The folder holds such a run.
     """
     check_same_run(run_dir, config_hash)
     inside = checkpoint is not None and checkpoint.resolve().is_relative_to(run_dir.resolve())
     if run_folder.read_result(run_dir) is not None:
         raise UserError(
-            f"{run_dir} holds a finished run; nothing was changed. To go on from a checkpoint, give another out=FOLDER."
+            f"{run_dir} holds a finished run; nothing was changed."
+            " To continue from a checkpoint, give another out=FOLDER."
         )
     if run_folder.has_output(run_dir) and not inside:
         raise UserError(
             f"{run_dir} holds a run that did not start from {checkpoint}; nothing was changed.\n"
-            "Give another out=FOLDER; without resume= that run goes on, and force=true starts anew in its place."
+            "Give another out=FOLDER, leave out resume= to continue that run, or add force=true to replace it."
         )
 
 
 def was_started_with(run_dir: Path, resume: str) -> bool:
-    """Whether the run in a folder was started with this `resume=`, so that the same command goes on with it."""
+    """Whether the run in a folder was started with this `resume=`, so that the same command continues it."""
     try:
         config = read_yaml(run_dir / run_folder.CONFIG)
     except (OSError, ValueError):
@@ -94,7 +96,7 @@ def check_sweep_folder(folder: Path, command: str) -> None:
     """Refuse a folder for a sweep that holds anything but a sweep of the same command.
 
     Args:
-        folder: Folder of the sweep; it need not be there.
+        folder: Folder of the sweep; it need not exist.
         command: `train`, `evaluate` or `explain`.
 
     Raises:
@@ -106,16 +108,16 @@ def check_sweep_folder(folder: Path, command: str) -> None:
     empty = {job.name for job in jobs if not _content(job)}
     if not own and (others := [name for name in _content(folder) if name not in empty]):
         raise UserError(
-            f"{folder} holds files that are no sweep of camlab.{command}, such as {others[0]}; nothing was changed."
-            " Give another out=FOLDER."
+            f"{folder} holds files that are not from a sweep of camlab.{command}, such as {others[0]}; nothing was"
+            " changed. Give another out=FOLDER."
         )
 
 
 def check_unused(folder: Path) -> None:
-    """Refuse a folder for the output of `explain` or `evaluate` that holds anything else.
+    """Refuse an output folder for `explain` or `evaluate` that is not empty.
 
     Raises:
-        UserError: The folder is not empty; Hydra's files and the log of a job that failed early do not count.
+        UserError: The folder holds files. Hidden files, logs and the record of a failure do not count.
     """
     check_places([folder])
     if _content(folder):
@@ -140,9 +142,13 @@ def check_places(folders: Iterable[Path]) -> None:
 
 def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool]) -> None:
     for path in paths:
-        if path.is_symlink() or (path.exists() and not is_right(path)):
-            what = "a link, through which files elsewhere would be written" if path.is_symlink() else "in the way"
-            raise UserError(f"{path} is {what}; nothing was changed. Remove it, or give another out=FOLDER.")
+        if path.is_symlink():
+            what = "a symbolic link, through which files elsewhere would be written"
+        elif path.exists() and not is_right(path):
+            what = "in the way"
+        else:
+            continue
+        raise UserError(f"{path} is {what}; nothing was changed. Remove it, or give another out=FOLDER.")
 
 
 def _resolved(path: str) -> Path:
@@ -150,13 +156,13 @@ def _resolved(path: str) -> Path:
 
 
 def _content(folder: Path) -> list[str]:
-    """Names in a folder, except for those that a job leaves before it begins: hidden files, logs, its failure."""
+    """Names in a folder, without files that a job leaves even if it fails early: hidden files, logs, its failure."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(name for name in names if name[0] != "." and not name.endswith(".log") and name != run_folder.FAILURE)
 
 
 def _is_of(command: str, notes: Path) -> bool:
-    """Whether Hydra's notes say that a job, or a sweep, is one of this command of camlab's."""
+    """Whether a file that Hydra wrote says that its job or sweep belongs to this camlab command."""
     node: Any
     try:
         node = read_yaml(notes)

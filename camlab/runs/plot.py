@@ -20,7 +20,7 @@ _TITLES = {"val_acc_best": "validation accuracy of the best epoch, %", "test_acc
 
 
 def draw(compared: Comparison) -> bytes:
-    """The chart as PNG: the accuracy (mean ± std) by a setting that differs, and the curve of each run.
+    """Return the chart as PNG: accuracy (mean ± std) against a setting that differs, and the curve of each run.
 
     The chart shows one kind of accuracy, validation accuracy if any run has it. Runs without it are left out.
     """

@@ -174,7 +174,7 @@ def _plain(value: str) -> str:
 def _number(value: Any) -> float | None:
     try:
         return float(value) if isinstance(value, (int, float)) else None
-    except OverflowError:  # a whole number of four hundred digits
+    except OverflowError:  # for example, an integer of 400 digits
         return None
 
 

@@ -17,8 +17,8 @@ from camlab.runs.records import read_runs
 from camlab.runs.short_names import shorten
 from camlab.storage.files import write_atomically
 
-NAME = "summary"  # of the files: summary.csv, summary.md, summary.png
-_FIRST_COLUMNS = "folder,state"  # of the csv
+NAME = "summary"  # name of the files without their endings: summary.csv, summary.md, summary.png
+_FIRST_COLUMNS = "folder,state"  # of summary.csv
 
 
 def compare(folders: Sequence[Path], out: Path) -> Comparison:
@@ -32,7 +32,7 @@ def compare(folders: Sequence[Path], out: Path) -> Comparison:
         The comparison; if there are no runs, it has no groups, and nothing is written.
 
     Raises:
-        UserError: There are files of these names that are not camlab's.
+        UserError: The folder holds files with these names that camlab has not written.
         OSError: The files cannot be written.
     """
     compared = side_by_side(read_runs(folders))
@@ -50,7 +50,9 @@ def compare(folders: Sequence[Path], out: Path) -> Comparison:
 
 
 def check_replaceable(out: Path) -> None:
-    """Refuse a folder with files that only have the names of a summary's: all three are known by the table's header.
+    """Refuse to replace files named `summary.csv`, `.md` or `.png` that camlab has not written.
+
+    All three files count as camlab's if `summary.csv` begins with the columns of camlab's table.
 
     Raises:
         UserError: There are such files.
@@ -121,11 +123,11 @@ def _epochs(group: Group) -> str:
 
 
 def _print(header: list[str], rows: list[list[str]]) -> None:
-    table = Table()
+    table = Table()  # its cells are Text, so that brackets are not read as markup
     for title in header:
-        table.add_column(Text(title))  # brackets are no markup
+        table.add_column(Text(title))
     for row in rows:
-        table.add_row(*map(Text, row))  # as Text, so that brackets are not read as markup
+        table.add_row(*map(Text, row))
     console = Console()
     if not console.is_terminal:
         console.width = 250  # wide enough to keep each row on one line in a file or a pipe
@@ -140,7 +142,7 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _csv(compared: Comparison) -> str:
-    """One line for each run, with whole names and all digits."""
+    """Content of `summary.csv`: one line for each run, with unshortened names and all digits."""
     scores, table = compared.scores, io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow([*_FIRST_COLUMNS.split(","), *compared.varied, SEED, *MEASURES, *scores, "failure"])

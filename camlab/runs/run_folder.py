@@ -29,7 +29,7 @@ _CHECKSUMS_KEPT = 8
 
 
 def write_config(run_dir: Path, yaml: str, config_hash: str, run_id: str = "") -> None:
-    """Record the resolved configuration of a run that begins or continues, with its hash and its id in the first lines.
+    """Record the resolved configuration of a run that begins or continues, after lines with its hash and the run's id.
 
     An earlier result is removed, because it may belong to another configuration.
     """
@@ -43,7 +43,7 @@ def read_config_hash(run_dir: Path) -> str | None:
 
 
 def read_run_id(run_dir: Path) -> str | None:
-    """Id of the run in a folder, which its checkpoints carry as well; None if it is not known."""
+    """Id of the run in a folder, which its checkpoints contain, too; None if it is unknown."""
     return _read_line(run_dir, _RUN_LINE) or None
 
 
@@ -56,7 +56,7 @@ def _read_line(run_dir: Path, start: str) -> str | None:
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """Content of `result.json` of a finished run; None if there is none, or it lacks what every run measures."""
+    """Content of `result.json` of a finished run; None if it is missing, or lacks a value that every run measures."""
     result = read_json(run_dir / RESULT) or {}
     metrics = result.get("metrics")
     numbers = [result.get(name) for name in ("objective", "epochs", "wall_time_s")]
@@ -78,7 +78,7 @@ class Failure:
         message: The reason in one line or two.
         by_user: Whether the user can correct the mistake, on the command line or in the data.
         traceback: Traceback of the error; empty for a mistake of the user.
-        mark: Random text that tells this failure from an earlier one of the same job.
+        mark: Random text that distinguishes this failure from earlier ones of the same job.
     """
 
     message: str
@@ -93,7 +93,7 @@ def write_failure(run_dir: Path, failure: Failure) -> None:
 
 
 def read_failure(run_dir: Path) -> Failure | None:
-    """The recorded failure of a run; None if there is none, or it is damaged."""
+    """The recorded failure of a run; None if there is none or the record is damaged."""
     try:
         failure = Failure(**{"mark": "", **(read_json(run_dir / FAILURE) or {})})
     except TypeError:
@@ -103,7 +103,7 @@ def read_failure(run_dir: Path) -> Failure | None:
 
 
 def forget(run_dir: Path) -> None:
-    """Remove the output of a run, so that it starts anew, and log what is removed; files of others stay."""
+    """Remove the output of a run, so that it starts again from the beginning, and log the names; other files stay."""
     removed = output_files(run_dir)
     if not removed:
         return
@@ -114,12 +114,12 @@ def forget(run_dir: Path) -> None:
     for path in removed:
         path.unlink(missing_ok=True)
     for folder in {path.parent for path in pictures}:
-        with suppress(OSError):  # files of others are in it
+        with suppress(OSError):  # the folder also holds other files
             folder.rmdir()
 
 
 def output_files(run_dir: Path) -> list[Path]:
-    """The files of a run's output that are there, by the names that camlab gives them."""
+    """List the existing files of a run's output: those whose names are the ones that camlab gives."""
     names = [RESULT, FAILURE, METRICS]
     for checkpoint in (LAST, BEFORE_LAST, BEST, NOT_FINITE):
         names += [checkpoint, f"{checkpoint}.sha256"]
@@ -140,7 +140,7 @@ class Busy(UserError):
 
 
 def is_further_rank() -> bool:
-    """Whether this process is one of a distributed run, but not its first."""
+    """Whether this process belongs to a distributed run and is not its rank 0."""
     return any(os.environ.get(name, "0") != "0" for name in _RANKS)
 
 
@@ -206,11 +206,11 @@ def checkpoint_to_resume(
         run_dir: Folder of this run.
         outputs: Folder in which `last` looks for runs.
         config_hash: Hash of this run's configuration.
-        is_same_data: Tells whether the run in a folder has the data of this run; used for `last` only.
-        run_of: Gives the id of the run that wrote a checkpoint; None if it is not known.
+        is_same_data: Returns whether the run in a folder has the data of this run; used for `last` only.
+        run_of: Returns the id of the run that wrote a checkpoint; None if it is unknown.
 
     Raises:
-        UserError: The checkpoint that was asked for is missing, damaged, or another run's than its folder's.
+        UserError: The checkpoint that was asked for is missing or damaged, or belongs to another run than its folder.
     """
     if resume is None:
         return None
@@ -262,7 +262,7 @@ def _last_whole(run_dir: Path, run_of: Callable[[Path], str | None]) -> Path | N
     if there:
         raise UserError(
             f"{run_dir}: all checkpoints there are damaged or belong to another run."
-            " Add force=true to replace them by a new run."
+            " Add force=true to replace them with a new run."
         )
     return None
 

@@ -26,7 +26,7 @@ _KEPT = re.compile(r"([0-9a-f]{32})\.(npy|json|lock)|\.([0-9a-f]{32})\.(npy|json
 
 
 def feature_store(cache: str) -> "ArrayStore":
-    """The store of features in the folder that `paths.cache` names."""
+    """Return the store of cached features below the folder that `paths.cache` names."""
     return ArrayStore(Path(cache).expanduser() / "features")
 
 
@@ -50,7 +50,7 @@ class Entry:
 class ArrayStore:
     """A folder of float32 arrays, safe against crashes, corruption and concurrent processes.
 
-    Only a folder that the store has made and marked is used; only files whose names are the store's are removed.
+    Only a folder that the store has marked is used, and only files with names that the store gives are removed.
 
     Args:
         folder: Folder of the arrays; it is created when the first one is needed.
@@ -76,19 +76,19 @@ class ArrayStore:
             about: One line that describes the array to a person.
 
         Returns:
-            The array in memory, float32. A map of the file would end the process by SIGBUS where the file is cut short
-            later.
+            The array in memory, float32. It is not a memory map, which would end the process by SIGBUS if the file were
+            truncated later.
 
         Raises:
             UserError: The folder cannot be written or holds other files, or its disk is full.
         """
         try:
             self._mark()
-            with locked(self._lock(key), notice="Another process computes these features: waiting for it."):
+            with locked(self._lock(key), notice="Another process is computing these features; waiting for it."):
                 if (array := self._whole(key, shape)) is None:
                     self._write(key, shape, compute(), about)
                     if (array := self._whole(key, shape)) is None:
-                        raise UserError(f"{self._array(key)} was damaged while it was written. Give the command again.")
+                        raise UserError(f"{self._array(key)} was damaged while being written. Repeat the command.")
                 return array
         except OSError as error:
             raise UserError(
@@ -103,16 +103,16 @@ class ArrayStore:
     def clear(self) -> int:
         """Remove all arrays, incomplete ones too, except those that are being written; other files stay.
 
-        A process that reads an array can go on reading it.
+        A process that is reading an array can continue to do so.
 
         Returns:
             Number of bytes that became free.
 
         Raises:
-            UserError: The folder is not one of the store's.
+            UserError: The folder is not marked as a cache of camlab.
         """
         if self.folder.exists() and not self._is_marked():
-            raise UserError(f"{self.folder}: not a cache of camlab's (no {TAG} of it is there); nothing was removed.")
+            raise UserError(f"{self.folder}: not a cache of camlab (it has no {TAG} from camlab); nothing was removed.")
         freed = 0
         for key, files in self._files().items():
             with suppress(Locked), locked(self._lock(key), wait=False):
@@ -122,7 +122,7 @@ class ArrayStore:
         return freed
 
     def _files(self) -> dict[str, list[Path]]:
-        """The store's files in the folder by their keys: those whose names are exactly as the store gives them."""
+        """The store's files in the folder, by key: those whose names have exactly the form that the store gives."""
         found: dict[str, list[Path]] = {}
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if (name := _KEPT.fullmatch(path.name)) and (path.is_symlink() or path.is_file()):
@@ -130,7 +130,7 @@ class ArrayStore:
         return found
 
     def _mark(self) -> None:
-        """Make the folder and mark it; several processes may do so at the same time.
+        """Create the folder and mark it; several processes may do so at the same time.
 
         Raises:
             UserError: The folder holds other files.
@@ -139,7 +139,7 @@ class ArrayStore:
         if self._is_marked():
             return
         others = [path for path in self.folder.iterdir() if TAG not in path.name]
-        if others and not self._is_marked():  # another process may have marked it in between
+        if others and not self._is_marked():  # another process may have marked it since
             raise UserError(
                 f"{self.folder} holds files that are not camlab's, such as {min(others).name}; nothing was changed."
                 " Give another paths.cache=FOLDER, or cache=false."

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _SUFFIX = ".partial"
-_RANDOM_BYTES = 8  # of a temporary file's name, as hex digits
-_LONGEST_STEM = 40  # characters of the file's name in the temporary one: 160 bytes at most, file systems take 255
+_RANDOM_BYTES = 8  # in a temporary file's name, as 16 hex digits
+_LONGEST_STEM = 40  # characters of a file's name that its temporary name keeps: at most 160 of the 255 bytes allowed
 
 
 def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
@@ -43,16 +43,16 @@ def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> 
 def open_atomically(
     path: Path, before_replace: Callable[[Path], None] | None = None, durable: bool = True
 ) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the place of `path` when the block ends, and vanishes when it fails.
+    """Open a temporary file that replaces `path` when the block ends, and is removed when the block fails.
 
-    The temporary file is new, is in the same folder, and has a name that nobody can predict. Its content is on the disk
-    before it is renamed, and the renaming is on the disk when this function returns.
+    The temporary file is new, is in the same folder, and has a name that nobody can predict. If `durable`, its content
+    is on the disk before it is renamed, and the renaming is on the disk when this function returns.
 
     Args:
         path: Destination, as for `write_atomically`.
-        before_replace: Is called with the path of the complete temporary file, just before it is renamed.
-        durable: Whether the disk is waited for. Of many small files each wait takes milliseconds; without it, a power
-            cut may leave an empty file.
+        before_replace: Function that is called with the path of the complete temporary file, just before the renaming.
+        durable: Whether to wait until the content is on the disk. Waiting takes milliseconds for each file; without
+            it, a power cut may leave an empty file.
 
     Raises:
         OSError: The file cannot be written.
@@ -75,26 +75,26 @@ def open_atomically(
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """Text of a regular file, UTF-8; nothing is waited for, and nothing that never ends is read.
+    """Read a regular UTF-8 text file. Pipes and devices are refused, because reading them might never end.
 
     Args:
         path: The file.
-        errors: What becomes of bytes that are no text, as for `open`.
+        errors: How to handle bytes that are not UTF-8, as for `open`.
 
     Raises:
         OSError: The file cannot be read, or is a pipe or a device.
-        ValueError: The file is no text.
+        ValueError: The file is not UTF-8 text.
     """
     with open(path, encoding="utf-8", errors=errors, opener=_without_waiting) as file:
         return file.read()
 
 
 def leftovers(folder: Path, name: str | None = None) -> list[Path]:
-    """Temporary files that killed processes left in a folder: regular files with a name of this module's, no others.
+    """Temporary files that killed processes left in a folder: regular files with names as this module gives them.
 
     Args:
-        folder: Folder to look in; it need not be there.
-        name: Name of the file that was being written; None: of any file.
+        folder: Folder to look in; it need not exist.
+        name: Name of the file that was being written; None for any file.
     """
     start = "*" if name is None else glob.escape(name[:_LONGEST_STEM])
     ending = re.compile(rf".+\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}{re.escape(_SUFFIX)}", re.DOTALL)
@@ -103,7 +103,7 @@ def leftovers(folder: Path, name: str | None = None) -> list[Path]:
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove `leftovers`. Call it only while no other process can be writing these files."""
+    """Remove the files that `leftovers` finds. Call it only while no other process can be writing them."""
     for leftover in leftovers(folder, name):
         leftover.unlink(missing_ok=True)
 
@@ -122,7 +122,7 @@ def _without_waiting(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "no regular file", path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
     return descriptor
 
 

@@ -19,7 +19,7 @@ def locked(path: Path, wait: bool = True, notice: str = "") -> Iterator[None]:
     """Hold a lock for the duration of a block; the system releases it if the process dies.
 
     Args:
-        path: Lock file; it is made if it is not there, and stays. A symbolic link in its place is replaced.
+        path: Lock file; it is created if it does not exist, and is not removed. A symbolic link there is replaced.
         wait: Wait while another process holds the lock, instead of raising.
         notice: Line that is logged before waiting.
 
@@ -34,7 +34,7 @@ def locked(path: Path, wait: bool = True, notice: str = "") -> Iterator[None]:
         alone
     """
     if path.is_symlink():
-        path.unlink(missing_ok=True)  # FileLock refuses one that is put there from now on
+        path.unlink(missing_ok=True)  # FileLock refuses a link that is created after this
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -81,7 +81,7 @@ class MetricsCsv(Logger):
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Open a file, but none that a symbolic link leads to."""
+    """Open a file, and refuse a symbolic link in its place."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _BASE_URL = "https://api.wandb.ai"
 _MODES = ("online", "offline", "disabled", "shared")
-_OLD_MODES = {"run": "online", "dryrun": "offline"}  # W&B takes these names, too
+_OLD_MODES = {"run": "online", "dryrun": "offline"}  # old names that W&B still accepts
 IMAGES_PER_KEY = 108  # W&B drops the images of a longer list that exceed this number
 _INIT_TIMEOUT, _FINISH_TIMEOUT = 30.0, 20.0  # seconds; a lost server must not hold up a run
 _FINISH_LIMIT = 27.0  # seconds, in case W&B exceeds its own timeout
@@ -46,7 +46,7 @@ class WandbLogger(LightningWandbLogger):
         **options: Options of Lightning's WandbLogger and of `wandb.init`: project, entity, name, group, tags, notes, …
 
     Raises:
-        UserError: `WANDB_MODE` or `WANDB_BASE_URL` has a value that W&B does not take.
+        UserError: `WANDB_MODE` or `WANDB_BASE_URL` has a value that W&B does not accept.
     """
 
     def __init__(self, save_dir: str, mode: str | None = None, log_checkpoint: bool = False, **options: Any) -> None:
@@ -198,14 +198,14 @@ class WandbLogger(LightningWandbLogger):
         try:
             action()
         except Exception as error:
-            if self._broken:  # the start of the run has failed within this action, and was reported
+            if self._broken:  # the run could not be started within this action, which has been reported
                 return
             self._broken, self._why = True, one_line(error).rstrip(".")
             log.warning("W&B: %s. Going on without it; the metrics are in metrics.csv.", self._why)
 
 
 def _mode_of_environment() -> str | None:
-    """The mode that `WANDB_MODE` asks for, under its present name; None if it is not set."""
+    """The mode that `WANDB_MODE` asks for, by its current name; None if the variable is not set."""
     if (given := os.environ.get("WANDB_MODE")) is None:
         return None
     if (mode := _OLD_MODES.get(given, given)) not in _MODES:
@@ -214,7 +214,11 @@ def _mode_of_environment() -> str | None:
 
 
 def _check_base_url() -> None:
-    """Refuse an address that W&B would refuse, online and offline."""
+    """Refuse an address in `WANDB_BASE_URL` that W&B would refuse, even offline.
+
+    Raises:
+        UserError: The variable does not hold such an address.
+    """
     given = os.environ.get("WANDB_BASE_URL", _BASE_URL)
     try:
         parts = urlparse(given)

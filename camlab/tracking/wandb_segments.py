@@ -42,7 +42,7 @@ def run_id(segments: Sequence[Path]) -> str:
 
 
 def unsynced_before(segment: Path) -> list[Path]:
-    """A run's earlier offline segments, oldest first, without those that are synced or empty."""
+    """List a run's earlier offline segments, oldest first, without those that are synced or empty."""
     own = [path for path in segment.parent.glob("offline-*") if _SEGMENT.fullmatch(path.name)]
     written = [file for path in own for file in path.glob("*.wandb") if file.stat().st_size > _EMPTY]
     unsynced = [path.parent for path in written if not path.with_suffix(".wandb.synced").exists()]

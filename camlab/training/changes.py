@@ -8,7 +8,7 @@ from camlab.errors import UserError
 Changes = Mapping[str, tuple[Any, Any]]
 
 _WITHOUT_EFFECT = ("data.root", "data.placement", "data.num_workers", "mode")
-_FOR_GOOD = ("arch", "seed", "scheduler")  # what the weights began with, and the schedule that is under way
+_FOR_GOOD = ("arch", "seed", "scheduler")  # they determine the initial weights and the running schedule
 _SCHEDULED = ("optimizer.lr", "optimizer.momentum", "optimizer.betas")
 _LENGTH = (
     "trainer.max_epochs", "trainer.max_steps", "trainer.accumulate_grad_batches", "trainer.limit_train_batches",
@@ -22,7 +22,7 @@ _ORDER = (
 
 
 def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
-    """Settings that differ, by dotted name: what they were and what they are now; None where they were not given.
+    """Settings that differ, by dotted name: their old and new values, with None where a setting was not given.
 
     Example:
         >>> changed_settings({"optimizer": {"lr": 0.1}, "seed": 0}, {"optimizer": {"lr": 0.2}, "seed": 0})
@@ -39,27 +39,27 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> Changes
 def check_changes(
     changes: Changes, now: Mapping[str, Any], content: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> None:
-    """Refuse changes that cannot be applied to a run that is under way.
+    """Refuse changes that cannot be applied to a run that has begun.
 
     Args:
-        changes: As `changed_settings` returns them.
-        now: The settings of the run that continues.
-        content: The checkpoint that it continues from.
-        defaults: Its optimizer's settings, as torch's optimizers have them.
+        changes: Changes, as `changed_settings` returns them.
+        now: Settings of the run that continues.
+        content: Content of the checkpoint that it continues from.
+        defaults: Settings of its optimizer, as in the attribute `defaults` of torch's optimizers.
 
     Raises:
-        UserError: Names the settings, what they were and what they are now.
+        UserError: The message names the settings with their old and new values.
     """
     refused = {name: change for name, change in changes.items() if not _is_applicable(name, now, content, defaults)}
     if refused:
         raise UserError(
             f"These settings cannot change when a run continues: {shown(refused)}.\n"
-            "Give them as they were, or start at the beginning with resume=null and another out=FOLDER."
+            "Restore their old values, or start from the beginning with resume=null and another out=FOLDER."
         )
 
 
 def shown(changes: Changes) -> str:
-    """Changes in words.
+    """Describe changes for a message.
 
     Example:
         >>> shown({"optimizer.lr": (0.1, 0.2), "seed": (None, 1)})
@@ -84,7 +84,7 @@ def _is_applicable(name: str, now: Mapping[str, Any], content: Mapping[str, Any]
 
 
 def _is_number(value: Any) -> bool:
-    """Whether an optimizer's setting is read at each step: a number or several, and no switch."""
+    """Whether an optimizer's setting is a number or several, which it reads at each step; switches do not count."""
     if isinstance(value, (tuple, list)):
         return all(map(_is_number, value))
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -13,7 +13,7 @@ from camlab.models.weights import check_weights, load_without_code
 from camlab.runs import run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
 
-RUN_KEY = "camlab_run"  # of checkpoints: the run that wrote it, its settings and its progress
+RUN_KEY = "camlab_run"  # in a checkpoint: the id, settings and progress of the run that wrote it
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -68,25 +68,28 @@ def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, cla
     """Refuse to resume from a checkpoint of another network, or of a network that knows other classes.
 
     Raises:
-        UserError: The checkpoint holds another network or other classes, or its weights are not numbers.
+        UserError: The checkpoint holds another network or other classes, or its weights are not finite
+            floating-point numbers.
     """
     about = content[CHECKPOINT_KEY]
     spec = about.get("network") if isinstance(about, dict) else None
     if spec != network.spec:
         there = spec if isinstance(spec, dict) else {}
         other = ", ".join(f"{k}={v}" for k, v in there.items() if network.spec.get(k) != v)
-        raise UserError(f"resume={file}: it is of another network ({other or 'or of another version of camlab'}).")
+        raise UserError(f"resume={file}: it holds another network ({other or 'or is from another version of camlab'}).")
     try:
         known = _class_names(about)
     except (KeyError, ValueError) as error:
-        raise UserError(f"resume={file}: incomplete, or of another version of camlab ({first_line(error)}).") from error
+        raise UserError(
+            f"resume={file}: incomplete, or from another version of camlab ({first_line(error)})."
+        ) from error
     if known != class_names:
-        raise UserError(f"resume={file}: it knows other classes ({listed(known)}) than the data have.")
+        raise UserError(f"resume={file}: its classes ({listed(known)}) are not those of the data.")
     check_weights(content["state_dict"], network.state_dict(prefix="network."), f"resume={file}")
 
 
 def run_id(content: Mapping[str, Any]) -> str | None:
-    """Id of the run that wrote a checkpoint, from its content; None if it is not known."""
+    """Id of the run that wrote a checkpoint, from the checkpoint's content; None if it is unknown."""
     about = content.get(RUN_KEY)
     found = about.get("id") if isinstance(about, dict) else None
     return found if isinstance(found, str) else None
@@ -101,17 +104,17 @@ def _check_whole(file: Path) -> None:
 
 
 def _check_own(file: Path, content: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another run than the one whose folder it lies in, and whose settings would be taken."""
+    """Refuse a checkpoint in the folder of another run, because the settings of that run would be used with it."""
     own, found = run_folder.read_run_id(file.absolute().parents[1]), run_id(content)
     if own is not None and found not in (None, own):
         raise UserError(
-            f"checkpoint={file}: {file.name} belongs to another run than {run_folder.CONFIG} beside it."
-            " Move it out of that folder, or give another checkpoint."
+            f"checkpoint={file}: {file.name} belongs to another run than {run_folder.CONFIG} in the folder above it."
+            " Move the checkpoint out of that folder, or give another one."
         )
 
 
 def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
-    """The network that a checkpoint describes; its description is input like any other, and nothing in it is obeyed."""
+    """Rebuild the network that a checkpoint describes. The description is not trusted, so all of it is checked."""
     about, prefix = content[CHECKPOINT_KEY], "network."
     state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
     network = CamNet(**_spec(about["network"], state))
@@ -127,10 +130,10 @@ def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
 
 
 def _spec(spec: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `CamNet` out of a checkpoint: a closed list of names, and sizes that its tensors have.
+    """Check the arguments of `CamNet` that a checkpoint gives, and return them.
 
     Raises:
-        ValueError: A name is unknown, or a value has the wrong type or is not that of the tensors.
+        ValueError: The names are not the expected ones, or a value has the wrong type or does not fit the tensors.
     """
     known = {"backbone": str, "num_classes": int, "cam_channels": int, "cam_relu": bool, "keep_last_pool": bool}
     if not isinstance(spec, dict) or spec.keys() != known.keys():
@@ -138,9 +141,11 @@ def _spec(spec: Any, state: dict[str, Any]) -> dict[str, Any]:
     for name, kind in known.items():
         if type(spec[name]) is not kind:
             raise ValueError(f"{name} cannot be {spec[name]!r}")
-    sizes = tuple(getattr(state.get("fc.weight"), "shape", ()))  # before memory is taken for them
+    sizes = tuple(getattr(state.get("fc.weight"), "shape", ()))  # checked before memory is allocated for them
     if sizes != (spec["num_classes"], spec["cam_channels"]):
-        raise ValueError(f"num_classes={spec['num_classes']}, cam_channels={spec['cam_channels']}: not its weights'")
+        raise ValueError(
+            f"num_classes={spec['num_classes']}, cam_channels={spec['cam_channels']}: its weights have other sizes"
+        )
     return spec
 
 

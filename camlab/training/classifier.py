@@ -63,7 +63,7 @@ class Classifier(L.LightningModule):
         super().__init__()
         if getattr(optimizer, "func", optimizer) is torch.optim.LBFGS:
             raise UserError(
-                "optimizer._target_=torch.optim.LBFGS: it computes several losses in each step. Give another."
+                "optimizer._target_=torch.optim.LBFGS: it computes several losses in each step. Choose another."
             )
         self.network = network
         self._make_optimizer = optimizer
@@ -75,15 +75,15 @@ class Classifier(L.LightningModule):
 
     @property
     def best_acc(self) -> float:
-        """Best validation accuracy so far; 0 without one."""
+        """Best validation accuracy so far; 0 before the first validation."""
         return float(self._best_acc)
 
     def forget_best(self) -> None:
-        """Choose the best epoch among those to come."""
+        """Forget the best validation accuracy, so that the best epoch is chosen among those that follow."""
         self._best_acc = torch.tensor(0.0)
 
     def optimizer_defaults(self) -> dict[str, Any]:
-        """Settings of the optimizer, as torch's optimizers have them."""
+        """Settings of the optimizer, as in the attribute `defaults` of torch's optimizers."""
         return self._make_optimizer(self._trained_weights()).defaults
 
     def forward(self, images: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        if not isinstance(scheduler, ReduceLROnPlateau):  # which has made its step, before the epoch's checkpoint
+        if not isinstance(scheduler, ReduceLROnPlateau):  # it has already stepped, before the epoch's checkpoint
             super().lr_scheduler_step(scheduler, metric)
 
     def _reduce_on_plateau(self, figures: dict[str, Any], split: str) -> None:

@@ -1,4 +1,4 @@
-"""A training run: the id that its checkpoints carry, and what it takes over from one that it continues from."""
+"""A training run: its id, which its checkpoints contain, and what it takes over from a checkpoint that it continues."""
 
 import logging
 import secrets
@@ -16,18 +16,19 @@ from camlab.training.classifier import CHECKPOINT_KEY, Classifier
 
 log = logging.getLogger(__name__)
 
-DAMAGES = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # what a strange checkpoint may raise
+DAMAGES = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # from checkpoints with unexpected content
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run.
+    """A training run.
 
     Attributes:
-        folder: Its folder.
-        settings: All settings that decide its outcome, as plain values in nested sections.
-        continued: What it takes over from a checkpoint; None if it starts at the beginning.
-        id: Random text that its checkpoints carry; it stays when the run is interrupted or its folder moves.
+        folder: Folder of the run.
+        settings: All settings that decide the result of the run, as plain values in nested sections.
+        continued: What the run takes over from a checkpoint; None if it starts from the beginning.
+        id: Random text, which the run's checkpoints contain. It stays the same when the run is interrupted or its
+            folder is moved.
     """
 
     folder: Path
@@ -36,7 +37,7 @@ class Run:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def own_best(self, best_acc: float) -> Path | None:
-        """The best checkpoint in the folder; None if there is none, or it is not this run's with this accuracy."""
+        """The best checkpoint in the folder; None if it is missing, belongs to another run or has another accuracy."""
         path = self.folder / run_folder.BEST
         if not path.is_file():
             return None
@@ -51,10 +52,10 @@ class Continuation:
 
     Attributes:
         checkpoint: File of the checkpoint.
-        run_id: Id of the run that wrote it; None if it is not known.
-        changes: Settings that have changed since, by dotted name: what they were and what they are now.
-        best: The best checkpoint so far; None if there is none, or the one there is not this checkpoint's.
-        lost_best: Why the best checkpoint cannot be taken over; None if there was none, or it can.
+        run_id: Id of the run that wrote the checkpoint; None if it is unknown.
+        changes: Settings that have changed since, by dotted name: their old and new values.
+        best: The best checkpoint so far; None if there is none, or it cannot be taken over.
+        lost_best: Why the best checkpoint cannot be taken over, in one sentence; None if it can, or if there is none.
     """
 
     checkpoint: Path
@@ -64,7 +65,7 @@ class Continuation:
     lost_best: str | None
 
     def describe(self) -> None:
-        """Tell the user from where the run continues, and with what changes."""
+        """Tell the user which checkpoint the run continues from, and which settings have changed."""
         log.info("Resuming from %s", self.checkpoint)
         if self.changes:
             log.info("Changed settings: %s.", shown(self.changes))
@@ -80,18 +81,18 @@ def begin(
     data: ImageData,
     named: bool,
 ) -> Run:
-    """A run that starts at the beginning or continues from a checkpoint. Nothing is written.
+    """Make a run that starts from the beginning or continues from a checkpoint. Nothing is written.
 
     Args:
-        settings: All settings that decide its outcome, as plain values in nested sections.
-        folder: Its folder.
-        checkpoint: Where it continues from, if it does; a file that is whole.
-        classifier: Its module.
-        data: Its data.
-        named: Whether the user has named the checkpoint or its folder, whose data may then be others.
+        settings: All settings that decide the result of the run, as plain values in nested sections.
+        folder: Folder of the run.
+        checkpoint: Undamaged checkpoint that the run continues from; None to start from the beginning.
+        classifier: Module of the run.
+        data: Data of the run.
+        named: Whether the user has named the checkpoint or its folder; it may then be from a run on other data.
 
     Raises:
-        UserError: The checkpoint cannot be continued from.
+        UserError: The run cannot continue from the checkpoint.
     """
     run = Run(folder, settings)
     if checkpoint is None:
@@ -103,7 +104,7 @@ def begin(
 
 
 def check_own(run: Run) -> None:
-    """Refuse to write over the checkpoints of a run that is neither this one nor the one that its folder names.
+    """Refuse to overwrite checkpoints of a run that is neither this one nor the one recorded in the folder.
 
     Raises:
         UserError: A checkpoint in the folder belongs to another run.
@@ -115,7 +116,7 @@ def check_own(run: Run) -> None:
 
 
 def run_of(checkpoint: Path) -> str | None:
-    """Id of the run that wrote a checkpoint; None if it is not known."""
+    """Id of the run that wrote a checkpoint file; None if it is unknown."""
     try:
         return run_id(read_checkpoint(checkpoint))
     except UserError:
@@ -123,8 +124,8 @@ def run_of(checkpoint: Path) -> str | None:
 
 
 def unusable(checkpoint: Path, error: Exception) -> UserError:
-    """The error in reading or restoring a checkpoint, as one line."""
-    return UserError(f"resume={checkpoint}: incomplete, or of another version of camlab ({first_line(error)}).")
+    """Return the one-line error for a checkpoint that cannot be read or restored."""
+    return UserError(f"resume={checkpoint}: incomplete, or from another version of camlab ({first_line(error)}).")
 
 
 def _continuation(
@@ -148,43 +149,43 @@ def _continuation(
 
 
 def _check_data(content: Mapping[str, Any], file: Path, data: ImageData, named: bool) -> bool:
-    """Whether a checkpoint was trained on the run's data; on others only one that the user has named is taken."""
+    """Whether a checkpoint was trained on the run's data; if not, it is refused unless the user has named it."""
     if content[CHECKPOINT_KEY]["data_fingerprint"] == data.fingerprint():
         return True
     if not named:
-        raise UserError(f"{file} was trained on other data. resume={file} continues from it all the same.")
-    log.warning("%s was trained on other data of the same classes.", file)
+        raise UserError(f"{file} was trained on other data. To continue anyway, give resume={file}.")
+    log.warning("%s was trained on other data with the same classes.", file)
     return False
 
 
 def _check_averaging(content: Mapping[str, Any], file: Path) -> None:
-    """Refuse a run whose weights are being averaged in a way that Lightning does not restore."""
+    """Refuse to continue once StochasticWeightAveraging has begun, which Lightning does not restore completely."""
     for name, state in content["callbacks"].items():
         if name.startswith("StochasticWeightAveraging") and state["scheduler_state"] is not None:
             raise UserError(
                 f"resume={file}: a run cannot continue once StochasticWeightAveraging has begun, because Lightning does"
-                " not restore its learning rate. force=true starts anew, in its place."
+                " not restore its learning rate. To replace the run with a new one, add force=true."
             )
 
 
 def _check_epochs(settings: Mapping[str, Any], content: Mapping[str, Any], file: Path, must_train: bool) -> None:
-    """Refuse a run that has been trained for as many epochs as it shall be, or more."""
+    """Refuse a checkpoint that has already been trained for `trainer.max_epochs` or more, if the run must train."""
     done = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     given = settings["trainer"]["max_epochs"]
     if must_train and given <= done:
         raise UserError(
             f"trainer.max_epochs={given}: {file} has been trained for {done} epochs."
-            f" Give a larger number, or test it with camlab-evaluate checkpoint={file}."
+            f" Give a larger number, or test the checkpoint with camlab-evaluate checkpoint={file}."
         )
 
 
 def _best(content: Mapping[str, Any], file: Path, changed: bool, same_data: bool) -> tuple[Path | None, str | None]:
-    """The best checkpoint that a checkpoint knows of, or why it cannot be taken over."""
+    """The best checkpoint of the run that a checkpoint is from, or the reason why it cannot be taken over."""
     if not any("val/best_acc" in row for row in content[RUN_KEY]["rows"]):
         return None, None
     path, known = file.parent / Path(run_folder.BEST).name, content[CHECKPOINT_KEY]["best_acc"]
     if not same_data:
-        return None, "The images held out for validation are others."
+        return None, "The images held out for validation have changed, so best.ckpt cannot be compared with new epochs."
     if not path.is_file():
         return None, f"{path} is missing."
     if not run_folder.is_whole(path):
@@ -192,9 +193,9 @@ def _best(content: Mapping[str, Any], file: Path, changed: bool, same_data: bool
     other = read_checkpoint(path, "resume")
     if run_id(other) != run_id(content):
         return None, f"{path} belongs to another run."
-    # A run that is killed between its two checkpoints leaves a best one that the last does not know yet. The epochs
-    # that follow make the same one again, unless settings have changed.
+    # A run that is killed after saving best.ckpt and before saving last.ckpt leaves a best checkpoint that the last one
+    # does not know of. The epochs that follow save the same best checkpoint again, unless settings have changed.
     found = other[CHECKPOINT_KEY]["best_acc"]
     if found == known or (found > known and not changed):
         return path, None
-    return None, f"{path} is of another time than {file.name}."
+    return None, f"{path} was not saved by the training that led to {file.name}."

@@ -33,15 +33,16 @@ def checkpoints(
     if not has_validation:
         return [last]
     best = BestCheckpoint(run.folder / run_folder.BEST, known=run.continued is None or run.continued.best is not None)
-    return [best, last]  # in this order, so that last.ckpt contains the other's state
+    return [best, last]  # best runs first, so that last.ckpt contains its state
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Saves the checkpoint with the best validation accuracy; what it was is known after the folder has moved, too.
+    """Saves the checkpoint with the best validation accuracy; when a run continues, its folder may have moved.
 
     Args:
         path: Path of the checkpoint.
-        known: Whether a run that continues has its best checkpoint; otherwise it chooses anew.
+        known: Whether a run that continues still has its best checkpoint. Otherwise, the best epoch is chosen among
+            those that follow.
     """
 
     def __init__(self, path: Path, known: bool = True) -> None:
@@ -65,8 +66,8 @@ class LastCheckpoint(Checkpoint):
     """Saves, after each epoch and at intervals, what a run needs to continue as if it had not been interrupted.
 
     In addition to what Lightning saves, the checkpoint holds the rows of `metrics.csv` and torch's random state. When a
-    signal arrives, the current step is completed, a checkpoint is saved, and training ends. During validation, this
-    happens after it, or at the end of the epoch.
+    signal arrives, the current step is completed, a checkpoint is saved, and training ends. A signal during validation
+    takes effect after the validation, or at the end of the epoch.
 
     Args:
         run: The run.
@@ -93,7 +94,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # A checkpoint after the last batch, or before a validation, would leave out what is still to come.
+        # A checkpoint before a validation, or before the end of the epoch, would leave them out when the run continues.
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
         if not trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
@@ -104,7 +105,10 @@ class LastCheckpoint(Checkpoint):
             self._save_within_epoch(trainer)
 
     def _save_within_epoch(self, trainer: L.Trainer) -> None:
-        """Save if it is time to, and end if a signal came; between two optimizer steps the gradients would be lost."""
+        """Save if a checkpoint is due, and end training if a signal has arrived.
+
+        A checkpoint between two optimizer steps would lose the accumulated gradients, so none is saved there.
+        """
         if trainer.is_last_batch or (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         stop = self._asked_to_stop(trainer)
@@ -161,7 +165,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def take_along(run: Run) -> None:
-    """Put the checkpoint that a run continues from, and the best one, into its folder as its own."""
+    """Copy the checkpoint that a run continues from, and the best one, into the run's folder, with the run's id."""
     if run.continued is None:
         return
     elsewhere = not run.continued.checkpoint.resolve().is_relative_to(run.folder.resolve())
@@ -194,7 +198,7 @@ class CheckpointFiles(TorchCheckpointIO):
             ) from error
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint file. A checkpoint from elsewhere may name anything as the one before it: that stays."""
+        """Remove a checkpoint file, and nothing else: a checkpoint from elsewhere may name any path for removal."""
         path = Path(path)
         if path.suffix == ".ckpt" and ".." not in path.parts and path.is_file():
             path.unlink()

@@ -15,7 +15,7 @@ def fit(trainer: L.Trainer, classifier: Classifier, data: ImageData, run: Run) -
     """Train a run, from the checkpoint that it continues from or from the beginning.
 
     Raises:
-        UserError: The checkpoint cannot be restored, or training cannot go on.
+        UserError: The checkpoint cannot be restored, or training cannot continue.
     """
     if run.continued is None:
         trainer.fit(classifier, datamodule=data)
@@ -35,8 +35,8 @@ def fit(trainer: L.Trainer, classifier: Classifier, data: ImageData, run: Run) -
 class Continuing(L.Callback):
     """Completes what Lightning restores from a checkpoint.
 
-    A run that had stopped early is over, unless settings have changed. The optimizer gets the settings that have
-    changed, in place of the restored ones. Where the best checkpoint is not there any more, its accuracy is forgotten.
+    A run that had stopped early trains no further, unless settings have changed. Changed settings of the optimizer
+    replace the restored ones. If the best checkpoint has been lost, its accuracy is forgotten.
 
     Args:
         continued: What the run takes over.
