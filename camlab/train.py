@@ -9,8 +9,6 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from camlab.command_line import sweeps
 from camlab.command_line.launch import launch
 from camlab.command_line.settings import config_hash, decisive_settings
-from camlab.errors import Interrupted, UserError
+from camlab.errors import UserError
 from camlab.evaluation.objective import check_measured, check_validated, validates
-from camlab.runs import ownership, run_folder
+from camlab.runs import checkpoint_files, ownership, run_folder
 from camlab.runs.data_identity import (
     DataIdentity,
     check_same_data,
@@ -33,7 +31,7 @@ from camlab.runs.data_identity import (
     write_data_identity,
 )
 from camlab.runs.provenance import provenance
-from camlab.training.interruption import Interruption
+from camlab.training.interruption import Interruption, interruptible
 
 if TYPE_CHECKING:
     import lightning as L
@@ -68,7 +66,7 @@ def train(config: DictConfig) -> float:
             return float(result["objective"])
         checkpoint = _checkpoint(config, run_dir, in_place)
         (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
-        with _interruptible(run_dir) as interruption:
+        with interruptible("" if sweeps.under_way() else f" with out={run_dir}") as interruption:
             return _run(config, run_dir, checkpoint, interruption)
 
 
@@ -152,9 +150,11 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | Non
     if in_place and not config.force and given is not None and (run_dir / run_folder.LAST).is_file():
         given = "auto"
     outputs, digest = Path(config.paths.outputs), config_hash(config)
+    from camlab.training.run import run_of
+
     same_data = functools.partial(_has_these_data, config)
     outputs, digest = Path(config.paths.outputs), config_hash(config)
-    found = run_folder.checkpoint_to_resume(given, run_dir, outputs, digest, same_data, _run_of)
+    found = checkpoint_files.checkpoint_to_resume(given, run_dir, outputs, digest, same_data, run_of)
     if not config.force and not in_place:
         ownership.check_not_taken(run_dir, digest, found)
     if config.force and found is not None and found.resolve().is_relative_to(run_dir.resolve()):
@@ -164,29 +164,12 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | Non
     return found
 
 
-def _run_of(checkpoint: Path) -> str | None:
-    from camlab.training.run import run_of
-
-    return run_of(checkpoint)
-
-
 def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
     """Whether the run in a folder used this run's data: unchanged files in the same folder, or the same content."""
     found, root = read_data_identity(run_dir), data_root(config.data)
     if found is None or (found.root == root and found.files in (None, files_hash(root))):
         return True
     return found.same_as(_identity(config, _load_data(config)))
-
-
-@contextmanager
-def _interruptible(run_dir: Path) -> Iterator[Interruption]:
-    """Let Ctrl-C and SIGTERM end the run with a line that says how to continue it."""
-    try:
-        with Interruption() as interruption:
-            yield interruption
-    except Interrupted as stop:
-        where = "" if sweeps.under_way() else f" with out={run_dir}"
-        raise Interrupted(stop.signal_number, f"Interrupted. To continue, give the same command{where}") from None
 
 
 # ---- building

@@ -13,7 +13,7 @@ from test_bad_input import Trap, command, told, trap, write_checkpoint  # noqa: 
 from test_entries import TINY
 
 from camlab import evaluate, explain, train
-from camlab.runs import ownership, run_folder
+from camlab.runs import checkpoint_files, ownership, run_folder
 from camlab.storage.array_store import ArrayStore
 from camlab.training.checkpoint import load_network
 from camlab.training.classifier import CHECKPOINT_KEY
@@ -58,7 +58,7 @@ def put(checkpoint: Path) -> Path:
     """Write a checkpoint as a run does, with its checksum."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     written = write_checkpoint(checkpoint.with_suffix(".partial"))
-    with run_folder.open_checkpoint(checkpoint) as file:
+    with checkpoint_files.open_checkpoint(checkpoint) as file:
         file.write(written.read_bytes())
     written.unlink()
     return checkpoint

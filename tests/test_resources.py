@@ -13,7 +13,7 @@ from conftest import Coloured
 from test_entries import TINY
 from test_training import classifier, trainer
 
-from camlab.runs import run_folder
+from camlab.runs import checkpoint_files, run_folder
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 
@@ -52,7 +52,7 @@ def test_a_disk_that_fills_up_with_checkpoints(small_disk, tmp_path):
     assert "Make room" in told
     assert len(told.splitlines()) <= 2
     folder = small_disk / "run"
-    last = run_folder.checkpoint_to_resume("auto", folder, folder, "")
+    last = checkpoint_files.checkpoint_to_resume("auto", folder, folder, "")
     assert torch.load(last, weights_only=True)["global_step"] == 3
     assert not list(folder.rglob("*.partial"))
     mount(small_disk, "-o", "remount,size=100m")

@@ -20,7 +20,7 @@ from test_training import classifier, trainer
 
 from camlab import train
 from camlab.errors import Interrupted, UserError
-from camlab.runs import run_folder
+from camlab.runs import checkpoint_files, run_folder
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.training.callbacks.checkpoints import CheckpointFiles, LastCheckpoint, checkpoints, steps_or_seconds
 from camlab.training.callbacks.loss_guard import LossGuard
@@ -56,7 +56,7 @@ def fit(folder: Path, *callbacks: L.Callback, resume: bool = False, every: int |
             logger=[MetricsCsv(folder)],
             **options,
         )
-        path = run_folder.checkpoint_to_resume("auto", folder, folder, "")
+        path = checkpoint_files.checkpoint_to_resume("auto", folder, folder, "")
         assert resume == (path is not None)
         run.fit(module, datamodule=Coloured(), ckpt_path=path and str(path), weights_only=True)
     return torch.load(folder / run_folder.LAST, weights_only=True)
@@ -165,7 +165,7 @@ with Interruption() as interruption:
 def put(folder: Path, content: bytes, name: str = run_folder.LAST) -> Path:
     path = folder / name
     path.parent.mkdir(exist_ok=True)
-    with run_folder.open_checkpoint(path) as file:
+    with checkpoint_files.open_checkpoint(path) as file:
         file.write(content)
     return path
 
@@ -175,17 +175,20 @@ def test_the_checkpoint_before_stays_and_stands_in_for_a_damaged_one(tmp_path, c
     assert not (tmp_path / run_folder.BEFORE_LAST).exists()
     put(tmp_path, b"second")
     assert (last.read_bytes(), (tmp_path / run_folder.BEFORE_LAST).read_bytes()) == (b"second", b"first")
-    assert run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == last
+    assert checkpoint_files.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == last
     assert not caplog.records
 
     last.write_bytes(b"secon")
-    assert run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == tmp_path / run_folder.BEFORE_LAST
+    assert checkpoint_files.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == tmp_path / run_folder.BEFORE_LAST
     assert [record.getMessage() for record in caplog.records] == [f"{last} is damaged."]
     last.unlink()
-    assert run_folder.checkpoint_to_resume(str(tmp_path), tmp_path, tmp_path, "") == tmp_path / run_folder.BEFORE_LAST
+    assert (
+        checkpoint_files.checkpoint_to_resume(str(tmp_path), tmp_path, tmp_path, "")
+        == tmp_path / run_folder.BEFORE_LAST
+    )
     (tmp_path / run_folder.BEFORE_LAST).write_bytes(b"")
     with pytest.raises(UserError, match="Add force=true to replace them with a new run"):
-        run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
+        checkpoint_files.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
 
 
 @pytest.mark.parametrize("crash_at", range(1, 5))
@@ -205,7 +208,7 @@ def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path, monkeypatch, cras
             put(tmp_path, b"second")
     else:
         put(tmp_path, b"second")
-    found = run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
+    found = checkpoint_files.checkpoint_to_resume("auto", tmp_path, tmp_path, "")
     assert found.read_bytes() in (b"first", b"second")
 
 
@@ -215,12 +218,12 @@ def test_a_checksum_file_that_is_damaged_condemns_nothing(tmp_path, caplog, cont
     put(tmp_path, b"first")
     last = put(tmp_path, b"second")
     (tmp_path / f"{run_folder.LAST}.sha256").write_bytes(content)
-    assert run_folder.is_whole(last)
-    assert run_folder.is_whole(tmp_path / run_folder.BEFORE_LAST)
-    assert run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == last
+    assert checkpoint_files.is_whole(last)
+    assert checkpoint_files.is_whole(tmp_path / run_folder.BEFORE_LAST)
+    assert checkpoint_files.checkpoint_to_resume("auto", tmp_path, tmp_path, "") == last
     put(tmp_path, b"third")
     last.write_bytes(b"thir")
-    assert run_folder.checkpoint_to_resume("auto", tmp_path, tmp_path, "").read_bytes() == b"second"
+    assert checkpoint_files.checkpoint_to_resume("auto", tmp_path, tmp_path, "").read_bytes() == b"second"
     assert [record.getMessage() for record in caplog.records] == [f"{last} is damaged."]
 
 
@@ -239,8 +242,8 @@ def test_processes_that_die_between_checksum_and_checkpoint_condemn_nothing(tmp_
             patch.setattr(os, "replace", replace)
             with pytest.raises(OSError, match="power cut"):
                 put(tmp_path, f"attempt {attempt}".encode())
-        assert run_folder.is_whole(last)
-        assert run_folder.is_whole(tmp_path / run_folder.BEFORE_LAST)
+        assert checkpoint_files.is_whole(last)
+        assert checkpoint_files.is_whole(tmp_path / run_folder.BEFORE_LAST)
 
 
 def test_checksums_are_on_the_disk_before_the_checkpoint(tmp_path, monkeypatch):
@@ -261,10 +264,10 @@ def test_checksums_are_on_the_disk_before_the_checkpoint(tmp_path, monkeypatch):
 
 def test_a_checkpoint_named_by_hand_is_checked_as_well(tmp_path):
     last = put(tmp_path, b"first")
-    assert run_folder.checkpoint_to_resume(str(last), tmp_path, tmp_path, "") == last
+    assert checkpoint_files.checkpoint_to_resume(str(last), tmp_path, tmp_path, "") == last
     last.write_bytes(b"firs")
     with pytest.raises(UserError, match=r"resume=.*last\.ckpt: the checkpoint is damaged"):
-        run_folder.checkpoint_to_resume(str(last), tmp_path, tmp_path, "")
+        checkpoint_files.checkpoint_to_resume(str(last), tmp_path, tmp_path, "")
 
 
 @pytest.mark.parametrize(

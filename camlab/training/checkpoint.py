@@ -10,7 +10,7 @@ from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork, output_names
 from camlab.models.weights import check_weights, load_without_code
-from camlab.runs import run_folder
+from camlab.runs import checkpoint_files, run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
 
 RUN_KEY = "camlab_run"  # in a checkpoint: the id, settings and progress of the run that wrote it
@@ -97,8 +97,8 @@ def run_id(content: Mapping[str, Any]) -> str | None:
 
 def _check_whole(file: Path) -> None:
     """Refuse a checkpoint that differs from its checksum, and name the intact ones beside it."""
-    if not run_folder.is_whole(file):
-        whole = [str(other) for other in sorted(file.parent.glob("*.ckpt")) if run_folder.is_whole(other)]
+    if not checkpoint_files.is_whole(file):
+        whole = [str(other) for other in sorted(file.parent.glob("*.ckpt")) if checkpoint_files.is_whole(other)]
         way_out = f"Choose from {', '.join(whole)}." if whole else "Give another checkpoint."
         raise UserError(f"checkpoint={file}: damaged, because it differs from its checksum. {way_out}")
 

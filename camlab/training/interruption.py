@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -51,4 +53,22 @@ class Interruption:
         self.number = number
         if not self.deferred:
             raise Interrupted(number)
-        log.info("Stopping at the next safe point. Press Ctrl-C again to end the process at once.")
+        again = " Press Ctrl-C again to end the process at once." if number == signal.SIGINT else ""
+        log.info("Stopping at the next safe point.%s", again)
+
+
+@contextmanager
+def interruptible(where: str) -> Iterator[Interruption]:
+    """Let Ctrl-C and SIGTERM end a run with a line that says how to continue it.
+
+    Args:
+        where: What to add to the same command, such as ` with out=FOLDER`.
+
+    Raises:
+        Interrupted: A signal has ended the run.
+    """
+    try:
+        with Interruption() as interruption:
+            yield interruption
+    except Interrupted as stop:
+        raise Interrupted(stop.signal_number, f"Interrupted. To continue, give the same command{where}") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 from camlab.data.module import ImageData
 from camlab.errors import UserError, first_line
-from camlab.runs import run_folder
+from camlab.runs import checkpoint_files, run_folder
 from camlab.training.changes import Changes, changed_settings, check_changes, shown
 from camlab.training.checkpoint import RUN_KEY, check_resumable, read_checkpoint, run_id
 from camlab.training.classifier import CHECKPOINT_KEY, Classifier
@@ -188,7 +188,7 @@ def _best(content: Mapping[str, Any], file: Path, changed: bool, same_data: bool
         return None, "The images held out for validation have changed, so best.ckpt cannot be compared with new epochs."
     if not path.is_file():
         return None, f"{path} is missing."
-    if not run_folder.is_whole(path):
+    if not checkpoint_files.is_whole(path):
         return None, f"{path} is damaged."
     other = read_checkpoint(path, "resume")
     if run_id(other) != run_id(content):

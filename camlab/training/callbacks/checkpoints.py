@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from camlab.errors import Interrupted, UserError
-from camlab.runs import run_folder
+from camlab.runs import checkpoint_files, run_folder
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.training.checkpoint import RUN_KEY, read_checkpoint
 from camlab.training.interruption import Interruption
@@ -188,7 +188,7 @@ class CheckpointFiles(TorchCheckpointIO):
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with run_folder.open_checkpoint(path) as file:
+            with checkpoint_files.open_checkpoint(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
             reason = getattr(error, "strerror", None) or "perhaps the disk is full"
