@@ -377,7 +377,7 @@ def test_the_block_around_a_module_used_twice(images):
 
 
 def test_unknown_methods_name_a_near_one(network, images):
-    with pytest.raises(UserError, match=r"methods=gradcam: unknown method\. Did you mean grad_cam\? Choose from cam, "):
+    with pytest.raises(UserError, match=r"method=gradcam: unknown method\. Did you mean grad_cam\? Choose from cam, "):
         heatmaps(network, images, "gradcam")
 
 

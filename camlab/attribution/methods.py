@@ -49,10 +49,10 @@ def check_methods(names: Iterable[str]) -> None:
         >>> check_methods(["gradcam"])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        camlab.errors.UserError: methods=gradcam: unknown method. Did you mean grad_cam? Choose from cam, ...
+        camlab.errors.UserError: method=gradcam: unknown method. Did you mean grad_cam? Choose from cam, ...
     """
     for name in names:
         if name not in METHODS:
             raise UserError(
-                f"methods={name}: unknown method. {did_you_mean(name, METHODS)}Choose from {', '.join(METHODS)}."
+                f"method={name}: unknown method. {did_you_mean(name, METHODS)}Choose from {', '.join(METHODS)}."
             )

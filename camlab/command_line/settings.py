@@ -57,7 +57,7 @@ class CheckBeforeRun(Callback):
         with _refusing():
             plain = checked(plain, self.entry)
             if self.entry == "explain":
-                find_pictures(str(plain.images))
+                find_pictures(str(plain.images), report=False)
             check_folder(plain, self.entry, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

@@ -85,7 +85,7 @@ def explain_pictures(
         OSError: The folder cannot be written.
     """
     request, style, device = request or Request(), style or Style(), device or choose_device()
-    (folder / "overlays").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     made = ExplainResult(folder)
     explainer = BatchExplainer(trained.network.to(device), request)
     writer = ResultWriter(folder, trained.class_names, style)
@@ -100,8 +100,7 @@ def explain_pictures(
         peaks = {} if style.normalize == "per_image" else _draw_set(writer, results, pool, made.broken)
     made.done = len(results)
     if request.methods is None and not request.counterfactual and "cam" not in explainer.layers:
-        side = trained.preprocess.image_size
-        log.info("Grad-CAM alone is drawn: CAM does not apply to this network at %d×%d pixels.", side, side)
+        log.info("Grad-CAM alone is drawn: CAM needs global average pooling of a map, then one linear layer.")
     is_cut = any(result.source.is_cut for result in results[:PANELS])
     legend = Legend(_title(trained, made.done), explainer.layers, style, peaks, request.counterfactual, is_cut)
     settings = {**asdict(request), "methods": list(explainer.layers), **asdict(style), "batch_size": batch_size}

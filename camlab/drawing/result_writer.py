@@ -46,6 +46,7 @@ class ResultWriter:
         """
         source = result.source
         overlays = draw_overlays(picture, result, heat, self.class_names, self.style)
+        (self.folder / "overlays").mkdir(exist_ok=True)  # only now: a mistake that ends the command leaves no folder
         for overlay in overlays:
             name = overlay_name(source.number, source.file.stem, overlay.method, overlay.rank, overlay.class_name)
             render.write_image(self.folder / "overlays" / name, overlay.image)

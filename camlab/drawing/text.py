@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 BLACK, GREY = (25, 25, 25), (110, 110, 110)
 _SIZE = 14  # font size, in pixels
+_NO_BREAK = "\u00a0"
 _SMALLEST = 12  # font size to which long text shrinks before it is cut
 
 
@@ -78,7 +79,8 @@ def _fitted(text: str, width: int, size: int, bold: bool) -> tuple[str, ImageFon
 def _drawable(text: str) -> str:
     """The text in one line, without surrogates, which stand for undecodable bytes of file names."""
     valid = text.encode("utf-8", "replace").decode()
-    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in valid).split())
+    plain = "".join(letter if letter.isprintable() or letter == _NO_BREAK else " " for letter in valid)
+    plain = " ".join(word for word in plain.split(" ") if word)
     if any(ord(letter) not in _letters() for letter in plain):
         _warn_of_boxes(plain)
     return plain

@@ -90,7 +90,8 @@ def draw_overlays(
             drawn = render.overlay(seen, own, style.alpha, style.colormap)
             box = render.largest_box(own, METHODS[method].box_share) if style.boxes else None
             if box is not None:
-                if min(seen.shape[:2]) >= _LEAST_BOXED:
+                is_whole = box == (0, 0, right - left, bottom - top)
+                if min(seen.shape[:2]) >= _LEAST_BOXED and not is_whole:
                     drawn = render.draw_box(drawn, box)
                 box = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
             if faded is not None:
@@ -127,7 +128,7 @@ def panel(
     first = titled(picture[rows, columns], "Picture", f"{'part of ' if is_part else ''}{width}×{height}")
     classes: dict[str, list[np.ndarray]] = {}
     for overlay in overlays:
-        subtitle = overlay.class_name if overlay.has_evidence else f"{overlay.class_name}: none"
+        subtitle = overlay.class_name if overlay.has_evidence else f"{overlay.class_name}: no evidence"
         tile = titled(overlay.image[rows, columns], METHODS[overlay.method].title, subtitle)
         classes.setdefault(overlay.class_name, []).append(tile)
     body = _arranged(first, list(classes.values()))
@@ -185,4 +186,4 @@ def _caption_parts(result: PictureResult, class_names: Sequence[str]) -> tuple[s
 
 
 def _percent(probability: float) -> str:
-    return "<1 %" if probability < 0.005 else f"{100 * probability:.0f} %"
+    return "<1\u00a0%" if probability < 0.005 else f"{100 * probability:.0f}\u00a0%"

@@ -1,5 +1,6 @@
 """Draw a confusion matrix with matplotlib."""
 
+import textwrap
 import warnings
 from collections.abc import Sequence
 
@@ -38,7 +39,7 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], title: str
         axes.set_xticks(range(m), names, rotation=45, ha="right")
         axes.set_yticks(range(m), names)
         axes.set(xlabel="predicted", ylabel="true")
-        axes.set_title(title, fontsize=10)
+        figure.suptitle(textwrap.fill(title, int(9 * side)), fontsize=10)
         for (row, column), count in np.ndenumerate(confusion if m <= _MOST_NUMBERS else np.empty((0, 0))):
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)

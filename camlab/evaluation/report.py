@@ -56,8 +56,10 @@ class Report:
 
     @property
     def title(self) -> str:
-        """One line with the data and the accuracy."""
-        place = f"{cut(self.data)} ({self.split})" if self.data else self.split
+        """One line with the data, the number of images and the accuracy."""
+        count = int(self.confusion.sum())
+        images = f"{self.split}, {count:,} image{'' if count == 1 else 's'}"
+        place = f"{cut(self.data)} ({images})" if self.data else images
         return f"{place}: accuracy {100 * self.accuracy:.2f} %"
 
     def as_text(self) -> str:

@@ -46,9 +46,13 @@ class Group:
     runs: list[RunRecord]
 
     def values(self, name: str) -> list[float]:
-        """Values of a measure, or of a metric such as `test/pointing_game`, for the runs that have it."""
+        """Values of a measure, or of a metric such as `test/pointing_game`, for the runs that have it.
+
+        If some runs are finished, the others do not count: one of them may be the beginning of a finished run.
+        """
         measure = MEASURES.get(name, lambda run: run.metrics.get(name))
-        return [value for run in self.runs if (value := measure(run)) is not None]
+        finished = [run for run in self.runs if run.state == "finished"]
+        return [value for run in finished or self.runs if (value := measure(run)) is not None]
 
     def mean(self, name: str) -> float:
         """Mean over the runs; NaN if none has the value."""

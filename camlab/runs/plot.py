@@ -3,6 +3,7 @@
 import io
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib import rc_context
@@ -14,7 +15,7 @@ from camlab.errors import cut
 from camlab.runs.comparison import Comparison, Group
 
 _NAMED = 10  # groups with a colour and a name of their own: matplotlib has ten colours
-_LONGEST_NAME = 80  # characters
+_LONGEST_NAME, _LONGEST_SETTING, _TITLE_LINES = 48, 32, 4  # of legends: characters, characters, lines
 _SMALL: dict[str, Any] = {"fontsize": 7, "title_fontsize": 7}  # for legends
 _TITLES = {"val_acc_best": "validation accuracy of the best epoch, %", "test_acc": "test accuracy, %"}
 
@@ -32,6 +33,9 @@ def draw(compared: Comparison) -> bytes:
         for axes in left:
             shown.draw_means(axes)
         shown.draw_curves(right)
+        for axes in (*left, right):
+            low, high = axes.get_ylim()
+            axes.set_ylim(low, min(high, 101))  # no accuracy is above 100 %
         if omitted := len(compared.groups) - len(shown.groups):
             rows = "row" if omitted == 1 else "rows"
             figure.suptitle(f"Not drawn: {omitted} {rows} of the table without this accuracy", fontsize=8)
@@ -78,7 +82,7 @@ class _Shown:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if self.varied and self.groups:
             more = len(self.groups) - _NAMED
-            title = ", ".join(self.varied) + (f"\n(best {_NAMED}; {more} more in grey)" if more > 0 else "")
+            title = _title(self.varied) + (f"\n(best {_NAMED}; {more} more in grey)" if more > 0 else "")
             beside = (1.01, 1.0)  # to the right of the axes, where the legend hides no curve
             axes.legend(title=title, loc="upper left", bbox_to_anchor=beside, frameon=False, **_SMALL)
 
@@ -86,7 +90,7 @@ class _Shown:
         places = list(range(len(self.groups)))
         self._draw_points(axes, [float(place) for place in places], self.groups, "o", "")
         axes.set_xticks(places[: 4 * _NAMED], self.names[: 4 * _NAMED], rotation=30, ha="right", fontsize=7)
-        axes.set_xlabel(", ".join(self.varied))
+        axes.set_xlabel(_title(self.varied))
         axes.margins(x=0.3 if len(places) < _NAMED else 0.05)
 
     def _draw_lines(self, axes: Axes, axis: int) -> None:
@@ -102,8 +106,7 @@ class _Shown:
         axes.set_xlabel(self.varied[axis])
         _scale(axes, sorted(set(value.values())))
         if 1 < len(lines) <= _NAMED:
-            others = ", ".join(name for i, name in enumerate(self.varied) if i != axis)
-            axes.legend(title=others, **_SMALL)
+            axes.legend(title=_title([name for i, name in enumerate(self.varied) if i != axis]), **_SMALL)
 
     def _draw_points(self, axes: Axes, x: list[float], groups: list[Group], style: str, label: str) -> None:
         means = [100 * group.mean(self.measure) for group in groups]
@@ -120,6 +123,13 @@ class _Shown:
         except ValueError:
             return False
         return len(values) > 1 and all(map(math.isfinite, values))
+
+
+def _title(names: Sequence[str]) -> str:
+    """Names of settings, one below the other; of many, the first."""
+    shown = [cut(name, _LONGEST_SETTING) for name in names]
+    more = len(shown) - _TITLE_LINES
+    return "\n".join(shown if more < 1 else [*shown[:_TITLE_LINES], f"and {more} more"])
 
 
 def _scale(axes: Axes, values: list[float]) -> None:

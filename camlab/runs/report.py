@@ -19,6 +19,8 @@ from camlab.storage.files import write_atomically
 
 NAME = "summary"  # name of the files without their endings: summary.csv, summary.md, summary.png
 _FIRST_COLUMNS = "folder,state"  # of summary.csv
+_LEAST_FIRST = ("images/s", "test loss", "val loss", "val % last", "time", "epochs", "test % best epoch", "state")
+_ALWAYS = ("run", "val % best", "test %")  # columns of even the narrowest table
 
 
 def compare(folders: Sequence[Path], out: Path) -> Comparison:
@@ -123,17 +125,31 @@ def _epochs(group: Group) -> str:
 
 
 def _print(header: list[str], rows: list[list[str]]) -> None:
-    table = Table()  # its cells are Text, so that brackets are not read as markup
-    for title in header:
-        table.add_column(Text(title))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console = Console()
+    """Print the table; on a terminal that is too narrow, without the columns that matter least, which are named."""
+    console, wide, shown = Console(), Console(width=10_000), list(header)
+    rest = [name for name in reversed(header) if name not in (*_LEAST_FIRST, *_ALWAYS)]
+    left_out: list[str] = []
+    for name in (*_LEAST_FIRST, *rest) if console.is_terminal else ():
+        if name in shown and wide.measure(_table(header, rows, shown)).maximum > console.width:
+            shown.remove(name)
+            left_out.append(name)
     if not console.is_terminal:
-        console.width = 250  # wide enough to keep each row on one line in a file or a pipe
+        console.width = wide.measure(_table(header, rows, shown)).maximum  # each row on one line in a file or a pipe
     with console.capture() as captured:
-        console.print(table)
+        console.print(_table(header, rows, shown))
     print(captured.get(), end="")  # raises BrokenPipeError if the pipe is closed; Rich would exit with code 1
+    if left_out:
+        print(f"Too narrow for: {', '.join(left_out)}. All columns are in {NAME}.md.")
+
+
+def _table(header: list[str], rows: list[list[str]], shown: list[str]) -> Table:
+    """The columns that are shown; cells are Text, so that brackets are not read as markup."""
+    table = Table()
+    for title in shown:
+        table.add_column(Text(title), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for title, cell in zip(header, row, strict=True) if title in shown))
+    return table
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -71,18 +71,23 @@ def picture_files(folder: Path) -> list[Path]:
     return _tell(folder, list_files(folder)).pictures
 
 
-def find_pictures(place: str) -> list[Path]:
+def find_pictures(place: str, report: bool = True) -> list[Path]:
     """Find the pictures that a path, a folder (with its subfolders) or a glob pattern stands for, sorted by name.
 
     All files that a path or a pattern stands for are taken to be pictures. Of a folder, only files that are pictures by
-    their endings are taken, and the others are logged as left out.
+    their endings are taken.
+
+    Args:
+        place: The path, folder or pattern.
+        report: Whether to log what is left out of a folder.
 
     Raises:
         UserError: There are no such files.
     """
     path = Path(place).expanduser()
     if path.is_dir():
-        found = [picture for picture in _tell(path, list_files(path, below=True)).pictures if picture.is_file()]
+        listing = list_files(path, below=True)
+        found = [picture for picture in (_tell(path, listing) if report else listing).pictures if picture.is_file()]
     elif path.is_file():
         found = [path]
     else:

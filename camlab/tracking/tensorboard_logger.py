@@ -19,13 +19,16 @@ class TensorBoardLogger(LightningTensorBoardLogger):
 
     def __init__(self, save_dir: str, **options: Any) -> None:
         super().__init__(save_dir, default_hp_metric=False, **options)
+        self._epochs_done = 0
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         curves = {key: value for key, value in metrics.items() if key != "epoch"}
-        super().log_metrics(curves, int(metrics["epoch"]) if "epoch" in metrics else step)
+        if "epoch" in metrics:
+            step = self._epochs_done = int(metrics["epoch"])
+        super().log_metrics(curves, step)
 
     @rank_zero_only
     def log_result(self, metrics: Mapping[str, float]) -> None:
         """Show a run's final metrics beside its settings, which `log_hyperparams` has received before."""
-        super().log_hyperparams(plain_texts(dict(self.hparams)), dict(metrics))
+        super().log_hyperparams(plain_texts(dict(self.hparams)), dict(metrics), self._epochs_done)

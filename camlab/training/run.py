@@ -140,7 +140,7 @@ def _continuation(
         changes = {} if then is None else changed_settings(then, settings)
         _check_epochs(settings, content, file, must_train=(named and not in_place) or "trainer.max_epochs" in changes)
         check_changes(changes, settings, content, classifier.optimizer_defaults())
-        best, lost = _best(content, file, bool(changes), same_data)
+        best, lost = _best(content, file, changes, same_data)
     except UserError:
         raise
     except DAMAGES as error:
@@ -179,13 +179,15 @@ def _check_epochs(settings: Mapping[str, Any], content: Mapping[str, Any], file:
         )
 
 
-def _best(content: Mapping[str, Any], file: Path, changed: bool, same_data: bool) -> tuple[Path | None, str | None]:
+def _best(content: Mapping[str, Any], file: Path, changes: Changes, same_data: bool) -> tuple[Path | None, str | None]:
     """The best checkpoint of the run that a checkpoint is from, or the reason why it cannot be taken over."""
     if not any("val/best_acc" in row for row in content[RUN_KEY]["rows"]):
         return None, None
     path, known = file.parent / Path(run_folder.BEST).name, content[CHECKPOINT_KEY]["best_acc"]
     if not same_data:
         return None, "The images held out for validation have changed, so best.ckpt cannot be compared with new epochs."
+    if others := [name for name in changes if not name.startswith("trainer.")]:
+        return None, f"{path} was trained with another {others[0]}."
     if not path.is_file():
         return None, f"{path} is missing."
     if not checkpoint_files.is_whole(path):
@@ -196,6 +198,6 @@ def _best(content: Mapping[str, Any], file: Path, changed: bool, same_data: bool
     # A run that is killed after saving best.ckpt and before saving last.ckpt leaves a best checkpoint that the last one
     # does not know of. The epochs that follow save the same best checkpoint again, unless settings have changed.
     found = other[CHECKPOINT_KEY]["best_acc"]
-    if found == known or (found > known and not changed):
+    if found == known or (found > known and not changes):
         return path, None
     return None, f"{path} was not saved by the training that led to {file.name}."
