@@ -166,7 +166,7 @@ def test_more_outputs_than_classes_and_names_of_any_kind(tmp_path, monkeypatch, 
     run += [
         "data=folder",
         "data.root=photos",
-        "data.name='[/b]'",
+        "data.name='[b]'",
         "data.val_size=3",
         "arch.num_classes=7",
         "mode=frozen",

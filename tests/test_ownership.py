@@ -101,9 +101,10 @@ def test_a_sweep_keeps_out_of_folders_with_other_files(launch, tmp_path, entry, 
 
 
 def test_the_output_of_another_command_is_neither_a_run_nor_a_sweep(launch, tmp_path):  # noqa: F811
-    assert launch("out=mine", "images=x", "network=vgg16", entry="explain")[0] == 0
+    (tmp_path / "x.png").touch()
+    assert launch("out=mine", "images=x.png", "network=vgg16", entry="explain")[0] == 0
     (tmp_path / "mine" / "explain.json").touch()
-    assert launch("-m", "out=many", "images=x", "network=vgg16,vgg11", entry="explain")[0] == 0
+    assert launch("-m", "out=many", "images=x.png", "network=vgg16,vgg11", entry="explain")[0] == 0
     before = tree(tmp_path)
     assert "are not from a camlab run, such as explain.json" in launch("out=mine", "data=shapes")[1]
     assert "are not from a sweep of camlab.train, such as " in launch("-m", "out=many", "data=shapes", "seed=1,2")[1]
@@ -246,3 +247,18 @@ def test_an_unfinished_run_of_the_same_settings_is_not_overwritten_either(tmp_pa
     assert not ownership.was_started_with(tmp_path, str(elsewhere))
     run_folder.write_config(tmp_path, f"resume: {elsewhere}\n", HASH)
     assert ownership.was_started_with(tmp_path, f"{elsewhere.parent}/./elsewhere.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("place", "is_folder"), [("train.log", True), (".hydra/config.yaml", True), (".hydra", False), ("heatmaps", False)]
+)
+def test_what_is_in_the_way_is_named(launch, tmp_path, place, is_folder):  # noqa: F811
+    path = tmp_path / "mine" / place
+    path.parent.mkdir(parents=True)
+    path.mkdir() if is_folder else path.touch()
+    code, err, seen = launch("out=mine", "data=shapes")
+    assert (code, err, seen) == (
+        2,
+        f"mine/{place} is in the way; nothing was changed. Remove it, or give another out=FOLDER.\n",
+        [],
+    )

@@ -349,11 +349,11 @@ def test_the_chart_is_drawn_along_the_setting_with_the_most_values(tmp_path, mon
     from matplotlib.figure import Figure
 
     seen: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: seen.append(figure))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: seen.append(figure))
     for i, rate in enumerate(("0.001", "0.01", "0.1")):
         for decay in ("0.5", "0.25"):
             make_run(tmp_path / f"{i}{decay}", [f"optimizer.weight_decay={decay}", f"optimizer.lr={rate}"], [0.1, 0.2])
-    draw(side_by_side(read_runs([tmp_path])), tmp_path / "summary.png")
+    draw(side_by_side(read_runs([tmp_path])))
     assert seen[0].axes[0].get_xlabel() == "optimizer.lr"
 
 

@@ -11,7 +11,7 @@ from camlab.command_line.refusals import settings_of, shown
 from camlab.command_line.sections import SECTIONS
 from camlab.errors import UserError
 from camlab.runs import run_folder
-from camlab.storage.files import read_text
+from camlab.storage.documents import read_yaml
 
 _OF_ITS_MACHINE = ("placement", "num_workers")  # these settings do not change results, and depend on the machine
 
@@ -47,9 +47,9 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
 def tolerance_of_run(checkpoint: Path) -> int | None:
     """Tolerance of the pointing game in the run that wrote a checkpoint, in pixels; None if no file there states it."""
     try:
-        config = yaml.safe_load(_config_file(checkpoint).read_text(encoding="utf-8"))
+        config = read_yaml(_config_file(checkpoint))
         tolerance = config["callbacks"]["pointing_game"]["tolerance"]
-    except (UserError, OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
+    except (UserError, OSError, ValueError, TypeError, KeyError):
         return None
     return tolerance if type(tolerance) is int and 0 <= tolerance <= _LARGEST_TOLERANCE else None
 
@@ -64,9 +64,9 @@ def _config_file(checkpoint: Path) -> Path:
 def _data_settings(file: Path) -> dict[str, Any]:
     """Read the data settings from a run's configuration, and refuse all but plain values for camlab's own data sets."""
     try:
-        data = yaml.safe_load(read_text(file))["data"]
+        data = read_yaml(file)["data"]
         settings = {str(key): value for key, value in data.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file}: the run's settings are damaged. {_which_data()}") from error
     own = {
         yaml.safe_load((conf_dir() / "data" / f"{name}.yaml").read_text())["_target_"] for name in options_of("data")

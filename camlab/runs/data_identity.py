@@ -91,10 +91,15 @@ def write_data_identity(run_dir: Path, identity: DataIdentity) -> None:
 def read_data_identity(run_dir: Path) -> DataIdentity | None:
     """Read the identity of a run's data from the run's folder; None if it is not recorded there or is damaged."""
     content = run_folder.read_json(run_dir / DATA) or {}
-    names, root = content.get("class_names"), content.get("root")
+    names, root, files = (content.get(key) for key in ("class_names", "root", "files"))
     if not isinstance(names, list) or not all(isinstance(text, str) for text in (content.get("fingerprint"), *names)):
         return None
-    return DataIdentity(content["fingerprint"], tuple(names), root if isinstance(root, str) else None)
+    return DataIdentity(
+        content["fingerprint"],
+        tuple(names),
+        root if isinstance(root, str) else None,
+        files if isinstance(files, str) else None,
+    )
 
 
 def check_same_data(run_dir: Path, identity: DataIdentity) -> None:

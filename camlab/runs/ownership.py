@@ -1,21 +1,17 @@
 """Checks of output folders: output goes into new folders and into camlab's own, never among other files."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from camlab.errors import UserError
 from camlab.runs import run_folder
-from camlab.storage.files import read_text
+from camlab.storage.documents import read_yaml
 
 _HYDRA = ".hydra"  # folder in which Hydra records a job's configuration, before the job begins
 _SWEEP = "multirun.yaml"  # file in which Hydra records a sweep's configuration
-_LINKS = (
-    *(_HYDRA, *(f"{_HYDRA}/{name}.yaml" for name in ("config", "hydra", "overrides"))),
-    *("checkpoints", run_folder.HEATMAPS, "overlays", "wandb", "tensorboard", _SWEEP, "optimization_results.yaml"),
-)
+_FOLDERS = (_HYDRA, "checkpoints", run_folder.HEATMAPS, "overlays", "wandb", "tensorboard")
+_FILES = (_SWEEP, "optimization_results.yaml", *(f"{_HYDRA}/{name}.yaml" for name in ("config", "hydra", "overrides")))
 
 
 def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
@@ -29,7 +25,7 @@ def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
     Raises:
         UserError: The folder holds other files, another run, or links.
     """
-    check_links([folder])
+    check_places([folder])
     own = run_folder.read_config_hash(folder) is not None or _is_of("train", folder / _HYDRA / "hydra.yaml")
     if not own and (others := _content(folder)):
         raise UserError(
@@ -88,8 +84,8 @@ def check_not_taken(run_dir: Path, config_hash: str, checkpoint: Path | None) ->
 def was_started_with(run_dir: Path, resume: str) -> bool:
     """Whether the run in a folder was started with this `resume=`, so that the same command continues it."""
     try:
-        config = yaml.safe_load(read_text(run_dir / run_folder.CONFIG))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        config = read_yaml(run_dir / run_folder.CONFIG)
+    except (OSError, ValueError):
         return False
     noted = config.get("resume") if isinstance(config, dict) else None
     same = isinstance(noted, str) and _resolved(noted) == _resolved(resume)
@@ -107,7 +103,7 @@ def check_sweep_folder(folder: Path, command: str) -> None:
         UserError: The folder holds other files, or links.
     """
     jobs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    check_links([folder, *jobs])
+    check_places([folder, *jobs])
     own = _is_of(command, folder / _SWEEP) or any(_is_of(command, job / _HYDRA / "hydra.yaml") for job in jobs)
     empty = {job.name for job in jobs if not _content(job)}
     if not own and (others := [name for name in _content(folder) if name not in empty]):
@@ -123,28 +119,36 @@ def check_unused(folder: Path) -> None:
     Raises:
         UserError: The folder holds files. Hidden files, logs and the record of a failure do not count.
     """
-    check_links([folder])
+    check_places([folder])
     if _content(folder):
         raise UserError(f"{folder} is not empty; nothing was changed. Give another out=FOLDER.")
 
 
-def check_links(folders: Iterable[Path]) -> None:
-    """Refuse output folders with symbolic links through which files elsewhere would be written.
+def check_places(folders: Iterable[Path]) -> None:
+    """Refuse output folders in which something else is in the place of a folder, or of a file that Hydra writes.
 
-    Only links in the place of folders, logs and files of Hydra are checked: a file that camlab writes itself replaces a
-    link.
+    Files that camlab writes itself replace whatever is in their place. Through a link in the place of these, files
+    elsewhere would be written.
 
     Raises:
-        UserError: There is such a link.
+        UserError: There is such a link, or something of another kind.
     """
     for folder in folders:
-        drawn = (path for pattern in ("*.log", "heatmaps/*", "tensorboard/*") for path in folder.glob(pattern))
-        for path in (*(folder / name for name in _LINKS), *drawn):
-            if path.is_symlink():
-                raise UserError(
-                    f"{path} is a symbolic link, through which files elsewhere would be written; nothing was"
-                    " changed. Remove the link, or give another out=FOLDER."
-                )
+        inner = (path for pattern in (f"{run_folder.HEATMAPS}/*", "tensorboard/*") for path in folder.glob(pattern))
+        _check_kind((folder, *(folder / name for name in _FOLDERS)), Path.is_dir)
+        _check_kind((path for path in inner if path.is_symlink()), Path.is_dir)
+        _check_kind((*(folder / name for name in _FILES), *folder.glob("*.log")), Path.is_file)
+
+
+def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool]) -> None:
+    for path in paths:
+        if path.is_symlink():
+            what = "a symbolic link, through which files elsewhere would be written"
+        elif path.exists() and not is_right(path):
+            what = "in the way"
+        else:
+            continue
+        raise UserError(f"{path} is {what}; nothing was changed. Remove it, or give another out=FOLDER.")
 
 
 def _resolved(path: str) -> Path:
@@ -161,8 +165,8 @@ def _is_of(command: str, notes: Path) -> bool:
     """Whether a file that Hydra wrote says that its job or sweep belongs to this camlab command."""
     node: Any
     try:
-        node = yaml.load(read_text(notes), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        node = read_yaml(notes)
+    except (OSError, ValueError):
         return False
     for key in ("hydra", "help", "app_name"):
         node = node.get(key) if isinstance(node, dict) else None

@@ -8,16 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from camlab.runs import run_folder
+from camlab.storage import documents
 from camlab.storage.files import read_text
 
 Curve = list[tuple[float, float]]
 
 _NOT_SEARCHED = frozenset(["checkpoints", run_folder.HEATMAPS, "wandb", "tensorboard"])
-_MOST_BRACKETS = 2000  # in a YAML file; libyaml takes minutes for 100,000 nested brackets
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is ten times as fast, where it is installed
 
 
 @dataclass(frozen=True)
@@ -182,8 +179,8 @@ def _number(value: Any) -> float | None:
 
 
 def _read_yaml(path: Path) -> Any:
+    """Content of a YAML file; None if it cannot be read."""
     try:
-        text = read_text(path)
-        return yaml.load(text, _Loader) if text.count("[") + text.count("{") < _MOST_BRACKETS else None
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):  # bad dates, keys, nesting
+        return documents.read_yaml(path)
+    except (OSError, ValueError):
         return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from camlab.errors import UserError
-from camlab.storage import locks
+from camlab.storage import documents, locks
 from camlab.storage.files import open_atomically, read_text, remove_leftovers, sha256, write_atomically
 
 log = logging.getLogger(__name__)
@@ -233,8 +233,8 @@ def checkpoint_to_resume(
 def read_json(path: Path) -> dict[str, Any] | None:
     """Content of a JSON file that holds an object; None if it is missing or damaged."""
     try:
-        content = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError):  # RecursionError: lists that are nested too deeply
+        content = documents.read_json(path)
+    except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
 

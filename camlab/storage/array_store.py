@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from camlab.errors import UserError
+from camlab.storage.documents import read_json
 from camlab.storage.files import open_atomically, remove_leftovers, sha256, write_atomically
 from camlab.storage.locks import Locked, locked
 
@@ -160,7 +161,7 @@ class ArrayStore:
 
     def _entry(self, key: str) -> Entry | None:
         try:
-            entry = Entry(**json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8")))
+            entry = Entry(**read_json(self.folder / f"{key}.json"))
             whole = self._array(key).stat().st_size == entry.num_bytes
         except (OSError, ValueError, TypeError):
             return None

@@ -1,0 +1,45 @@
+"""Read JSON and YAML that may come from anybody: whatever is damaged, endless or nested too deeply raises one error."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from camlab.storage.files import read_text
+
+_DEEPEST = 50  # levels of nesting; camlab and Hydra write at most ten
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the parser in C is ten times as fast
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: The file cannot be read, or is not a regular file.
+        ValueError: The file is damaged.
+    """
+    try:
+        return json.loads(read_text(path))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file of plain values. Aliases are refused: neither camlab nor Hydra writes any, and they can explode.
+
+    Raises:
+        OSError: The file cannot be read, or is not a regular file.
+        ValueError: The file is damaged.
+    """
+    text, depth = read_text(path), 0
+    try:
+        for event in yaml.parse(text, Loader=_Loader):  # not recursive, unlike the loader
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("aliases")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise ValueError("nested too deeply")
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, TypeError) as error:  # a TypeError comes from a mapping as a key
+        raise ValueError(str(error)) from error
