@@ -78,7 +78,7 @@ def test_a_run_whose_configuration_is_damaged_is_not_overwritten_in_silence(laun
     code, err, seen = launch("out=mine", "data=shapes")
     assert (code, seen) == (2, [])
     assert err.splitlines() == [
-        "mine/config.yaml is missing or damaged, so it is not known which run this is; nothing was changed.",
+        "mine/config.yaml is missing or damaged, so it is unknown which run this is; nothing was changed.",
         "Give another out=FOLDER; to replace that run with a new one, add force=true.",
     ]
     assert tree(tmp_path) == before
@@ -174,7 +174,7 @@ def test_links_in_the_jobs_of_a_sweep_are_refused_before_it_begins(launch, tmp_p
     (tmp_path / "mine" / "seed-2" / ".hydra").symlink_to(tmp_path)
     before = tree(tmp_path)
     code, err, _ = launch("-m", "out=mine", "data=shapes", "seed=1,2")
-    assert (code, err.split(" is a link")[0]) == (2, "mine/seed-2/.hydra")
+    assert (code, err.split(" is a symbolic link")[0]) == (2, "mine/seed-2/.hydra")
     assert tree(tmp_path) == before
 
 

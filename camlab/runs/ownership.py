@@ -125,13 +125,13 @@ def check_unused(folder: Path) -> None:
 
 
 def check_places(folders: Iterable[Path]) -> None:
-    """Refuse output folders in which something else is in the place of a folder, or of a file that Hydra writes.
+    """Refuse output folders in which a link, or an object of another kind, is in place of a folder or a file of Hydra.
 
-    Files that camlab writes itself replace whatever is in their place. Through a link in the place of these, files
-    elsewhere would be written.
+    Files that camlab writes itself need no check, because they replace a link at their path. Through a link in place of
+    a folder or of a file that Hydra writes, files elsewhere would be written.
 
     Raises:
-        UserError: There is such a link, or something of another kind.
+        UserError: There is such a link or object.
     """
     for folder in folders:
         inner = (path for pattern in (f"{run_folder.HEATMAPS}/*", "tensorboard/*") for path in folder.glob(pattern))

@@ -1,4 +1,4 @@
-"""Read JSON and YAML that may come from anybody: whatever is damaged, endless or nested too deeply raises one error."""
+"""Read untrusted JSON and YAML: files that are damaged, endless or nested too deeply raise OSError or ValueError."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file of plain values. Aliases are refused: neither camlab nor Hydra writes any, and they can explode.
+    """Read a YAML file of plain values.
+
+    Aliases are refused: neither camlab nor Hydra writes any, and their expansion can exhaust the memory.
 
     Raises:
         OSError: The file cannot be read, or is not a regular file.
@@ -41,5 +43,5 @@ def read_yaml(path: Path) -> Any:
             if depth > _DEEPEST:
                 raise ValueError("nested too deeply")
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, TypeError) as error:  # a TypeError comes from a mapping as a key
+    except (yaml.YAMLError, TypeError) as error:  # PyYAML raises TypeError if a mapping is used as a key
         raise ValueError(str(error)) from error
