@@ -93,7 +93,8 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
     csv = MetricsCsv(run_dir)
     loggers = [*_build_loggers(config, run_dir), csv]
     trainer = _build_trainer(config, run, data, loggers, interruption)
-    if not run_folder.is_further_rank():
+    run_folder.check_rank(trainer.is_global_zero)
+    if trainer.is_global_zero:
         _prepare_folder(config, run, data)  # only now, after all checks have passed
     try:
         _describe(config, run, loggers)
@@ -144,14 +145,15 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | Non
     Raises:
         UserError: The checkpoint is missing, damaged or would be removed by `force`, or the folder holds another run.
     """
+    from camlab.training.run import run_of
+
     given = config.resume
     if config.force and given in (None, "auto"):
         return None
     if in_place and not config.force and given is not None and (run_dir / run_folder.LAST).is_file():
         given = "auto"
-    outputs, digest = Path(config.paths.outputs), config_hash(config)
-    from camlab.training.run import run_of
-
+    if given is None and not config.force:
+        ownership.check_no_checkpoint(run_dir)
     same_data = functools.partial(_has_these_data, config)
     outputs, digest = Path(config.paths.outputs), config_hash(config)
     found = checkpoint_files.checkpoint_to_resume(given, run_dir, outputs, digest, same_data, run_of)
@@ -167,7 +169,9 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | Non
 def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
     """Whether the run in a folder used this run's data: unchanged files in the same folder, or the same content."""
     found, root = read_data_identity(run_dir), data_root(config.data)
-    if found is None or (found.root == root and found.files in (None, files_hash(root))):
+    if found is None:
+        return not run_folder.has_output(run_dir)
+    if found.root == root and found.files in (None, files_hash(root)):
         return True
     return found.same_as(_identity(config, _load_data(config)))
 
@@ -224,7 +228,7 @@ def _prepare_folder(config: DictConfig, run: Run, data: ImageData) -> None:
     if not config.force:
         check_own(run)
     if config.force or run.continued is None:
-        run_folder.forget(run.folder)
+        run_folder.forget(run.folder, replaces=config.force)
     run_folder.write_config(run.folder, OmegaConf.to_yaml(config, resolve=True), config_hash(config), run.id)
     write_data_identity(run.folder, _identity(config, data))
     take_along(run)

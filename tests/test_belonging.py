@@ -208,7 +208,11 @@ def test_a_run_that_starts_at_the_beginning_leaves_none_of_the_old_checkpoints(t
     assert camlab("a", "trainer.max_epochs=1")[0] == 0
     old = (tmp_path / "a" / run_folder.LAST).read_bytes()
     (tmp_path / "a" / run_folder.RESULT).unlink()
-    assert camlab("a", "trainer.max_epochs=1", "resume=null")[0] == 0
+    code, said = camlab("a", "trainer.max_epochs=1", "resume=null")
+    assert code == 2
+    assert "holds a run that can be resumed" in said
+    assert (tmp_path / "a" / run_folder.LAST).read_bytes() == old
+    assert camlab("a", "trainer.max_epochs=1", "resume=null", "force=true")[0] == 0
     assert not (tmp_path / "a" / run_folder.BEFORE_LAST).exists()
     assert (tmp_path / "a" / run_folder.LAST).read_bytes() != old
 
@@ -252,3 +256,44 @@ def test_a_signal_at_a_validation_within_an_epoch_loses_nothing(tmp_path, camlab
             assert metrics(tmp_path / name) == metrics(tmp_path / "whole"), name
             rows = [(tmp_path / each / run_folder.METRICS).read_text().splitlines() for each in (name, "whole")]
             assert len(rows[0]) == len(rows[1]), name
+
+
+# ---- files of other runs beside it
+
+
+def test_the_result_of_another_configuration_is_not_reported(tmp_path, camlab):
+    for name, seed in (("a", 0), ("b", 3)):
+        assert camlab(name, f"seed={seed}")[0] == 0
+    shutil.copy(tmp_path / "b" / run_folder.RESULT, tmp_path / "a" / run_folder.RESULT)
+    assert run_folder.read_result(tmp_path / "a") is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_run_whose_data_are_unknown_is_not_reported(tmp_path, camlab, damage):
+    assert camlab("a")[0] == 0
+    noted = tmp_path / "a" / "data.json"
+    content = noted.read_bytes()
+    noted.unlink() if damage == "missing" else noted.write_bytes(content[:40])
+    code, said = camlab("a")
+    assert code == 2
+    assert "data.json is missing or damaged, so it is unknown which data the run used" in said
+
+
+def test_trackers_do_not_join_a_run_and_the_one_that_replaces_it(tmp_path, camlab):
+    plan = ["trainer.max_epochs=1", "logger=[wandb,tensorboard]", "logger.wandb.mode=offline"]
+    assert camlab("a", *plan)[0] == 0
+    first = {path.name for path in (tmp_path / "a" / "wandb").glob("offline-run-*")}
+    assert camlab("a", *plan, "optimizer.lr=0.01", "force=true")[0] == 0
+    second = {path.name for path in (tmp_path / "a" / "wandb").glob("offline-run-*")}
+    assert len(first) == len(second) == 1
+    assert {name.rpartition("-")[2] for name in first} != {name.rpartition("-")[2] for name in second}
+    assert {path.name for path in (tmp_path / "a" / "wandb.replaced-1").glob("offline-run-*")} == first
+    assert (tmp_path / "a" / "tensorboard.replaced-1").is_dir()
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_a_rank_in_the_surroundings_of_one_process_says_nothing(tmp_path, camlab, monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    assert camlab("a", "trainer.max_epochs=1")[0] == 0
+    assert run_folder.read_config_hash(tmp_path / "a") == read_result(tmp_path / "a")["config_hash"]
+    assert (tmp_path / "a" / "data.json").is_file()

@@ -111,15 +111,22 @@ def test_a_sheet_shows_every_panel(count):
 # ---- tiles and legends
 
 
-def test_captions_name_the_two_most_probable_classes():
-    assert tiles.caption(result(name="a.jpg"), CLASSES) == "a.jpg: predicted dog 50 %, then deer 30 %"
-    assert tiles.caption(result(label=0), CLASSES) == "true cat, predicted dog 50 %, then deer 30 %"
-    assert (
-        tiles.caption(result(label=0, name="a.jpg"), CLASSES) == "a.jpg: true cat, predicted dog 50 %, then deer 30 %"
-    )
-    assert tiles.caption(result(), CLASSES) == "predicted dog 50 %, then deer 30 %"
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        ({"name": "a.jpg"}, "a.jpg: predicted dog 50 %, then deer 30 %"),
+        ({"label": 0}, "true cat, predicted dog 50 %, then deer 30 %"),
+        ({"label": 0, "name": "a.jpg"}, "a.jpg: true cat, predicted dog 50 %, then deer 30 %"),
+        ({}, "predicted dog 50 %, then deer 30 %"),
+    ],
+)
+def test_captions_name_the_two_most_probable_classes(of, expected):
+    assert tiles.caption(result(**of), CLASSES) == expected.replace(" %", "\u00a0%"), "a number keeps its unit"
+
+
+def test_a_caption_of_a_certain_class():
     sure = PictureResult(result().source, (1,), torch.tensor([0.001, 0.999, 0.0]), {})
-    assert tiles.caption(sure, CLASSES) == "predicted dog 100 %, then cat <1 %"
+    assert tiles.caption(sure, CLASSES) == "predicted dog 100\u00a0%, then cat <1\u00a0%"
 
 
 def test_each_class_is_drawn_once():
@@ -162,7 +169,7 @@ def test_a_map_without_evidence_is_labelled():
     (drawn,) = tiles.draw_overlays(white(20, 30), none, heat, CLASSES, Style())
     assert (drawn.has_evidence, drawn.box) == (False, None)
     panel = tiles.panel(white(20, 30), none, [drawn], CLASSES)
-    titled = tiles.titled(drawn.image, "CAM", "dog: none")
+    titled = tiles.titled(drawn.image, "CAM", "dog: no evidence")
     assert np.array_equal(panel[-titled.shape[0] :, -titled.shape[1] :], titled)
 
 

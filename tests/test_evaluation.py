@@ -28,7 +28,7 @@ def test_a_report_needs_a_confusion_matrix_and_names_only(tmp_path):
     report = Report(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), ("größer", "$_$", "none"))
     assert report.accuracy == 7 / 8
     assert report.per_class == {"größer": 0.75, "$_$": 1.0, "none": pytest.approx(math.nan, nan_ok=True)}
-    assert report.as_text().splitlines()[0] == "test: accuracy 87.50 %"
+    assert report.as_text().splitlines()[0] == "test, 8 images: accuracy 87.50 %"
     write_report(tmp_path / "new", report)
     assert json.loads((tmp_path / "new" / "evaluation.json").read_text())["images"] == 8
     with open(tmp_path / "new" / "confusion_matrix.csv", newline="", encoding="utf-8") as file:

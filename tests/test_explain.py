@@ -114,7 +114,7 @@ def stored(out: Path) -> StoredMaps:
 
 
 def overlays(out: Path) -> list[str]:
-    return sorted(file.name for file in (out / "overlays").iterdir())
+    return sorted(file.name for file in (out / "overlays").glob("*"))
 
 
 def seen_by(preprocess: Preprocess, file: Path) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import camlab
 from camlab import maps
+from camlab.errors import UserError
 
 TARGET = torch.tensor([3, 1])
 ORACLES = {
@@ -206,3 +207,18 @@ def test_cam_of_resnet18_gives_the_logits(networks):
     means = look.maps["cam"][0].mean(dim=(2, 3)) + network.fc.bias[look.class_idx]
     torch.testing.assert_close(means, logits.gather(1, look.class_idx), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(look.maps["grad_cam"][0] * 9, look.maps["cam"][0], rtol=1e-4, atol=1e-4)  # 3×3 cells
+
+
+@pytest.mark.parametrize("last", ["negated", "permuted"])
+def test_cam_of_a_network_that_changes_its_scores_behind_the_linear_layer_is_refused(last):
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            scores = self.fc(self.conv(images).relu().mean(dim=(2, 3)))
+            return -scores if last == "negated" else scores[:, [2, 0, 1]]
+
+    with pytest.raises(UserError, match="cam: the network's output is not that of its last linear layer"):
+        camlab.heatmaps(Changed(), torch.rand(2, 3, 12, 12), "cam")

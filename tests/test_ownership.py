@@ -262,3 +262,24 @@ def test_what_is_in_the_way_is_named(launch, tmp_path, place, is_folder):  # noq
         f"mine/{place} is in the way; nothing was changed. Remove it, or give another out=FOLDER.\n",
         [],
     )
+
+
+def test_the_folder_of_another_program_of_hydras_is_refused(launch, tmp_path):  # noqa: F811
+    for folder in (tmp_path / "mine", tmp_path / "many" / "seed-1"):
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / ".hydra" / "hydra.yaml").write_text("hydra: {help: {app_name: theirs}}\n")
+        (folder / "train.log").write_text("theirs\n")
+    before = tree(tmp_path)
+    for command in (["out=mine", "data=shapes"], ["-m", "out=many", "data=shapes", "seed=1,2"]):
+        code, err, seen = launch(*command)
+        assert (code, seen) == (2, []), err
+        assert "nothing was changed" in err
+    assert tree(tmp_path) == before
+
+
+def test_a_foreign_multirun_yaml_is_not_replaced(launch, tmp_path):  # noqa: F811
+    assert launch("-m", "out=many", "data=shapes", "seed=1,2")[0] == 0
+    (tmp_path / "many" / "multirun.yaml").write_text("theirs: 1\n")
+    code, err, _ = launch("-m", "out=many", "data=shapes", "seed=3,4")
+    assert code == 2
+    assert "such as multirun.yaml; nothing was changed" in err

@@ -37,12 +37,15 @@ def test_a_sweep_is_named_by_what_it_varies_and_the_same_for_the_same_command():
     assert re.fullmatch(r"arch-lr_[0-9a-f]{8}", name)
     assert name == sweep_name("trainer.max_epochs=3", "optimizer.lr=1e-3,1e-4", "arch=alexnet,vgg13")
     assert name != sweep_name("trainer.max_epochs=4", "optimizer.lr=1e-3,1e-4", "arch=alexnet,vgg13")
+    averaged = "+callbacks.swa._target_=lightning.pytorch.callbacks.StochasticWeightAveraging"
+    assert name != sweep_name("trainer.max_epochs=3", "optimizer.lr=1e-3,1e-4", "arch=alexnet,vgg13", averaged)
     for incidental in (
         "force=true",
         "hydra/launcher=joblib",
         "launcher=joblib",
         "hydra.launcher.n_jobs=3",
         "logger=csv",
+        "callbacks.heatmaps=null",
     ):
         assert name == sweep_name("trainer.max_epochs=3", "optimizer.lr=1e-3,1e-4", "arch=alexnet,vgg13", incidental)
 
@@ -262,7 +265,7 @@ def test_optuna_returns_the_best_validation_accuracy_and_refuses_to_choose_by_th
 
     assert command(monkeypatch, train.main, *sweep, "data.val_size=0") == 2
     told = capsys.readouterr().err
-    assert told.endswith("a search compares jobs by validation images. Give data.val_size=N.\n")
+    assert "data.val_size=0: this search compares its jobs by validation images" in told
     assert "2 jobs failed." in told
     assert not re.search("Error executing job|Traceback|No trials", told)
 

@@ -161,6 +161,7 @@ def test_tensorboard_by_epochs_and_the_result_beside_the_settings(tmp_path, monk
     assert "hp_metric" not in tags
     for key in ("train/loss", "val/acc", "val/best_acc"):
         assert [scalar.step for scalar in events.Scalars(key)][:2] == [1, 2], key
+        assert {scalar.step for scalar in events.Scalars(key)} == {1, 2}, "no point at another epoch"
     assert "epoch" not in tags
     assert any("hparams" in name for name in events.summary_metadata), "the HPARAMS tab must have something to show"
     result = json.loads((folder / run_folder.RESULT).read_text())["metrics"]

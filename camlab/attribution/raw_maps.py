@@ -26,18 +26,27 @@ def cam_of_all_classes(model: nn.Module, passed: ForwardPass, layer: str) -> Ten
         layer: Name of the layer before the pooling.
 
     Raises:
-        UserError: The input of the last linear layer is neither the mean of the layer's output nor that of its ReLU.
+        UserError: The input of the last linear layer is neither the mean of the layer's output nor that of its ReLU, or
+            its output is not the network's.
     """
     classifier, features = last_linear(model), _pooled_features(passed, layer)
+    others = ", ".join(name for name in METHODS if name != "cam")
     if classifier is None or features is None or classifier.out_features != passed.logits.shape[1]:
-        others = ", ".join(name for name in METHODS if name != "cam")
         height, width = passed.images.shape[-2:]
         raise UserError(
             f"cam: the network does not end in global average pooling of {layer} and one linear layer, or the pooled"
             f" features are 1×1 for images of {height}×{width}. Choose from {others}."
         )
     with torch.no_grad():
-        return maps.cam(features, classifier.weight)
+        signed = maps.cam(features, classifier.weight)
+        scores = signed.mean(dim=(2, 3)) + (0 if classifier.bias is None else classifier.bias)
+    tolerance = 1e-2 * float(scores.abs().max())  # wide enough for half precision
+    if not torch.allclose(scores, passed.logits.to(scores.dtype), rtol=1e-2, atol=tolerance):
+        raise UserError(
+            "cam: the network's output is not that of its last linear layer, so its maps would not be exact."
+            f" Choose from {others}."
+        )
+    return signed
 
 
 def of_classes(maps_NMHW: Tensor, class_idx: Tensor) -> Tensor:

@@ -27,16 +27,13 @@ from camlab.storage.files import sha256
 from camlab.storage.pictures import find_pictures
 
 # Settings that do not change the result of a run: paths, loggers, and how it is started. `callbacks` is among them,
-# because `config_hash` treats callbacks separately: all but `_WATCHERS` may change the result.
+# because `config_hash` treats callbacks separately: all but the one that draws heatmaps may change the result.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
 )
 # Settings of `data` that do not count, because the content of the data decides the result, not its place.
 _OF_THE_PLACE = ("root", "download", "placement", "num_workers")
-_WATCHERS = (
-    "camlab.training.callbacks.heatmap_logger.HeatmapLogger",
-    "camlab.training.callbacks.pointing_game.PointingGame",
-)
+_HEATMAPS = "camlab.training.callbacks.heatmap_logger.HeatmapLogger"
 _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
 
 
@@ -90,6 +87,9 @@ def check_folder(config: DictConfig, entry: str, folder: Path) -> None:
         ownership.check_unused(folder)
     elif entry == "train":
         ownership.check_run_folder(folder, config_hash(config), config.force)
+        elsewhere = config.resume not in (None, "auto") and not ownership.was_started_with(folder, config.resume)
+        if elsewhere and not config.force:
+            ownership.check_unfinished(folder)
 
 
 def checked(config: DictConfig, entry: str) -> DictConfig:
@@ -141,8 +141,8 @@ def config_hash(config: DictConfig) -> str:
     arch = decisive.get("arch")
     if isinstance(arch, dict) and isinstance(weights := arch.get("weights"), str) and weights != "imagenet":
         decisive["arch"] = {**arch, "weights": _content(weights)}
-    if taking_part := [node for node in callbacks if node and node.get("_target_") not in _WATCHERS]:
-        decisive["callbacks"] = taking_part  # they may change the weights, as SWA does
+    if taking_part := [node for node in callbacks if node and node.get("_target_") != _HEATMAPS]:
+        decisive["callbacks"] = taking_part  # they may change the weights, as SWA does, or what is measured
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -160,8 +160,16 @@ OmegaConf.register_new_resolver("job_name", job_name, replace=True)
 def _sweep_name(parsed: Sequence[Override], varied: Sequence[str]) -> str:
     experiments = [str(o.value()) for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()]
     words = [*experiments, *(key.rpartition(".")[2] for key in varied)] or ["sweep"]
-    decisive = sorted(str(o.input_line) for o in parsed if o.key_or_group.partition(".")[0] not in INDECISIVE)
+    decisive = sorted(str(o.input_line) for o in parsed if _is_decisive(o.key_or_group))
     return f"{re.sub(r'[^A-Za-z0-9._+-]+', '-', '-'.join(words))[:60]}_{_digest(json.dumps(decisive))}"
+
+
+def _is_decisive(key: str) -> bool:
+    """Whether a setting may change what the jobs learn or measure, as all callbacks but the heatmaps may."""
+    first, _, rest = key.partition(".")
+    if first == "callbacks":
+        return rest.partition(".")[0] != "heatmaps"
+    return first not in INDECISIVE
 
 
 def _is_hydras(override: Override) -> bool:

@@ -11,7 +11,7 @@ from camlab.runs.short_names import shorten
 SEED = "seed"
 UNKNOWN = "–"  # a missing value in the table
 # Settings that do not change what a run learns: places of files, loggers, callbacks that only watch, how it starts.
-_FILES_AND_WATCHERS = ("paths", "out", "run_name", "sweep", "logger", "callbacks.heatmaps", "callbacks.pointing_game")
+_FILES_AND_WATCHERS = ("paths", "out", "run_name", "sweep", "logger", "callbacks.heatmaps")
 _START = ("launcher", "sweeper", "hydra", "resume", "force", "checkpoint_every")
 _INCIDENTAL = frozenset((*_FILES_AND_WATCHERS, *_START))
 # Settings whose differences are ignored unless some run was given them on its command line.

@@ -103,14 +103,19 @@ def read_data_identity(run_dir: Path) -> DataIdentity | None:
 
 
 def check_same_data(run_dir: Path, identity: DataIdentity) -> None:
-    """Refuse a folder that holds a run on other data; a run without output does not count.
+    """Refuse a folder that holds a run on other data, or on unknown data; a run without output does not count.
 
     Raises:
-        UserError: The folder holds a run on other data.
+        UserError: The folder holds a run on other data, or its `data.json` is missing or damaged.
     """
     found = read_data_identity(run_dir)
-    if found is None or found.same_as(identity) or not run_folder.has_output(run_dir):
+    if not run_folder.has_output(run_dir) or (found is not None and found.same_as(identity)):
         return
+    if found is None:
+        raise UserError(
+            f"{run_dir / DATA} is missing or damaged, so it is unknown which data the run used; nothing was trained.\n"
+            "Give another out=FOLDER; to replace that run with a new one, add force=true."
+        )
     where = f" from {found.root}" if found.root and found.root != identity.root else ""
     if found.root and found.root == identity.root and found.class_names == identity.class_names:
         where = f": the files in {found.root} have changed since"

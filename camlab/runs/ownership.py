@@ -9,6 +9,7 @@ from camlab.runs import run_folder
 from camlab.storage.documents import read_yaml
 
 _HYDRA = ".hydra"  # folder in which Hydra records a job's configuration, before the job begins
+_COMMANDS = ("train", "evaluate", "explain")
 _SWEEP = "multirun.yaml"  # file in which Hydra records a sweep's configuration
 _FOLDERS = (_HYDRA, "checkpoints", run_folder.HEATMAPS, "overlays", "wandb", "tensorboard")
 _FILES = (_SWEEP, "optimization_results.yaml", *(f"{_HYDRA}/{name}.yaml" for name in ("config", "hydra", "overrides")))
@@ -68,16 +69,38 @@ def check_not_taken(run_dir: Path, config_hash: str, checkpoint: Path | None) ->
         UserError: The folder holds such a run.
     """
     check_same_run(run_dir, config_hash)
+    check_unfinished(run_dir)
     inside = checkpoint is not None and checkpoint.resolve().is_relative_to(run_dir.resolve())
+    if run_folder.has_output(run_dir) and not inside:
+        raise UserError(
+            f"{run_dir} holds a run that did not start from {checkpoint}; nothing was changed.\n"
+            "Give another out=FOLDER, leave out resume= to continue that run, or add force=true to replace it."
+        )
+
+
+def check_unfinished(run_dir: Path) -> None:
+    """Refuse to continue from a checkpoint in the folder of a finished run.
+
+    Raises:
+        UserError: The folder holds a finished run.
+    """
     if run_folder.read_result(run_dir) is not None:
         raise UserError(
             f"{run_dir} holds a finished run; nothing was changed."
             " To continue from a checkpoint, give another out=FOLDER."
         )
-    if run_folder.has_output(run_dir) and not inside:
+
+
+def check_no_checkpoint(run_dir: Path) -> None:
+    """Refuse to start from the beginning in the folder of a run that could be resumed.
+
+    Raises:
+        UserError: The folder holds a checkpoint.
+    """
+    if (run_dir / run_folder.LAST).exists():
         raise UserError(
-            f"{run_dir} holds a run that did not start from {checkpoint}; nothing was changed.\n"
-            "Give another out=FOLDER, leave out resume= to continue that run, or add force=true to replace it."
+            f"resume=null: {run_dir} holds a run that can be resumed; nothing was trained."
+            " Leave resume=null out, or add force=true to replace that run."
         )
 
 
@@ -106,7 +129,11 @@ def check_sweep_folder(folder: Path, command: str) -> None:
     check_places([folder, *jobs])
     own = _is_of(command, folder / _SWEEP) or any(_is_of(command, job / _HYDRA / "hydra.yaml") for job in jobs)
     empty = {job.name for job in jobs if not _content(job)}
-    if not own and (others := [name for name in _content(folder) if name not in empty]):
+    others = [] if own else [name for name in _content(folder) if name not in empty]
+    others += [job.name for job in jobs if _HYDRA in _content(job)]  # a job of another program
+    if (folder / _SWEEP).exists() and not _is_of(command, folder / _SWEEP):
+        others.append(_SWEEP)
+    if others:
         raise UserError(
             f"{folder} holds files that are not from a sweep of camlab.{command}, such as {others[0]}; nothing was"
             " changed. Give another out=FOLDER."
@@ -156,9 +183,17 @@ def _resolved(path: str) -> Path:
 
 
 def _content(folder: Path) -> list[str]:
-    """Names in a folder, without files that a job leaves even if it fails early: hidden files, logs, its failure."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(name for name in names if name[0] != "." and not name.endswith(".log") and name != run_folder.FAILURE)
+    """Names in a folder, except for those that a job of camlab leaves before it begins.
+
+    These are its failure, and beside the `.hydra` of a job of camlab its log. Other hidden files do not count, either.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    notes = folder / _HYDRA / "hydra.yaml"
+    own = any(_is_of(command, notes) for command in _COMMANDS)
+    if own or _HYDRA not in names or not any((folder / _HYDRA).iterdir()):
+        names.discard(_HYDRA)
+    shown = (name for name in names if name == _HYDRA or name[0] != ".")
+    return sorted(name for name in shown if name != run_folder.FAILURE and not (own and name.endswith(".log")))
 
 
 def _is_of(command: str, notes: Path) -> bool:

@@ -15,7 +15,7 @@ from camlab.progress import duration
 from camlab.runs.comparison import MEASURES, SEED, UNKNOWN, Comparison, Group, side_by_side
 from camlab.runs.records import read_runs
 from camlab.runs.short_names import shorten
-from camlab.storage.files import write_atomically
+from camlab.storage.files import read_text, write_atomically
 
 NAME = "summary"  # name of the files without their endings: summary.csv, summary.md, summary.png
 _FIRST_COLUMNS = "folder,state"  # of summary.csv
@@ -63,8 +63,7 @@ def check_replaceable(out: Path) -> None:
     if not there:
         return
     try:
-        with open(out / f"{NAME}.csv", "rb") as file:
-            own = file.read(len(_FIRST_COLUMNS)) == _FIRST_COLUMNS.encode()
+        own = read_text(out / f"{NAME}.csv", errors="surrogateescape").startswith(_FIRST_COLUMNS)
     except OSError:
         own = False
     if not own:

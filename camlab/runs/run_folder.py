@@ -1,7 +1,9 @@
 """A run's folder: its files, whether the run in it is finished, and the checkpoint that training resumes from."""
 
+import itertools
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -23,7 +25,8 @@ NOT_FINITE = "checkpoints/not_finite.ckpt"
 METRICS, HEATMAPS, FAILURE = "metrics.csv", "heatmaps", "failure.json"
 _HEATMAP = re.compile(r"pictures/\d+\.png|epoch_\d+/(\d+\.jpg|sheet\.png|maps\.npz)")
 _HASH_LINE, _RUN_LINE = "# config_hash: ", "# run_id: "
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # set by torchrun, Lightning and SLURM; rank 0 is the main process
+_TRACKERS = ("wandb", "tensorboard")  # folders of what the trackers log
+_RANKS = {"WORLD_SIZE": ("RANK", "LOCAL_RANK"), "SLURM_NTASKS": ("SLURM_PROCID",)}  # of torchrun, Lightning, SLURM
 
 
 def write_config(run_dir: Path, yaml: str, config_hash: str, run_id: str = "") -> None:
@@ -54,11 +57,18 @@ def _read_line(run_dir: Path, start: str) -> str | None:
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """Content of `result.json` of a finished run; None if it is missing, or lacks a value that every run measures."""
-    result = read_json(run_dir / RESULT) or {}
+    """Content of `result.json` of a finished run.
+
+    None if it is missing, lacks a value that every run measures, or belongs to another configuration than the folder's.
+    """
+    result, own = read_json(run_dir / RESULT) or {}, read_config_hash(run_dir)
+    if own is not None and result.get("config_hash", own) != own:
+        return None
     metrics = result.get("metrics")
     numbers = [result.get(name) for name in ("objective", "epochs", "wall_time_s")]
     if not isinstance(metrics, dict) or not all(map(_is_number, [*numbers, *metrics.values()])):
+        return None
+    if not all(math.isfinite(number or 0) for number in numbers):
         return None
     return result if {"test/acc", "val/best_acc"} & metrics.keys() else None
 
@@ -100,15 +110,26 @@ def read_failure(run_dir: Path) -> Failure | None:
     return failure if all(isinstance(text, str) for text in texts) and isinstance(failure.by_user, bool) else None
 
 
-def forget(run_dir: Path) -> None:
-    """Remove the output of a run, so that it starts again from the beginning, and log the names; other files stay."""
+def forget(run_dir: Path, replaces: bool) -> None:
+    """Remove the output of a run, so that it starts again from the beginning, and log the names; other files stay.
+
+    Args:
+        run_dir: Folder of the run.
+        replaces: Whether another run takes its place, so that the trackers must not join the two. What it has logged
+            is kept under another name, because it may not have been uploaded yet.
+    """
+    for tracker in (run_dir / name for name in _TRACKERS if replaces and (run_dir / name).is_dir()):
+        kept = next(p for i in itertools.count(1) if not os.path.lexists(p := run_dir / f"{tracker.name}.replaced-{i}"))
+        tracker.rename(kept)
+        log.info("%s of the run that is replaced was renamed to %s.", tracker, kept.name)
     removed = output_files(run_dir)
     if not removed:
         return
     pictures = [path for path in removed if path.is_relative_to(run_dir / HEATMAPS)]
     names = [str(path.relative_to(run_dir)) for path in removed if path not in pictures]
     names += [f"{len(pictures)} files in {HEATMAPS}/"] if pictures else []
-    log.info("force=true: removing %s in %s.", ", ".join(names), run_dir)
+    why = "force=true" if replaces else "Starting again, because there is no checkpoint"
+    log.info("%s: removing %s in %s.", why, ", ".join(names), run_dir)
     for path in removed:
         path.unlink(missing_ok=True)
     for folder in {path.parent for path in pictures}:
@@ -138,8 +159,26 @@ class Busy(UserError):
 
 
 def is_further_rank() -> bool:
-    """Whether this process belongs to a distributed run and is not its rank 0."""
-    return any(os.environ.get(name, "0") != "0" for name in _RANKS)
+    """Whether this process is one of a distributed run, but not its first.
+
+    A rank without a number of processes comes from the surroundings, such as a shell within `srun`, and says nothing.
+    """
+    ranks = ((name, size) for size, names in _RANKS.items() for name in names)
+    return any(os.environ.get(name, "0") != "0" and os.environ.get(size, "1") != "1" for name, size in ranks)
+
+
+def check_rank(is_first: bool) -> None:
+    """Refuse to go on if the environment and the trainer disagree on which process this is.
+
+    Args:
+        is_first: Whether the trainer takes this process for the first one.
+
+    Raises:
+        UserError: They disagree; the process would write into a folder that it has not prepared.
+    """
+    if is_first == is_further_rank():
+        found = ", ".join(f"{n}={os.environ[n]}" for names in _RANKS.values() for n in names if n in os.environ)
+        raise UserError(f"{found}: this process is not part of a distributed run. Unset these variables.")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 
 from camlab.errors import UserError
 from camlab.storage.documents import read_json
-from camlab.storage.files import open_atomically, remove_leftovers, sha256, write_atomically
+from camlab.storage.files import open_atomically, read_text, remove_leftovers, sha256, write_atomically
 from camlab.storage.locks import Locked, locked
 
 log = logging.getLogger(__name__)
@@ -148,9 +148,8 @@ class ArrayStore:
 
     def _is_marked(self) -> bool:
         try:
-            with open(self.folder / TAG, "rb") as file:
-                return file.read(len(_SIGNATURE)) == _SIGNATURE.encode()
-        except OSError:
+            return read_text(self.folder / TAG).startswith(_SIGNATURE)
+        except (OSError, ValueError):
             return False
 
     def _lock(self, key: str) -> Path:

@@ -32,3 +32,4 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     def log_result(self, metrics: Mapping[str, float]) -> None:
         """Show a run's final metrics beside its settings, which `log_hyperparams` has received before."""
         super().log_hyperparams(plain_texts(dict(self.hparams)), dict(metrics), self._epochs_done)
+        self.experiment.flush()
