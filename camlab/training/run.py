@@ -13,10 +13,12 @@ from camlab.runs import checkpoint_files, run_folder
 from camlab.training.changes import Changes, changed_settings, check_changes, shown
 from camlab.training.checkpoint import RUN_KEY, check_resumable, read_checkpoint, run_id
 from camlab.training.classifier import CHECKPOINT_KEY, Classifier
+from camlab.training.restorable import check_progress, check_states
 
 log = logging.getLogger(__name__)
 
-DAMAGES = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # from checkpoints with unexpected content
+# Exceptions that a checkpoint with unexpected content raises where it is read.
+DAMAGES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,13 @@ def _continuation(
     try:
         check_resumable(content, file, classifier.network, data.class_names)
         same_data = _check_data(content, file, data, named)
+        check_progress(content, RUN_KEY)
         _check_averaging(content, file)
         then = content[RUN_KEY].get("settings")  # older checkpoints have none
         changes = {} if then is None else changed_settings(then, settings)
         _check_epochs(settings, content, file, must_train=(named and not in_place) or "trainer.max_epochs" in changes)
         check_changes(changes, settings, content, classifier.optimizer_defaults())
+        check_states(content, file, classifier)
         best, lost = _best(content, file, changes, same_data)
     except UserError:
         raise
