@@ -25,17 +25,12 @@ from camlab.runs import ownership
 from camlab.runs.report import check_replaceable
 from camlab.storage.files import sha256
 from camlab.storage.pictures import find_pictures
+from camlab.training.changes import OF_THE_PLACE, WATCHERS
 
 # Settings that do not change the result of a run: paths, loggers, and how it is started. `callbacks` is among them,
-# because `config_hash` treats callbacks separately: all but `_WATCHERS` may change the result.
+# because `config_hash` treats callbacks separately: all but `WATCHERS` may change the result.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
-)
-# Settings of `data` that do not count, because the content of the data decides the result, not its place.
-_OF_THE_PLACE = ("root", "download", "placement", "num_workers")
-_WATCHERS = (
-    "camlab.training.callbacks.heatmap_logger.HeatmapLogger",
-    "camlab.training.callbacks.pointing_game.PointingGame",
 )
 _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
 
@@ -137,11 +132,11 @@ def config_hash(config: DictConfig) -> str:
     """
     decisive = decisive_settings(config)
     callbacks = (decisive.pop("callbacks", None) or {}).values()
-    decisive["data"] = {key: value for key, value in decisive["data"].items() if key not in _OF_THE_PLACE}
+    decisive["data"] = {key: value for key, value in decisive["data"].items() if key not in OF_THE_PLACE}
     arch = decisive.get("arch")
     if isinstance(arch, dict) and isinstance(weights := arch.get("weights"), str) and weights != "imagenet":
         decisive["arch"] = {**arch, "weights": _content(weights)}
-    if taking_part := [node for node in callbacks if node and node.get("_target_") not in _WATCHERS]:
+    if taking_part := [node for node in callbacks if node and node.get("_target_") not in WATCHERS]:
         decisive["callbacks"] = taking_part  # they may change the weights, as SWA does
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
