@@ -141,7 +141,9 @@ def _continuation(
         _check_averaging(content, file)
         then = content[RUN_KEY].get("settings")  # older checkpoints have none
         changes = {} if then is None else changed_settings(then, settings)
-        _check_epochs(settings, content, file, must_train=(named and not in_place) or "trainer.max_epochs" in changes)
+        for name, unit, done in _lengths(content):
+            if (named and not in_place) or f"trainer.{name}" in changes:
+                _check_length(settings["trainer"].get(name), done, f"trainer.{name}", unit, file)
         check_changes(changes, settings, content, classifier.optimizer_defaults())
         check_states(content, file, classifier)
         best, lost = _best(content, file, changes, same_data)
@@ -172,13 +174,18 @@ def _check_averaging(content: Mapping[str, Any], file: Path) -> None:
             )
 
 
-def _check_epochs(settings: Mapping[str, Any], content: Mapping[str, Any], file: Path, must_train: bool) -> None:
-    """Refuse a checkpoint that has already been trained for `trainer.max_epochs` or more, if the run must train."""
-    done = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    given = settings["trainer"]["max_epochs"]
-    if must_train and given <= done:
+def _lengths(content: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """The trainer's settings that limit the training, with their units and how much a checkpoint has been trained."""
+    progress = content["loops"]["fit_loop"]
+    steps = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
+    return [("max_epochs", "epochs", progress["epoch_progress"]["current"]["processed"]), ("max_steps", "steps", steps)]
+
+
+def _check_length(given: int | None, done: int, setting: str, unit: str, file: Path) -> None:
+    """Refuse a checkpoint that has already been trained for as many epochs or steps as given, or more."""
+    if given is not None and 0 <= given <= done:  # -1 stands for no limit
         raise UserError(
-            f"trainer.max_epochs={given}: {file} has been trained for {done} epochs."
+            f"{setting}={given}: {file} has been trained for {done} {unit}."
             f" Give a larger number, or test the checkpoint with camlab-evaluate checkpoint={file}."
         )
 
