@@ -14,6 +14,7 @@ WATCHERS = (
     "camlab.training.callbacks.heatmap_logger.HeatmapLogger",
     "camlab.training.callbacks.pointing_game.PointingGame",
 )
+WEIGHTS_CHECKSUM = "arch.weights_sha256"  # recorded beside arch.weights, in case the file moves
 _WITHOUT_EFFECT = ("mode", *(f"data.{name}" for name in OF_THE_PLACE))
 _FOR_GOOD = ("arch", "seed", "scheduler")  # they determine the initial weights and the running schedule
 _SCHEDULED = ("optimizer.lr", "optimizer.momentum", "optimizer.betas")
@@ -38,9 +39,15 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> Changes
         {'optimizer.lr': (0.1, 0.2)}
     """
     before, after = dict(_flat(_decisive(then))), dict(_flat(_decisive(now)))
+    checksums = [settings.pop(WEIGHTS_CHECKSUM, None) for settings in (before, after)]
+    names = {**before, **after}
+    if None not in checksums:  # the content of the file decides, not its name
+        names.pop("arch.weights", None)
+        names |= {WEIGHTS_CHECKSUM: None}
+        before[WEIGHTS_CHECKSUM], after[WEIGHTS_CHECKSUM] = checksums
     return {
         name: (before.get(name), after.get(name))
-        for name in {**before, **after}
+        for name in names
         if name not in _WITHOUT_EFFECT and before.get(name) != after.get(name)
     }
 
