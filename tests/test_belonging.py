@@ -208,6 +208,18 @@ def test_the_checkpoint_before_the_last_does_not_stand_in_where_it_is_another_ru
     assert "before_last.ckpt belongs to another run" in said
 
 
+def test_a_damaged_checkpoint_without_its_checksum_is_not_continued(tmp_path, camlab):
+    assert camlab("a")[0] == 0
+    last = tmp_path / "a" / run_folder.LAST
+    last.write_bytes(last.read_bytes()[:1000])
+    Path(f"{last}.sha256").write_text("")
+    (tmp_path / "a" / run_folder.RESULT).unlink()
+    code, said = camlab("a")
+    assert code == 0, said
+    assert f"resume={last}: " in said
+    assert f"Resuming from {tmp_path / 'a' / run_folder.BEFORE_LAST}" in said
+
+
 def test_a_run_that_starts_at_the_beginning_leaves_none_of_the_old_checkpoints(tmp_path, camlab):
     assert camlab("a", "trainer.max_epochs=1")[0] == 0
     old = (tmp_path / "a" / run_folder.LAST).read_bytes()

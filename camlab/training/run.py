@@ -113,14 +113,23 @@ def check_own(run: Run) -> None:
     """
     own = {None, run.id, run_folder.read_run_id(run.folder)}
     for path in (run.folder / name for name in (run_folder.LAST, run_folder.BEFORE_LAST, run_folder.BEST)):
-        if path.is_file() and run_of(path) not in own:
+        if path.is_file() and _known_run_of(path) not in own:
             raise UserError(f"{path} belongs to another run. Move it away, or give another out=FOLDER.")
 
 
 def run_of(checkpoint: Path) -> str | None:
-    """Id of the run that wrote a checkpoint file; None if it is unknown."""
+    """Id of the run that wrote a checkpoint file; None if it is unknown.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    return run_id(read_checkpoint(checkpoint, "resume"))
+
+
+def _known_run_of(checkpoint: Path) -> str | None:
+    """Id of the run that wrote a checkpoint file; None if it is unknown, or if the file cannot be read."""
     try:
-        return run_id(read_checkpoint(checkpoint))
+        return run_of(checkpoint)
     except UserError:
         return None
 
