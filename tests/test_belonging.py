@@ -13,6 +13,7 @@ from test_entries import TINY, command
 
 from camlab import evaluate, train
 from camlab.runs import run_folder
+from camlab.training.checkpoint import check_place
 from camlab.training.classifier import Classifier
 
 QUICK = [
@@ -93,7 +94,7 @@ def test_a_strangers_best_checkpoint_is_neither_tested_nor_replaced_nor_evaluate
         assert (run / run_folder.BEST).read_bytes() == (stranger / run_folder.BEST).read_bytes()
     code, said = camlab("evaluated", f"checkpoint={own}", entry=evaluate.main)
     assert code == 2
-    assert "best.ckpt belongs to another run than config.yaml in the folder above it" in said
+    assert f"best.ckpt belongs to another run than {own / run_folder.CONFIG}" in said
 
     (own / run_folder.BEST).unlink()
     code, said = camlab("own")
@@ -192,6 +193,16 @@ def test_checkpoints_of_another_run_are_not_continued(tmp_path, camlab):
     code, said = camlab("a")
     assert (code, len(said.splitlines())) == (2, 2), said
     assert "last.ckpt belongs to another run" in said
+    for place in ("x.ckpt", "checkpoints/x.ckpt"):  # wherever the folder's settings or files would be used with it
+        shutil.copy(b / run_folder.BEST, a / place)
+        refusal = f"{a / place}: x.ckpt belongs to another run than {a / run_folder.CONFIG}"
+        for entry, setting in ((evaluate.main, "checkpoint"), (train.main, "resume")):
+            code, said = camlab("c", f"{setting}={a / place}", entry=entry)
+            assert (code, said.splitlines()[-1].startswith(f"{setting}={refusal}")) == (2, True), said
+
+
+def test_a_checkpoint_directly_in_the_root_folder_has_no_run():
+    check_place({}, Path("/x.ckpt"))
 
 
 def test_the_checkpoint_before_the_last_does_not_stand_in_where_it_is_another_runs(tmp_path, camlab):

@@ -11,7 +11,7 @@ from camlab.data.module import ImageData
 from camlab.errors import UserError, first_line
 from camlab.runs import checkpoint_files, run_folder
 from camlab.training.changes import Changes, changed_settings, check_changes, shown
-from camlab.training.checkpoint import RUN_KEY, check_resumable, read_checkpoint, run_id
+from camlab.training.checkpoint import RUN_KEY, check_place, check_resumable, read_checkpoint, run_id
 from camlab.training.classifier import CHECKPOINT_KEY, Classifier
 from camlab.training.restorable import check_progress, check_states
 
@@ -143,6 +143,7 @@ def _continuation(
     file: Path, settings: Mapping[str, Any], classifier: Classifier, data: ImageData, named: bool, in_place: bool
 ) -> Continuation:
     content = read_checkpoint(file, "resume")
+    check_place(content, file, "resume")
     try:
         check_resumable(content, file, classifier.network, data.class_names)
         same_data = _check_data(content, file, data, named)
