@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from camlab.command_line import sweeps
 from camlab.command_line.launch import launch
-from camlab.command_line.settings import config_hash, decisive_settings
+from camlab.command_line.settings import config_hash, recorded_settings
 from camlab.errors import UserError
 from camlab.evaluation.objective import check_measured, check_validated, validates
 from camlab.runs import checkpoint_files, ownership, run_folder
@@ -89,7 +89,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
     _check_data(config, run_dir, data)
     check_measured(config.trainer, "val" in data.splits, sweeps.chooses())
     classifier = _build_classifier(config, data)
-    run = begin(decisive_settings(config), run_dir, checkpoint, classifier, data, config.resume not in ("auto", "last"))
+    run = begin(recorded_settings(config), run_dir, checkpoint, classifier, data, config.resume not in ("auto", "last"))
     csv = MetricsCsv(run_dir)
     loggers = [*_build_loggers(config, run_dir), csv]
     trainer = _build_trainer(config, run, data, loggers, interruption)

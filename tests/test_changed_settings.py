@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from omegaconf import OmegaConf
 from test_belonging import camlab, killed_in_its_test, metrics  # noqa: F401  (fixtures)
 from test_entries import TINY, command
 
 from camlab import train
+from camlab.command_line.settings import recorded_settings
 from camlab.errors import UserError
 from camlab.models.weights import check_weights
 from camlab.runs import run_folder
+from camlab.training.changes import WATCHERS, changed_settings
 from camlab.training.checkpoint import load_network
 
 CYCLE = ["+scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "+scheduler._partial_=true",
@@ -42,6 +45,28 @@ def test_changed_settings_of_the_optimizer_are_applied(runs, tmp_path, camlab): 
     (group,) = groups(tmp_path / "b")
     assert (group["lr"], group["weight_decay"], tuple(group["betas"])) == (0.01, 0.1, (0.5, 0.6))
     assert metrics(tmp_path / "b")["train/lr"] == 0.01
+
+
+def test_settings_without_effect_on_the_training_are_no_changes():
+    game, averaging = {"_target_": WATCHERS[1], "tolerance": 2}, {"_target_": "swa", "swa_lrs": 0.1}
+    then = {"data": {"root": "a", "download": False}, "callbacks": {"pointing_game": game, "swa": averaging}}
+    now = {"data": {"root": "b", "download": True}, "callbacks": {"heatmaps": None, "swa": averaging}}
+    assert changed_settings(then, now) == {}
+    assert changed_settings(then, {**now, "callbacks": None}) == {
+        "callbacks.swa._target_": ("swa", None), "callbacks.swa.swa_lrs": (0.1, None)
+    }  # fmt: skip
+
+
+def test_a_weights_file_may_move_but_not_change(tmp_path):
+    def settings(name: str, content: str) -> dict:
+        (tmp_path / name).write_text(content)
+        return recorded_settings(OmegaConf.create({"arch": {"weights": str(tmp_path / name)}}))
+
+    then = settings("w1.pth", "a")
+    assert changed_settings(then, settings("w2.pth", "a")) == {}
+    assert list(changed_settings(then, settings("w1.pth", "b"))) == ["arch.weights_sha256"]
+    assert list(changed_settings(then, {"arch": {"weights": None}})) == ["arch.weights"]
+    assert changed_settings({"arch": {"weights": str(tmp_path / "w1.pth")}}, then) == {}  # from an earlier version
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_code_in_a_runs_own_last_checkpoint_is_refused(command, tmp_path, trap, 
     last.parent.mkdir(parents=True)
     run_folder.write_config(tmp_path / "run", "", "0123456789abcdef")
     torch.save({"state_dict": trap}, last)
-    assert "only tensors are read" in command(train.main, *QUICK)
+    assert "all checkpoints there are damaged" in command(train.main, *QUICK)
 
 
 def test_code_in_a_checkpoint_to_explain_is_refused(command, tmp_path, trap):  # noqa: F811

@@ -270,8 +270,8 @@ def test_the_folder_of_another_program_of_hydras_is_refused(launch, tmp_path):  
         (folder / ".hydra" / "hydra.yaml").write_text("hydra: {help: {app_name: theirs}}\n")
         (folder / "train.log").write_text("theirs\n")
     before = tree(tmp_path)
-    for command in (["out=mine", "data=shapes"], ["-m", "out=many", "data=shapes", "seed=1,2"]):
-        code, err, seen = launch(*command)
+    for given in (["out=mine", "data=shapes"], ["-m", "out=many", "data=shapes", "seed=1,2"]):
+        code, err, seen = launch(*given)
         assert (code, seen) == (2, []), err
         assert "nothing was changed" in err
     assert tree(tmp_path) == before

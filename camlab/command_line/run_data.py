@@ -55,9 +55,8 @@ def tolerance_of_run(checkpoint: Path) -> int | None:
 
 
 def _config_file(checkpoint: Path) -> Path:
-    for folder in (checkpoint, *checkpoint.absolute().parents[:2]):
-        if (folder / run_folder.CONFIG).is_file():
-            return folder / run_folder.CONFIG
+    if folder := run_folder.folder_of(checkpoint):
+        return folder / run_folder.CONFIG
     raise UserError(f"checkpoint={checkpoint}: there is no {run_folder.CONFIG} of a run beside it. {_which_data()}")
 
 

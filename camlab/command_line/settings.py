@@ -25,14 +25,13 @@ from camlab.runs import ownership
 from camlab.runs.report import check_replaceable
 from camlab.storage.files import sha256
 from camlab.storage.pictures import find_pictures
+from camlab.training.changes import OF_THE_PLACE, WEIGHTS_CHECKSUM
 
 # Settings that do not change the result of a run: paths, loggers, and how it is started. `callbacks` is among them,
 # because `config_hash` treats callbacks separately: all but the one that draws heatmaps may change the result.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
 )
-# Settings of `data` that do not count, because the content of the data decides the result, not its place.
-_OF_THE_PLACE = ("root", "download", "placement", "num_workers")
 _HEATMAPS = "camlab.training.callbacks.heatmap_logger.HeatmapLogger"
 _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
 
@@ -137,10 +136,9 @@ def config_hash(config: DictConfig) -> str:
     """
     decisive = decisive_settings(config)
     callbacks = (decisive.pop("callbacks", None) or {}).values()
-    decisive["data"] = {key: value for key, value in decisive["data"].items() if key not in _OF_THE_PLACE}
-    arch = decisive.get("arch")
-    if isinstance(arch, dict) and isinstance(weights := arch.get("weights"), str) and weights != "imagenet":
-        decisive["arch"] = {**arch, "weights": _content(weights)}
+    decisive["data"] = {key: value for key, value in decisive["data"].items() if key not in OF_THE_PLACE}
+    if weights := _weights_file(decisive):
+        decisive["arch"] = {**decisive["arch"], "weights": _content(weights)}
     if taking_part := [node for node in callbacks if node and node.get("_target_") != _HEATMAPS]:
         decisive["callbacks"] = taking_part  # they may change the weights, as SWA does, or what is measured
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -151,6 +149,20 @@ def decisive_settings(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key == "callbacks" or key not in INDECISIVE}
+
+
+def recorded_settings(config: DictConfig) -> dict[str, Any]:
+    """Return the decisive settings as checkpoints record them: with the checksum of a weights file, which may move."""
+    decisive = decisive_settings(config)
+    if weights := _weights_file(decisive):
+        decisive["arch"] = {**decisive["arch"], WEIGHTS_CHECKSUM.removeprefix("arch."): _content(weights)}
+    return decisive
+
+
+def _weights_file(settings: dict[str, Any]) -> str | None:
+    arch = settings.get("arch")
+    weights = arch.get("weights") if isinstance(arch, dict) else None
+    return weights if isinstance(weights, str) and weights != "imagenet" else None
 
 
 def _content(file: str) -> str:

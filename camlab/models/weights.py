@@ -50,7 +50,7 @@ def matching_tensors(
         given: The setting that asked for the weights, for messages.
 
     Raises:
-        UserError: A tensor is missing, has another shape, or is sparse, quantised or without values.
+        UserError: A tensor is missing, has another shape, or cannot be loaded, as `check_weights` says.
 
     Example:
         >>> found = {"conv.bias": torch.ones(2), "fc.bias": torch.ones(10)}
@@ -60,8 +60,6 @@ def matching_tensors(
     for name, tensor in expected.items():
         if name not in found and not name.endswith("num_batches_tracked"):  # absent before torch 0.4.1
             raise UserError(f"{given}: no tensor {name}, which {network} needs. Is it another network's file?")
-        if name in found and (kind := _unusual_kind(found[name])):
-            raise UserError(f"{given}: {name} is {kind}. Save it as an ordinary dense tensor.")
         if name in found and found[name].shape != tensor.shape:
             raise UserError(
                 f"{given}: {name} is {_size(found[name])}, but {_size(tensor)} in {network}."
@@ -72,7 +70,7 @@ def matching_tensors(
 
 
 def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], given: str) -> None:
-    """Refuse weights that are not floating-point numbers where the network needs them, or are not finite.
+    """Refuse weights that are sparse, quantised or without values, are not floating-point numbers, or are not finite.
 
     Args:
         found: Tensors of a file by name.
@@ -84,6 +82,8 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], g
     """
     for name, tensor in expected.items():
         value = found.get(name)
+        if value is not None and (kind := unusual_kind(value)):
+            raise UserError(f"{given}: {name} is {kind}. Save it as an ordinary dense tensor.")
         if value is None or not tensor.is_floating_point():
             continue
         if not value.is_floating_point():
@@ -164,8 +164,10 @@ def download(enum: WeightsEnum, given: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _unusual_kind(tensor: Tensor) -> str | None:
+def unusual_kind(tensor: Tensor) -> str | None:
     """The property that keeps a tensor from being copied into a network; None for an ordinary tensor."""
+    if tensor.is_nested:
+        return "nested"
     if tensor.layout != torch.strided:
         return "sparse"
     if tensor.is_quantized:

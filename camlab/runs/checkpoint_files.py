@@ -57,7 +57,8 @@ def checkpoint_to_resume(
         outputs: Folder in which `last` looks for runs.
         config_hash: Hash of this run's configuration.
         is_same_data: Returns whether the run in a folder has the data of this run; used for `last` only.
-        run_of: Returns the id of the run that wrote a checkpoint; None if it is unknown.
+        run_of: Returns the id of the run that wrote a checkpoint; None if it is unknown. It raises UserError for a
+            checkpoint that cannot be read.
 
     Raises:
         UserError: The checkpoint that was asked for is missing or damaged, or belongs to another run than its folder.
@@ -91,7 +92,13 @@ def _last_whole(run_dir: Path, run_of: Callable[[Path], str | None]) -> Path | N
     for path in there:
         if not is_whole(path):
             log.warning("%s is damaged.", path)
-        elif own is not None and run_of(path) not in (None, own):
+            continue
+        try:
+            found = run_of(path)
+        except UserError as error:  # damaged, without a checksum that would show it
+            log.warning("%s", error)
+            continue
+        if own is not None and found not in (None, own):
             log.warning("%s belongs to another run.", path)
         else:
             return path

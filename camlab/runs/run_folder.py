@@ -48,6 +48,12 @@ def read_run_id(run_dir: Path) -> str | None:
     return _read_line(run_dir, _RUN_LINE) or None
 
 
+def folder_of(checkpoint: Path) -> Path | None:
+    """Folder of the run that a checkpoint lies in: at the path itself, or one or two folders above; None if none."""
+    folders = (checkpoint, *checkpoint.absolute().parents[:2])
+    return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
+
+
 def _read_line(run_dir: Path, start: str) -> str | None:
     try:
         head = read_text(run_dir / CONFIG).split("\n", 2)[:2]

@@ -7,7 +7,15 @@ from camlab.errors import UserError
 
 Changes = Mapping[str, tuple[Any, Any]]
 
-_WITHOUT_EFFECT = ("data.root", "data.placement", "data.num_workers", "mode")
+# Settings of `data` that do not count, because the content of the data decides the result, not its place.
+OF_THE_PLACE = ("root", "download", "placement", "num_workers")
+# Callbacks that only watch: they cannot change the result of the training.
+WATCHERS = (
+    "camlab.training.callbacks.heatmap_logger.HeatmapLogger",
+    "camlab.training.callbacks.pointing_game.PointingGame",
+)
+WEIGHTS_CHECKSUM = "arch.weights_sha256"  # recorded beside arch.weights, in case the file moves
+_WITHOUT_EFFECT = ("mode", *(f"data.{name}" for name in OF_THE_PLACE))
 _FOR_GOOD = ("arch", "seed", "scheduler")  # they determine the initial weights and the running schedule
 _SCHEDULED = ("optimizer.lr", "optimizer.momentum", "optimizer.betas")
 _LENGTH = (
@@ -24,14 +32,22 @@ _ORDER = (
 def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     """Settings that differ, by dotted name: their old and new values, with None where a setting was not given.
 
+    Settings that cannot change the result do not count.
+
     Example:
         >>> changed_settings({"optimizer": {"lr": 0.1}, "seed": 0}, {"optimizer": {"lr": 0.2}, "seed": 0})
         {'optimizer.lr': (0.1, 0.2)}
     """
-    before, after = dict(_flat(then)), dict(_flat(now))
+    before, after = dict(_flat(_decisive(then))), dict(_flat(_decisive(now)))
+    checksums = [settings.pop(WEIGHTS_CHECKSUM, None) for settings in (before, after)]
+    names = {**before, **after}
+    if None not in checksums:  # the content of the file decides, not its name
+        names.pop("arch.weights", None)
+        names |= {WEIGHTS_CHECKSUM: None}
+        before[WEIGHTS_CHECKSUM], after[WEIGHTS_CHECKSUM] = checksums
     return {
         name: (before.get(name), after.get(name))
-        for name in {**before, **after}
+        for name in names
         if name not in _WITHOUT_EFFECT and before.get(name) != after.get(name)
     }
 
@@ -94,6 +110,13 @@ def _has_state(callback: Mapping[str, Any] | None, states: Mapping[str, Any]) ->
     """Whether a checkpoint holds the state of a callback, which Lightning restores together with its settings."""
     kind = "" if callback is None else callback["_target_"].rpartition(".")[2]
     return bool(kind) and any(key.partition("{")[0] == kind for key in states)
+
+
+def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the callbacks that only watch."""
+    callbacks = settings.get("callbacks") or {}
+    taking_part = {name: node for name, node in callbacks.items() if node and node.get("_target_") not in WATCHERS}
+    return {**settings, "callbacks": taking_part}
 
 
 def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

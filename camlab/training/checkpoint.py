@@ -39,7 +39,7 @@ def load_network(path: Path) -> TrainedNetwork:
     file = find_checkpoint(path)
     _check_whole(file)
     content = read_checkpoint(file)
-    _check_own(file, content)
+    check_place(content, file)
     try:
         return _rebuild(content, file)
     except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
@@ -68,8 +68,7 @@ def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, cla
     """Refuse to resume from a checkpoint of another network, or of a network that knows other classes.
 
     Raises:
-        UserError: The checkpoint holds another network or other classes, or its weights are not finite
-            floating-point numbers.
+        UserError: The checkpoint holds another network or other classes.
     """
     about = content[CHECKPOINT_KEY]
     spec = about.get("network") if isinstance(about, dict) else None
@@ -85,7 +84,26 @@ def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, cla
         ) from error
     if known != class_names:
         raise UserError(f"resume={file}: its classes ({listed(known)}) are not those of the data.")
-    check_weights(content["state_dict"], network.state_dict(prefix="network."), f"resume={file}")
+
+
+def check_place(content: Mapping[str, Any], file: Path, setting: str = "checkpoint") -> None:
+    """Refuse a checkpoint in the folder of another run, because that run's settings or files would be used with it.
+
+    Args:
+        content: Content of the checkpoint.
+        file: The checkpoint.
+        setting: The setting that named it, for messages.
+
+    Raises:
+        UserError: The checkpoint belongs to another run than the folder.
+    """
+    folder, found = run_folder.folder_of(file), run_id(content)
+    own = None if folder is None else run_folder.read_run_id(folder)
+    if folder is not None and own is not None and found not in (None, own):
+        raise UserError(
+            f"{setting}={file}: {file.name} belongs to another run than {folder / run_folder.CONFIG}."
+            " Move the checkpoint out of that folder, or give another one."
+        )
 
 
 def run_id(content: Mapping[str, Any]) -> str | None:
@@ -101,16 +119,6 @@ def _check_whole(file: Path) -> None:
         whole = [str(other) for other in sorted(file.parent.glob("*.ckpt")) if checkpoint_files.is_whole(other)]
         way_out = f"Choose from {', '.join(whole)}." if whole else "Give another checkpoint."
         raise UserError(f"checkpoint={file}: damaged, because it differs from its checksum. {way_out}")
-
-
-def _check_own(file: Path, content: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint in the folder of another run, because the settings of that run would be used with it."""
-    own, found = run_folder.read_run_id(file.absolute().parents[1]), run_id(content)
-    if own is not None and found not in (None, own):
-        raise UserError(
-            f"checkpoint={file}: {file.name} belongs to another run than {run_folder.CONFIG} in the folder above it."
-            " Move the checkpoint out of that folder, or give another one."
-        )
 
 
 def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:

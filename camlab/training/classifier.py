@@ -86,6 +86,14 @@ class Classifier(L.LightningModule):
         """Settings of the optimizer, as in the attribute `defaults` of torch's optimizers."""
         return self._make_optimizer(self._trained_weights()).defaults
 
+    def rehearsal(self) -> tuple[Optimizer, LRScheduler | None]:
+        """Make an optimizer and a schedule like the module's, of zeros, to try out what may be restored into them."""
+        optimizer = self._make_optimizer([nn.Parameter(torch.zeros_like(p)) for p in self._trained_weights()])
+        if self._make_scheduler is None:
+            return optimizer, None
+        length = {"total_steps": 1000} if self._counts_steps(self._make_scheduler) else {}
+        return optimizer, self._make_scheduler(optimizer, **length)
+
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
@@ -146,7 +154,7 @@ class Classifier(L.LightningModule):
         optimizer = self._make_optimizer(self._trained_weights())
         if self._make_scheduler is None:
             return optimizer
-        if "total_steps" not in inspect.signature(self._make_scheduler).parameters:
+        if not self._counts_steps(self._make_scheduler):
             schedule = self._make_scheduler(optimizer)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "reduce_on_plateau": False}}
         schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
@@ -172,6 +180,10 @@ class Classifier(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._best_acc = torch.tensor(checkpoint[CHECKPOINT_KEY]["best_acc"])
+
+    @staticmethod
+    def _counts_steps(make_scheduler: Callable[..., LRScheduler]) -> bool:
+        return "total_steps" in inspect.signature(make_scheduler).parameters
 
     def _trained_weights(self) -> list[nn.Parameter]:
         return [p for p in self.network.parameters() if p.requires_grad]

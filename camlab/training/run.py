@@ -11,12 +11,14 @@ from camlab.data.module import ImageData
 from camlab.errors import UserError, first_line
 from camlab.runs import checkpoint_files, run_folder
 from camlab.training.changes import Changes, changed_settings, check_changes, shown
-from camlab.training.checkpoint import RUN_KEY, check_resumable, read_checkpoint, run_id
+from camlab.training.checkpoint import RUN_KEY, check_place, check_resumable, read_checkpoint, run_id
 from camlab.training.classifier import CHECKPOINT_KEY, Classifier
+from camlab.training.restorable import check_progress, check_states
 
 log = logging.getLogger(__name__)
 
-DAMAGES = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # from checkpoints with unexpected content
+# Exceptions that a checkpoint with unexpected content raises where it is read.
+DAMAGES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,23 @@ def check_own(run: Run) -> None:
     """
     own = {None, run.id, run_folder.read_run_id(run.folder)}
     for path in (run.folder / name for name in (run_folder.LAST, run_folder.BEFORE_LAST, run_folder.BEST)):
-        if path.is_file() and run_of(path) not in own:
+        if path.is_file() and _known_run_of(path) not in own:
             raise UserError(f"{path} belongs to another run. Move it away, or give another out=FOLDER.")
 
 
 def run_of(checkpoint: Path) -> str | None:
-    """Id of the run that wrote a checkpoint file; None if it is unknown."""
+    """Id of the run that wrote a checkpoint file; None if it is unknown.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    return run_id(read_checkpoint(checkpoint, "resume"))
+
+
+def _known_run_of(checkpoint: Path) -> str | None:
+    """Id of the run that wrote a checkpoint file; None if it is unknown, or if the file cannot be read."""
     try:
-        return run_id(read_checkpoint(checkpoint))
+        return run_of(checkpoint)
     except UserError:
         return None
 
@@ -132,14 +143,19 @@ def _continuation(
     file: Path, settings: Mapping[str, Any], classifier: Classifier, data: ImageData, named: bool, in_place: bool
 ) -> Continuation:
     content = read_checkpoint(file, "resume")
+    check_place(content, file, "resume")
     try:
         check_resumable(content, file, classifier.network, data.class_names)
         same_data = _check_data(content, file, data, named)
+        check_progress(content, RUN_KEY)
         _check_averaging(content, file)
         then = content[RUN_KEY].get("settings")  # older checkpoints have none
         changes = {} if then is None else changed_settings(then, settings)
-        _check_epochs(settings, content, file, must_train=(named and not in_place) or "trainer.max_epochs" in changes)
+        for name, unit, done in _lengths(content):
+            if (named and not in_place) or f"trainer.{name}" in changes:
+                _check_length(settings["trainer"].get(name), done, f"trainer.{name}", unit, file)
         check_changes(changes, settings, content, classifier.optimizer_defaults())
+        check_states(content, file, classifier)
         best, lost = _best(content, file, changes, same_data)
     except UserError:
         raise
@@ -168,13 +184,18 @@ def _check_averaging(content: Mapping[str, Any], file: Path) -> None:
             )
 
 
-def _check_epochs(settings: Mapping[str, Any], content: Mapping[str, Any], file: Path, must_train: bool) -> None:
-    """Refuse a checkpoint that has already been trained for `trainer.max_epochs` or more, if the run must train."""
-    done = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    given = settings["trainer"]["max_epochs"]
-    if must_train and given <= done:
+def _lengths(content: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """The trainer's settings that limit the training, with their units and how much a checkpoint has been trained."""
+    progress = content["loops"]["fit_loop"]
+    steps = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
+    return [("max_epochs", "epochs", progress["epoch_progress"]["current"]["processed"]), ("max_steps", "steps", steps)]
+
+
+def _check_length(given: int | None, done: int, setting: str, unit: str, file: Path) -> None:
+    """Refuse a checkpoint that has already been trained for as many epochs or steps as given, or more."""
+    if given is not None and 0 <= given <= done:  # -1 stands for no limit
         raise UserError(
-            f"trainer.max_epochs={given}: {file} has been trained for {done} epochs."
+            f"{setting}={given}: {file} has been trained for {done} {unit}."
             f" Give a larger number, or test the checkpoint with camlab-evaluate checkpoint={file}."
         )
 

@@ -26,7 +26,7 @@ def fit(trainer: L.Trainer, classifier: Classifier, data: ImageData, run: Run) -
         trainer.fit(classifier, datamodule=data, ckpt_path=str(path), weights_only=True)
     except UserError:
         raise
-    except (*DAMAGES, RuntimeError) as error:
+    except DAMAGES as error:
         if callback.is_restored or (isinstance(error, RuntimeError) and "state_dict" not in str(error)):
             raise
         raise unusable(path, error) from error
