@@ -14,6 +14,7 @@ from torchvision.datasets.utils import download_and_extract_archive
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
 from camlab.errors import UserError
+from camlab.storage.files import user_path
 from camlab.storage.locks import locked
 
 
@@ -31,7 +32,7 @@ class Cifar10(ImageData):
 
     def __init__(self, root: str, verify: bool = True, download: bool = True, **options: Any) -> None:
         super().__init__(**options)
-        self.root = Path(root).expanduser()
+        self.root = user_path(root, "data.root")
         self.verify, self.download = verify, download
 
     def load(self) -> tuple[ImageSet, ImageSet]:

@@ -14,6 +14,7 @@ from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
 from camlab.errors import UserError, cut
 from camlab.models.preprocess import Preprocess
+from camlab.storage.files import user_path
 from camlab.storage.pictures import ENDINGS, MASKS, Listing, list_files, read_picture
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Folder(ImageData):
 
     def __init__(self, root: str, **options: Any) -> None:
         super().__init__(**options)
-        self.root = Path(root).expanduser()
+        self.root = user_path(root, "data.root")
 
     def load(self) -> tuple[ImageSet, ...]:
         if not self.root.is_dir():

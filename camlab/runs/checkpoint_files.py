@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from camlab.errors import UserError
 from camlab.runs import run_folder
-from camlab.storage.files import open_atomically, read_text, sha256, write_atomically
+from camlab.storage.files import open_atomically, read_text, sha256, user_path, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def checkpoint_to_resume(
         return _last_whole(run_dir, run_of)
     if resume == "last":
         return _last_whole(_newest_unfinished(outputs, config_hash, is_same_data), run_of)
-    path = Path(resume).expanduser()
+    path = user_path(resume, "resume")
     if path.is_file():
         if not is_whole(path):
             raise UserError(

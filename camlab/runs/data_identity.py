@@ -51,7 +51,7 @@ def data_root(data_config: Mapping[str, Any]) -> str | None:
         True
     """
     root = data_config.get("root")
-    return None if root is None else str(Path(str(root)).expanduser().resolve())
+    return None if root is None else str(Path(os.path.expanduser(str(root))).resolve())
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Checks of output folders: output goes into new folders and into camlab's own, never among other files."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool]) -> None
 
 
 def _resolved(path: str) -> Path:
-    return Path(path).expanduser().resolve()
+    return Path(os.path.expanduser(path)).resolve()
 
 
 def _content(folder: Path) -> list[str]:

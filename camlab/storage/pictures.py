@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from camlab.errors import UserError
+from camlab.storage.files import user_path
 from camlab.storage.pixel_depth import deep_rgb, is_deep, is_deep_rgb, stated_bits, to_8_bits
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def find_pictures(place: str, report: bool = True) -> list[Path]:
     Raises:
         UserError: There are no such files.
     """
-    path = Path(place).expanduser()
+    path = user_path(place, "images")
     if path.is_dir():
         listing = list_files(path, below=True)
         found = [picture for picture in (_tell(path, listing) if report else listing).pictures if picture.is_file()]
