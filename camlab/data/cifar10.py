@@ -58,9 +58,9 @@ class Cifar10(ImageData):
                     download_and_extract_archive(Archive.url, str(self.root), md5=Archive.tgz_md5)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"CIFAR-10 is not in {self.root} and could not be downloaded ({str(error).splitlines()[0]}).\n"
+                f"CIFAR-10 is not in {self.root} and could not be downloaded ({str(error).splitlines()[0]}).",
                 f"Put {Archive.filename} into {self.root}, or give data.root=FOLDER with {Archive.base_folder}/ in it,"
-                " or train on data=shapes, which needs no download."
+                " or train on data=shapes, which needs no download.",
             ) from error
 
 

@@ -160,8 +160,8 @@ def download(enum: WeightsEnum, given: str) -> Mapping[str, Tensor]:
     except (OSError, RuntimeError) as error:  # no connection, or a download with the wrong hash
         folder, key = Path(torch.hub.get_dir()) / "checkpoints", given.partition("=")[0]
         raise UserError(
-            f"{given}: {enum.url} could not be downloaded ({first_line(error)}).\n"
-            f"Put the file into {folder}, or give {key}=FILE.safetensors, or {key}=null for random weights."
+            f"{given}: {enum.url} could not be downloaded ({first_line(error)}).",
+            f"Put the file into {folder}, or give {key}=FILE.safetensors, or {key}=null for random weights.",
         ) from error
 
 

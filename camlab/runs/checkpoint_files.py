@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
-from camlab.errors import UserError
+from camlab.errors import UserError, plain
 from camlab.runs import run_folder
 from camlab.storage.files import open_atomically, read_text, sha256, user_path, write_atomically
 
@@ -90,9 +90,9 @@ def _last_whole(run_dir: Path, run_of: Callable[[Path], str | None]) -> Path | N
     own = run_folder.read_run_id(run_dir)
     for path in there:
         if not is_whole(path):
-            log.warning("%s is damaged.", path)
+            log.warning("%s is damaged.", plain(str(path)))
         elif own is not None and run_of(path) not in (None, own):
-            log.warning("%s belongs to another run.", path)
+            log.warning("%s belongs to another run.", plain(str(path)))
         else:
             return path
     if there:

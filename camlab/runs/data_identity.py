@@ -117,6 +117,6 @@ def check_same_data(run_dir: Path, identity: DataIdentity) -> None:
     if found.class_names != identity.class_names:
         where += f" (classes {listed(found.class_names, 5)})"
     raise UserError(
-        f"{run_dir} holds a run on other data{where}.\n"
-        "Give another out=FOLDER; to replace that run with a new one, add force=true."
+        f"{run_dir} holds a run on other data{where}.",
+        "Give another out=FOLDER; to replace that run with a new one, add force=true.",
     )

@@ -47,12 +47,13 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
     if found is None and (run_folder.has_output(run_dir) or (run_dir / run_folder.CONFIG).exists()):
         raise UserError(
             f"{run_dir / run_folder.CONFIG} is missing or damaged, so it is unknown which run this is; nothing was"
-            " changed.\nGive another out=FOLDER; to replace that run with a new one, add force=true."
+            " changed.",
+            "Give another out=FOLDER; to replace that run with a new one, add force=true.",
         )
     if found not in (None, config_hash) and run_folder.has_output(run_dir):
         raise UserError(
-            f"{run_dir} holds a run of another configuration (see {run_folder.CONFIG} there); nothing was changed.\n"
-            f"Give another out=FOLDER; to continue from that run with new settings, also add resume={run_dir}."
+            f"{run_dir} holds a run of another configuration (see {run_folder.CONFIG} there); nothing was changed.",
+            f"Give another out=FOLDER; to continue from that run with new settings, also add resume={run_dir}.",
         )
 
 
@@ -77,8 +78,8 @@ def check_not_taken(run_dir: Path, config_hash: str, checkpoint: Path | None) ->
         )
     if run_folder.has_output(run_dir) and not inside:
         raise UserError(
-            f"{run_dir} holds a run that did not start from {checkpoint}; nothing was changed.\n"
-            "Give another out=FOLDER, leave out resume= to continue that run, or add force=true to replace it."
+            f"{run_dir} holds a run that did not start from {checkpoint}; nothing was changed.",
+            "Give another out=FOLDER, leave out resume= to continue that run, or add force=true to replace it.",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from camlab.errors import UserError
+from camlab.errors import UserError, cut, plain
 from camlab.storage.files import user_path
 from camlab.storage.pixel_depth import deep_rgb, is_deep, is_deep_rgb, stated_bits, to_8_bits
 
@@ -42,7 +42,7 @@ class Listing:
             '3 files by their endings (.txt: 2, none: 1) and 1 mask'
         """
         counts = Counter(file.suffix.lower() or "none" for file in self.others)
-        endings = ", ".join(f"{ending}: {count}" for ending, count in sorted(counts.items()))
+        endings = ", ".join(f"{cut(ending)}: {count}" for ending, count in sorted(counts.items()))
         others = f"{_count(self.others, 'file')} by {'its ending' if len(self.others) == 1 else 'their endings'}"
         parts = [f"{others} ({endings})" if self.others else "", _count(self.masks, "mask") if self.masks else ""]
         return " and ".join(part for part in parts if part)
@@ -155,7 +155,7 @@ def _is_mask(path: Path, top: Path, stems: set[tuple[Path, str]]) -> bool:
 
 def _tell(folder: Path, listing: Listing) -> Listing:
     if left_out := listing.left_out():
-        log.info("%s: left out %s.", folder, left_out)
+        log.info("%s: left out %s.", plain(str(folder)), left_out)
     return listing
 
 
