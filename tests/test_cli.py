@@ -199,6 +199,13 @@ def test_a_path_that_no_file_can_have_is_told_by_its_settings_name(entry, name, 
     assert not [warning for warning in recwarn if "callback" in str(warning.message).lower()]
 
 
+def test_a_line_end_in_a_path_makes_no_second_line(launch):
+    assert launch("checkpoint=a\nb\x1b[31m", entry="evaluate")[:2] == (
+        2,
+        r"checkpoint=a\nb\x1b[31m: no such file or folder. Give a .ckpt file or a run's folder." + "\n",
+    )
+
+
 def test_a_mistake_in_the_task_is_told_in_a_line(launch):
     def task(config: DictConfig) -> None:
         raise UserError("data.root=x: no such folder. Give another.")

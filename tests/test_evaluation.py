@@ -28,7 +28,7 @@ def test_a_report_needs_a_confusion_matrix_and_names_only(tmp_path):
     report = Report(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), ("größer", "$_$", "none"))
     assert report.accuracy == 7 / 8
     assert report.per_class == {"größer": 0.75, "$_$": 1.0, "none": pytest.approx(math.nan, nan_ok=True)}
-    assert report.as_text().splitlines()[0] == "test: accuracy 87.50 %"
+    assert report.as_text().splitlines()[0] == "test, 8 images: accuracy 87.50 %"
     write_report(tmp_path / "new", report)
     assert json.loads((tmp_path / "new" / "evaluation.json").read_text())["images"] == 8
     with open(tmp_path / "new" / "confusion_matrix.csv", newline="", encoding="utf-8") as file:
@@ -72,6 +72,15 @@ def test_outputs_beyond_the_classes_of_the_data_are_counted(tmp_path):
     assert report.confusion[:4, 5].tolist() == [6, 6, 6, 6]
     assert report.confusion.sum() == 24
     assert {"acc", "loss", "pointing_game"} <= set(report.metrics)
+    last = report.as_text().splitlines()[-1]
+    assert last.startswith(f"Pointing game {100 * report.metrics['pointing_game']:.1f} % (a random point scores")
+
+
+def test_an_evaluation_of_no_images_is_refused(tmp_path):
+    data = Coloured()
+    options = {"accelerator": "cpu", "limit_test_batches": 0}
+    with pytest.raises(UserError, match=r"^trainer\.limit_test_batches=0: no image would be evaluated"):
+        evaluate(trained_network(data, 4), data, "test", options, str(tmp_path))
 
 
 def test_data_with_other_classes_are_refused(tmp_path):
