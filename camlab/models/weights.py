@@ -1,5 +1,6 @@
 """Read weights: torchvision's, or files that hold tensors and plain values only. Code in a file never runs."""
 
+import os
 import pickle
 import warnings
 import zipfile
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from camlab.errors import UserError, first_line
-from camlab.storage.files import user_path
 
 
 def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) -> None:
@@ -34,7 +34,7 @@ def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) ->
     if weights == "imagenet":
         found = download(torchvision.models.get_model_weights(backbone).IMAGENET1K_V1, given)
     else:
-        found = read_tensors(user_path(weights, "arch.weights"))
+        found = read_tensors(Path(os.path.expanduser(weights)))
     state = matching_tensors(found, layers.state_dict(prefix=prefix), backbone, given)
     layers.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in state.items()}, strict=False)
 
