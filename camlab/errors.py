@@ -9,7 +9,23 @@ _NOT_PLAIN = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control, surrogat
 
 
 class UserError(ValueError):
-    """A mistake in the user's input. The message says what is wrong and how to correct it."""
+    r"""A mistake in the user's input. The message says what is wrong and how to correct it.
+
+    Args:
+        *lines: One line of the message, or two. Names of files and other quoted text may contain any characters: in
+            the message, each line is `plain` text.
+
+    Example:
+        >>> print(UserError("a\nb.png is not a file.", "Give another."))
+        a\nb.png is not a file.
+        Give another.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        return "\n".join(map(plain, self.args))
 
 
 class Interrupted(BaseException):

@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from camlab.command_line.launch import launch
 from camlab.command_line.run_data import tolerance_of_run
+from camlab.errors import plain
+from camlab.storage.files import user_path
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +38,14 @@ def evaluate(config: DictConfig) -> float:
 
     check_accelerator(config.trainer.accelerator)
     out = Path(HydraConfig.get().runtime.output_dir)
-    trained = load_network(Path(config.checkpoint).expanduser())
+    trained = load_network(user_path(config.checkpoint, "checkpoint"))
     data = instantiate(config.data)
     if config.data.get("root") is not None:
-        log.info("Pictures from %s", config.data.root)  # the settings in the run's folder may have chosen this folder
+        # The settings in the run's folder may have chosen this folder.
+        log.info("Pictures from %s", plain(str(config.data.root)))
     data.preprocess = trained.preprocess  # prepare pictures as in training, whatever the data section says
     trainer_options: Any = OmegaConf.to_container(config.trainer, resolve=True)
-    tolerance = tolerance_of_run(Path(config.checkpoint).expanduser())
+    tolerance = tolerance_of_run(user_path(config.checkpoint, "checkpoint"))
     game = None if tolerance is None else PointingGame(tolerance)
     report = test(trained, data, config.split, trainer_options, str(out), game)
     write_report(out, report)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig
 
 from camlab.command_line.launch import launch
 from camlab.errors import UserError, did_you_mean
+from camlab.storage.files import user_path
 
 if TYPE_CHECKING:
     from camlab.models.trained_network import TrainedNetwork
@@ -68,7 +69,7 @@ def _trained(config: DictConfig) -> TrainedNetwork:
     if config.checkpoint is not None:
         from camlab.training.checkpoint import load_network
 
-        return load_network(Path(config.checkpoint).expanduser())
+        return load_network(user_path(config.checkpoint, "checkpoint"))
     from camlab.models import catalog
 
     return catalog.from_name(config.network.name, config.network.weights)

@@ -1,6 +1,7 @@
 """Command that prints a table of runs, finished or not: `python -m camlab.summary outputs/sweeps/…`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -33,9 +34,9 @@ def main() -> None:
 
 
 def _summarize(arguments: argparse.Namespace) -> None:
-    folders = [Path(folder).expanduser() for folder in arguments.folders]
-    out = Path(arguments.out).expanduser() if arguments.out else folders[0]
-    if missing := [folder for folder in folders if not folder.is_dir()]:
+    folders = [Path(os.path.expanduser(folder)) for folder in arguments.folders]
+    out = Path(os.path.expanduser(arguments.out)) if arguments.out else folders[0]
+    if missing := [folder for folder in folders if not os.path.isdir(folder)]:
         _refuse(f"{missing[0]}: no such folder.")
     try:
         compared = compare(folders, out)

@@ -177,6 +177,35 @@ def test_a_mistake_is_told_in_a_line_and_nothing_is_written(argument, said, laun
     assert not list(tmp_path.iterdir())
 
 
+LONG = "x" * 300
+WRONG_PATHS = [
+    ("evaluate", "checkpoint", []),
+    ("explain", "images", ["network=alexnet"]),
+    ("explain", "checkpoint", ["images=."]),
+    ("train", "resume", []),
+    ("train", "arch.weights", []),
+    ("train", "data.root", []),
+    ("train", "out", []),
+]
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x.pth", LONG, f"{LONG}.pth"], ids=["home", "long", "ending"])
+@pytest.mark.parametrize(("entry", "name", "others"), WRONG_PATHS, ids=[f"{e}-{n}" for e, n, _ in WRONG_PATHS])
+def test_a_path_that_no_file_can_have_is_told_by_its_settings_name(entry, name, others, path, launch, recwarn):
+    code, err, seen = launch(f"{name}={path}", *others, entry=entry)
+    why = "File name too long" if LONG in path else "~nosuchuser is not a user's home folder"
+    assert (code, err) == (2, f"{name}={path}: {why}. Give another path.\n")
+    assert not seen
+    assert not [warning for warning in recwarn if "callback" in str(warning.message).lower()]
+
+
+def test_a_line_end_in_a_path_makes_no_second_line(launch):
+    assert launch("checkpoint=a\nb\x1b[31m", entry="evaluate")[:2] == (
+        2,
+        r"checkpoint=a\nb\x1b[31m: no such file or folder. Give a .ckpt file or a run's folder." + "\n",
+    )
+
+
 def test_a_mistake_in_the_task_is_told_in_a_line(launch):
     def task(config: DictConfig) -> None:
         raise UserError("data.root=x: no such folder. Give another.")

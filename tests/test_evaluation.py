@@ -72,6 +72,15 @@ def test_outputs_beyond_the_classes_of_the_data_are_counted(tmp_path):
     assert report.confusion[:4, 5].tolist() == [6, 6, 6, 6]
     assert report.confusion.sum() == 24
     assert {"acc", "loss", "pointing_game"} <= set(report.metrics)
+    last = report.as_text().splitlines()[-1]
+    assert last.startswith(f"Pointing game {100 * report.metrics['pointing_game']:.1f} % (a random point scores")
+
+
+def test_an_evaluation_of_no_images_is_refused(tmp_path):
+    data = Coloured()
+    options = {"accelerator": "cpu", "limit_test_batches": 0}
+    with pytest.raises(UserError, match=r"^trainer\.limit_test_batches=0: no image would be evaluated"):
+        evaluate(trained_network(data, 4), data, "test", options, str(tmp_path))
 
 
 def test_data_with_other_classes_are_refused(tmp_path):

@@ -846,3 +846,17 @@ def test_a_map_that_is_not_finite_is_refused():
     torch.nn.init.constant_(network.conv.bias, -1e3)
     with pytest.raises(UserError, match=r"^grad_cam at relu: 2 of 2 images have NaN or infinite values in the map"):
         heatmaps(network, FLOAT, layer="relu")
+
+
+def test_layers_that_are_called_cam_layer_are_ordinary_layers():
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cam_layer, self.grad_cam_layer = nn.Conv2d(3, 4, 3), nn.ReLU()
+            self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(self.grad_cam_layer(self.cam_layer(images)))
+
+    for method in ("cam", "grad_cam"):
+        assert heatmaps(Network().eval(), torch.rand(2, 3, 16, 16), method).shape == (2, 16, 16)

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from camlab.drawing.decoding import decode_batches
 from camlab.errors import UserError
+from camlab.models.preprocess import Preprocess
 from camlab.progress import duration, progress
 from camlab.storage.pictures import count_pixels, find_pictures, picture_files, read_picture
 
@@ -318,3 +321,19 @@ def test_a_terminal_gets_a_bar(monkeypatch, caplog):
 )
 def test_duration(seconds, said):
     assert duration(seconds) == said
+
+
+def test_names_of_files_cannot_write_to_the_terminal(tmp_path, caplog):
+    """An escape sequence or a line end in a name is shown as an escape, in log lines and in messages."""
+    caplog.set_level("INFO")
+    (tmp_path / "notes.\x1b[31m\nSECOND").touch()
+    (tmp_path / "bad\x1b[31m\nSECOND.png").touch()
+    (bad,) = picture_files(tmp_path)
+    broken: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        assert list(decode_batches([bad], 1, Preprocess(8), pool, broken)) == []
+    left_out, skipped = caplog.messages
+    assert r".\x1b[31m\nsecond: 1" in left_out
+    assert skipped.startswith(f"Skipped: {tmp_path}/bad")
+    assert r"bad\x1b[31m\nSECOND.png is not a readable picture" in skipped
+    assert all(line.isprintable() for line in (left_out, skipped, *broken))

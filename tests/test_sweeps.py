@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from test_cli import Launch, launch  # noqa: F401  (a fixture)
 from test_entries import TINY, command
@@ -163,6 +164,32 @@ def test_a_job_of_explain_that_failed_is_tried_again_in_its_folder(launch, tmp_p
         code, told, _ = launch(*again, task=task, entry="explain")
         assert code == 2
         assert "target-8 and 1 more: target=9: no such class." in told
+
+
+def test_a_sweep_of_explain_skips_its_finished_jobs(launch, tmp_path):  # noqa: F811
+    def task(config: DictConfig) -> int:
+        out = Path(HydraConfig.get().runtime.output_dir)
+        (out / "overlays").mkdir(exist_ok=True)
+        (out / "explain.json").write_text("{}")
+        if config.target == "9" and (tmp_path / "broken").exists():
+            raise UserError("1 of 2 pictures was skipped.")
+        return 7
+
+    def again(*arguments: str) -> tuple[int, list[str]]:
+        code, _, seen = launch("-m", "images=x", "network=vgg16", "out=sweep", *arguments, task=task, entry="explain")
+        return code, [config.target for config in seen]
+
+    (tmp_path / "broken").touch()
+    assert again("target=8,9") == (2, ["8", "9"])
+    (tmp_path / "broken").unlink()
+    assert again("target=8,9") == (0, ["9"]), "the job that failed is tried again in its folder"
+    told = (tmp_path / "sweep" / "target-8" / "explain.log").read_text()
+    assert f"{tmp_path}/sweep/target-8 is finished; skipped. To repeat it, remove that folder." in told
+    assert not (tmp_path / "sweep" / "target-9" / "failure.json").exists()
+    assert again("target=8,9") == (0, [])
+    assert again("target=8,9", "hydra.sweep.subdir=target-${target}", "top_k=1", "alpha=0.3") == (2, [])
+    (tmp_path / "sweep" / "target-8" / ".job.json").unlink()
+    assert again("target=8,9") == (2, []), "it is unknown which job has written these files"
 
 
 def test_mistakes_of_the_user_alone_end_with_code_2_and_are_told_once(launch):  # noqa: F811

@@ -188,8 +188,11 @@ class Explainer:
         if size not in self._defaults:
             with passing(self.model, images.device), torch.no_grad():
                 self._defaults[size] = find_layers(self.model, images[:1].clone())
-        for_gradients, for_cam = self._defaults[size]
-        return getattr(self.model, "grad_cam_layer", for_gradients), getattr(self.model, "cam_layer", for_cam)
+        named = (getattr(self.model, name, None) for name in ("grad_cam_layer", "cam_layer"))
+        for_gradients, for_cam = (  # a module of this name is an ordinary layer
+            own if isinstance(own, str) else default for own, default in zip(named, self._defaults[size], strict=True)
+        )
+        return for_gradients, for_cam
 
     def _maps(
         self, method: str, passed: ForwardPass, layer: str, cams: dict[str, Tensor], counterfactual: bool

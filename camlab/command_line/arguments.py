@@ -3,32 +3,14 @@
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from camlab.command_line import sweeps
-from camlab.command_line.conf import options_of
+from camlab.command_line.conf import PATH_KEYS, options_of
 from camlab.errors import UserError
 
-PATH_KEYS = frozenset(
-    [
-        "checkpoint",
-        "images",
-        "network.weights",
-        "target",
-        "resume",
-        "arch.weights",
-        "data.root",
-        "callbacks.heatmaps.images",
-        "paths.data",
-        "paths.outputs",
-        "paths.cache",
-        "hydra.run.dir",
-        "hydra.sweep.dir",
-    ]
-)
 _WITH_OUT = ("train", "evaluate", "explain")  # commands that write an output folder
 
 
@@ -135,7 +117,7 @@ def quote_path(argument: str, sweep: bool = False) -> str:
     key, _, value = argument.partition("=")
     if key.lstrip("+") not in PATH_KEYS or value in ("", "null", "???") or value[0] in "'\"" or "${" in value:
         return argument
-    one = not sweep or key.startswith("hydra.") or Path(value).expanduser().exists()
+    one = not sweep or key.startswith("hydra.") or os.path.exists(os.path.expanduser(value))
     if one or "," not in value:
         return f"{key}={quote(os.path.expanduser(value))}"
     if re.match(r"\w+\(|[\[{]", value) or re.search(r",['\"]", value):

@@ -1,7 +1,25 @@
-"""The folder `conf/` and the options that it offers."""
+"""The folder `conf/`, the options that it offers, and the settings that are paths."""
 
 import re
 from pathlib import Path
+
+PATH_KEYS = frozenset(
+    [
+        "checkpoint",
+        "images",
+        "network.weights",
+        "target",
+        "resume",
+        "arch.weights",
+        "data.root",
+        "callbacks.heatmaps.images",
+        "paths.data",
+        "paths.outputs",
+        "paths.cache",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+    ]
+)
 
 
 def conf_dir() -> Path:

@@ -21,7 +21,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from camlab.command_line import output, sweeps
+from camlab.command_line import output, repeats, sweeps
 from camlab.command_line.arguments import read_arguments
 from camlab.command_line.conf import conf_dir
 from camlab.command_line.help import help_text
@@ -69,9 +69,13 @@ class _Job:
 
     def _run(self, config: DictConfig) -> Any:
         config = checked(config, self.command)
-        if sweeps.under_way():  # a single job has been checked before it began
-            check_folder(config, self.command, Path(HydraConfig.get().runtime.output_dir))
         _quiet_libraries()
+        if not sweeps.under_way():  # a single job has been checked before it began
+            return self.task(config)
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if self.command in repeats.RESULTS:
+            return repeats.run_once(self.task, config, self.command, folder)
+        check_folder(config, self.command, folder)
         return self.task(config)
 
 

@@ -25,19 +25,23 @@ _EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "swee
 
 def explain_mistake(error: BaseException) -> str | None:
     """Message of one or two lines for an error that the user can correct; None for any other error."""
-    if (told := _explain(error)) is None:
-        return None
-    told = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in told)  # the message quotes the user
-    lines = [line for line in told.split("\n") if line.strip()]
-    return "\n".join(lines) if len(lines) <= 2 else " ".join(lines)
-
-
-def _explain(error: BaseException) -> str | None:
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)
-    if told := next((str(link) for link in chain if isinstance(link, UserError)), None):
-        return told
+    told = next((link for link in chain if isinstance(link, UserError)), None) or _explain(chain)
+    if told is None:
+        return None
+    lines = str(told).split("\n") if isinstance(told, UserError) else [told]
+    return "\n".join(map(_printable, lines))
+
+
+def _printable(line: str) -> str:
+    """Escape what cannot be printed, because the message quotes the user."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def _explain(chain: list[BaseException]) -> str | None:
+    error = chain[0]
     for link in chain:
         if type(link).__name__ == "MisconfigurationException":  # a class of Lightning
             return first_line(link)

@@ -12,6 +12,7 @@ from camlab.command_line.sections import SECTIONS
 from camlab.errors import UserError
 from camlab.runs import run_folder
 from camlab.storage.documents import read_yaml
+from camlab.storage.files import user_path
 
 _OF_ITS_MACHINE = ("placement", "num_workers")  # these settings do not change results, and depend on the machine
 
@@ -32,7 +33,7 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
     """
     given = OmegaConf.select(config, "data", default=None)
     chosen = given is not None and not (isinstance(given, DictConfig) and "_target_" not in given)
-    checkpoint = Path(str(OmegaConf.select(config, "checkpoint", default=""))).expanduser()
+    checkpoint = user_path(str(OmegaConf.select(config, "checkpoint", default="")), "checkpoint")
     if chosen or OmegaConf.is_missing(config, "checkpoint") or not checkpoint.exists():
         return config  # the later checks report what is missing
     settings = _data_settings(_config_file(checkpoint))

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +15,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from camlab.command_line.commands import COMMANDS
+from camlab.command_line.conf import PATH_KEYS
 from camlab.command_line.fields import NO_PLAIN_NAME, is_plain_name
+from camlab.command_line.mistakes import explain_mistake
 from camlab.command_line.output import print_error
 from camlab.command_line.refusals import check_section, shown
 from camlab.command_line.run_data import with_data_of_run
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError
+from camlab.errors import plain as plain_text
 from camlab.models.backbones import check_image_size
 from camlab.runs import ownership
 from camlab.runs.report import check_replaceable
-from camlab.storage.files import sha256
+from camlab.storage.files import sha256, user_path
 from camlab.storage.pictures import find_pictures
 from camlab.training.changes import OF_THE_PLACE, WEIGHTS_CHECKSUM
 
@@ -54,11 +58,11 @@ class CheckBeforeRun(Callback):
             plain = checked(plain, self.entry)
             if self.entry == "explain":
                 find_pictures(str(plain.images), report=False)
-            check_folder(plain, self.entry, Path(config.hydra.run.dir))
+            check_folder(plain, self.entry, user_path(config.hydra.run.dir, "out"))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _refusing():
-            folder = Path(config.hydra.sweep.dir)
+            folder = user_path(config.hydra.sweep.dir, "out")
             if self.entry == "train":
                 if config.sweep is not None and not is_plain_name(config.sweep):
                     raise UserError(f"sweep={shown(config.sweep)}: {NO_PLAIN_NAME}.")
@@ -68,12 +72,15 @@ class CheckBeforeRun(Callback):
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """End the process after a user's mistake. Hydra turns exceptions in callbacks into warnings, but not SystemExit."""
+    """End the process after an error. Hydra turns exceptions in callbacks into warnings, but not SystemExit."""
     try:
         yield
-    except UserError as error:
-        print_error(str(error))
-        sys.exit(2)
+    except Exception as error:
+        told = explain_mistake(error)
+        if isinstance(error, OSError) and error.filename is not None:  # in reading, since nothing is written yet
+            told = plain_text(f"{error.filename}: {error.strerror}.")
+        print_error(told or "".join(traceback.format_exception(error)))
+        sys.exit(1 if told is None else 2)
 
 
 def check_folder(config: DictConfig, entry: str, folder: Path) -> None:
@@ -167,11 +174,11 @@ def _weights_file(settings: dict[str, Any]) -> str | None:
 
 def _content(file: str) -> str:
     """Checksum of a weights file; its name if it cannot be read, which is reported elsewhere."""
-    path = Path(file).expanduser()
     try:
+        path = user_path(file, "arch.weights")
         status = path.stat()
         return _checksum(path, status.st_size, status.st_mtime_ns) if path.is_file() else file
-    except OSError:
+    except (OSError, UserError):
         return file
 
 
@@ -223,16 +230,22 @@ def _check_explain(plain: dict[str, Any]) -> None:
 
 
 def _check_files(plain: dict[str, Any]) -> None:
-    """Refuse files that do not exist, before anything is loaded."""
+    """Refuse files that do not exist, and paths that no file can have, before anything is loaded."""
+    for key in PATH_KEYS - {"target"}:  # a class can have any name
+        value: Any = plain
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str):
+            user_path(value, key)
     arch = plain.get("arch")
     weights = arch.get("weights") if isinstance(arch, dict) else None
     if isinstance(weights, str) and weights != "imagenet":
-        path = Path(weights).expanduser()
+        path = user_path(weights, "arch.weights")
         if path.suffix not in WEIGHT_ENDINGS or not path.is_file():
             wrong = "no such file" if path.suffix in WEIGHT_ENDINGS else f"does not end in {', '.join(WEIGHT_ENDINGS)}"
             raise UserError(f"arch.weights={weights}: {wrong}. Give imagenet, a weights file, or null for none.")
     for key, words in (("resume", ("auto", "last")), ("checkpoint", ())):
         value = plain.get(key)
-        if isinstance(value, str) and value not in words and not Path(value).expanduser().exists():
+        if isinstance(value, str) and value not in words and not user_path(value, key).exists():
             others = "".join(f"{word}, " for word in words)
             raise UserError(f"{key}={value}: no such file or folder. Give {others}a .ckpt file or a run's folder.")

@@ -14,6 +14,7 @@ from torchvision.datasets.utils import download_and_extract_archive
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
 from camlab.errors import UserError
+from camlab.storage.files import user_path
 from camlab.storage.locks import locked
 
 
@@ -31,7 +32,7 @@ class Cifar10(ImageData):
 
     def __init__(self, root: str, verify: bool = True, download: bool = True, **options: Any) -> None:
         super().__init__(**options)
-        self.root = Path(root).expanduser()
+        self.root = user_path(root, "data.root")
         self.verify, self.download = verify, download
 
     def load(self) -> tuple[ImageSet, ImageSet]:
@@ -57,9 +58,9 @@ class Cifar10(ImageData):
                     download_and_extract_archive(Archive.url, str(self.root), md5=Archive.tgz_md5)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"CIFAR-10 is not in {self.root} and could not be downloaded ({str(error).splitlines()[0]}).\n"
+                f"CIFAR-10 is not in {self.root} and could not be downloaded ({str(error).splitlines()[0]}).",
                 f"Put {Archive.filename} into {self.root}, or give data.root=FOLDER with {Archive.base_folder}/ in it,"
-                " or train on data=shapes, which needs no download."
+                " or train on data=shapes, which needs no download.",
             ) from error
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
-from camlab.errors import UserError, cut
+from camlab.errors import UserError, cut, plain
 from camlab.models.preprocess import Preprocess
+from camlab.storage.files import user_path
 from camlab.storage.pictures import ENDINGS, MASKS, Listing, list_files, read_picture
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Folder(ImageData):
 
     def __init__(self, root: str, **options: Any) -> None:
         super().__init__(**options)
-        self.root = Path(root).expanduser()
+        self.root = user_path(root, "data.root")
 
     def load(self) -> tuple[ImageSet, ...]:
         if not self.root.is_dir():
@@ -65,7 +66,7 @@ class Folder(ImageData):
         in_mask_folders = [path for split in listings for path in list_files(self.root / split / MASKS).pictures]
         masks = [path for listing in every for path in listing.masks] + in_mask_folders
         if left_out := Listing([], masks, [path for listing in every for path in listing.others]).left_out():
-            log.info("data.root=%s: left out %s.", self.root, left_out)
+            log.info("data.root=%s: left out %s.", plain(str(self.root)), left_out)
 
     def _read(self, split: str, class_names: tuple[str, ...], listings: list[Listing]) -> ImageSet:
         empty = [name for name, listing in zip(class_names, listings, strict=True) if not listing.pictures]

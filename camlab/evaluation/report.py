@@ -63,11 +63,11 @@ class Report:
         return f"{place}: accuracy {100 * self.accuracy:.2f} %"
 
     def as_text(self) -> str:
-        """The accuracy, then one line for each class."""
+        """The accuracy, one line for each class, and the pointing game if it was played."""
         shares = [(cut(name), share) for name, share in self.per_class.items()]
         width = max(len(name) for name, _ in shares)
         lines = [f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in shares]
-        return "\n".join([self.title, *lines])
+        return "\n".join([self.title, *lines, *pointing_game_lines(self.metrics)])
 
     def as_dict(self) -> dict[str, Any]:
         """Content of `evaluation.json`, as plain values."""
@@ -85,6 +85,24 @@ class Report:
     def confusion_picture(self) -> np.ndarray:
         """The confusion matrix as a picture, uint8 RGB H×W×3."""
         return draw_confusion(self.confusion, self.class_names, self.title)
+
+
+def pointing_game_lines(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
+    """Describe the result of the pointing game in one line; without such a result, there is no line.
+
+    Args:
+        metrics: Metrics by name.
+        prefix: Beginning of the names, such as `test/`.
+
+    Example:
+        >>> pointing_game_lines({"pointing_game": 0.8, "pointing_game_random": 0.2, "pointing_game_center": 0.5})
+        ["Pointing game 80.0 % (a random point scores 20.0 %, the image's centre 50.0 %)."]
+    """
+    names = [f"{prefix}pointing_game{kind}" for kind in ("", "_random", "_center")]
+    if not metrics.keys() >= set(names):
+        return []
+    own, random, center = (100 * metrics[name] for name in names)
+    return [f"Pointing game {own:.1f} % (a random point scores {random:.1f} %, the image's centre {center:.1f} %)."]
 
 
 def write_report(folder: Path, report: Report) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 
 from camlab.data.module import ImageData
 from camlab.evaluation.confusion import ConfusionCounter
-from camlab.evaluation.report import Report
+from camlab.evaluation.report import Report, pointing_game_lines
 from camlab.models.devices import device_name, peak_memory_gb
 from camlab.models.trained_network import output_names
 from camlab.runs import run_folder
@@ -103,11 +103,8 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
         kept = tested if tested.is_file() else None
         log_result(loggers, RunResult(metrics, result["per_class"], report.class_names, report.confusion, kept))
         log.info("Test accuracy %.2f %% (%s checkpoint).", 100 * metrics["test/acc"], result["tested_checkpoint"])
-    if "test/pointing_game" in metrics:
-        log.info(
-            "Pointing game %.1f %% (a random point scores %.1f %%, the image's centre %.1f %%).",
-            *(100 * metrics[f"test/pointing_game{kind}"] for kind in ("", "_random", "_center")),
-        )
+    for line in pointing_game_lines(metrics, "test/"):
+        log.info("%s", line)
     log.info("Results: %s", run_dir / run_folder.RESULT)
     if sheets := sorted(run_dir.glob("heatmaps/*/sheet.png")):
         log.info("Heatmaps: open %s", sheets[-1])

@@ -34,8 +34,11 @@ def evaluate(
         pointing_game: Callback that scores the maps; None for one with the default tolerance.
 
     Raises:
-        UserError: The classes of the data set and of the network differ, or the data set has no such split.
+        UserError: The classes of the data set and of the network differ, the data set has no such split, or
+            the options leave no image to evaluate.
     """
+    if trainer_options.get("limit_test_batches") == 0:
+        raise UserError("trainer.limit_test_batches=0: no image would be evaluated. Leave the setting out.")
     data.setup()
     data.test_split = split
     assert isinstance(trained.network, CamNet)

@@ -1,6 +1,7 @@
 """Build classifiers by name, with their trained weights: those of torchvision and, if it is installed, of timm."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def _pretrained_of_timm(name: str) -> Any:
 
 
 def _of_file(weights: str) -> Mapping[str, Tensor]:
-    return read_tensors(Path(weights).expanduser(), "network.weights", named="DEFAULT")
+    return read_tensors(Path(os.path.expanduser(weights)), "network.weights", named="DEFAULT")
 
 
 def _fill(network: nn.Module, state: Mapping[str, Tensor], name: str, given: str) -> None:

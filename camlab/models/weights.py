@@ -1,5 +1,6 @@
 """Read weights: torchvision's, or files that hold tensors and plain values only. Code in a file never runs."""
 
+import os
 import pickle
 import warnings
 import zipfile
@@ -33,7 +34,7 @@ def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) ->
     if weights == "imagenet":
         found = download(torchvision.models.get_model_weights(backbone).IMAGENET1K_V1, given)
     else:
-        found = read_tensors(Path(weights).expanduser())
+        found = read_tensors(Path(os.path.expanduser(weights)))
     state = matching_tensors(found, layers.state_dict(prefix=prefix), backbone, given)
     layers.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in state.items()}, strict=False)
 
@@ -159,8 +160,8 @@ def download(enum: WeightsEnum, given: str) -> Mapping[str, Tensor]:
     except (OSError, RuntimeError) as error:  # no connection, or a download with the wrong hash
         folder, key = Path(torch.hub.get_dir()) / "checkpoints", given.partition("=")[0]
         raise UserError(
-            f"{given}: {enum.url} could not be downloaded ({first_line(error)}).\n"
-            f"Put the file into {folder}, or give {key}=FILE.safetensors, or {key}=null for random weights."
+            f"{given}: {enum.url} could not be downloaded ({first_line(error)}).",
+            f"Put the file into {folder}, or give {key}=FILE.safetensors, or {key}=null for random weights.",
         ) from error
 
 

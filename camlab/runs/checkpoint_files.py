@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
-from camlab.errors import UserError
+from camlab.errors import UserError, plain
 from camlab.runs import run_folder
-from camlab.storage.files import open_atomically, read_text, sha256, write_atomically
+from camlab.storage.files import open_atomically, read_text, sha256, user_path, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def checkpoint_to_resume(
         return _last_whole(run_dir, run_of)
     if resume == "last":
         return _last_whole(_newest_unfinished(outputs, config_hash, is_same_data), run_of)
-    path = Path(resume).expanduser()
+    path = user_path(resume, "resume")
     if path.is_file():
         if not is_whole(path):
             raise UserError(
@@ -91,7 +91,7 @@ def _last_whole(run_dir: Path, run_of: Callable[[Path], str | None]) -> Path | N
     own = run_folder.read_run_id(run_dir)
     for path in there:
         if not is_whole(path):
-            log.warning("%s is damaged.", path)
+            log.warning("%s is damaged.", plain(str(path)))
             continue
         try:
             found = run_of(path)
@@ -99,7 +99,7 @@ def _last_whole(run_dir: Path, run_of: Callable[[Path], str | None]) -> Path | N
             log.warning("%s", error)
             continue
         if own is not None and found not in (None, own):
-            log.warning("%s belongs to another run.", path)
+            log.warning("%s belongs to another run.", plain(str(path)))
         else:
             return path
     if there:

@@ -51,7 +51,7 @@ def data_root(data_config: Mapping[str, Any]) -> str | None:
         True
     """
     root = data_config.get("root")
-    return None if root is None else str(Path(str(root)).expanduser().resolve())
+    return None if root is None else str(Path(os.path.expanduser(str(root))).resolve())
 
 
 @functools.cache
@@ -113,8 +113,8 @@ def check_same_data(run_dir: Path, identity: DataIdentity) -> None:
         return
     if found is None:
         raise UserError(
-            f"{run_dir / DATA} is missing or damaged, so it is unknown which data the run used; nothing was trained.\n"
-            "Give another out=FOLDER; to replace that run with a new one, add force=true."
+            f"{run_dir / DATA} is missing or damaged, so it is unknown which data the run used; nothing was trained.",
+            "Give another out=FOLDER; to replace that run with a new one, add force=true.",
         )
     where = f" from {found.root}" if found.root and found.root != identity.root else ""
     if found.root and found.root == identity.root and found.class_names == identity.class_names:
@@ -122,6 +122,6 @@ def check_same_data(run_dir: Path, identity: DataIdentity) -> None:
     if found.class_names != identity.class_names:
         where += f" (classes {listed(found.class_names, 5)})"
     raise UserError(
-        f"{run_dir} holds a run on other data{where}.\n"
-        "Give another out=FOLDER; to replace that run with a new one, add force=true."
+        f"{run_dir} holds a run on other data{where}.",
+        "Give another out=FOLDER; to replace that run with a new one, add force=true.",
     )

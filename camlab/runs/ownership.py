@@ -1,5 +1,6 @@
 """Checks of output folders: output goes into new folders and into camlab's own, never among other files."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,13 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
     if found is None and (run_folder.has_output(run_dir) or (run_dir / run_folder.CONFIG).exists()):
         raise UserError(
             f"{run_dir / run_folder.CONFIG} is missing or damaged, so it is unknown which run this is; nothing was"
-            " changed.\nGive another out=FOLDER; to replace that run with a new one, add force=true."
+            " changed.",
+            "Give another out=FOLDER; to replace that run with a new one, add force=true.",
         )
     if found not in (None, config_hash) and run_folder.has_output(run_dir):
         raise UserError(
-            f"{run_dir} holds a run of another configuration (see {run_folder.CONFIG} there); nothing was changed.\n"
-            f"Give another out=FOLDER; to continue from that run with new settings, also add resume={run_dir}."
+            f"{run_dir} holds a run of another configuration (see {run_folder.CONFIG} there); nothing was changed.",
+            f"Give another out=FOLDER; to continue from that run with new settings, also add resume={run_dir}.",
         )
 
 
@@ -73,8 +75,8 @@ def check_not_taken(run_dir: Path, config_hash: str, checkpoint: Path | None) ->
     inside = checkpoint is not None and checkpoint.resolve().is_relative_to(run_dir.resolve())
     if run_folder.has_output(run_dir) and not inside:
         raise UserError(
-            f"{run_dir} holds a run that did not start from {checkpoint}; nothing was changed.\n"
-            "Give another out=FOLDER, leave out resume= to continue that run, or add force=true to replace it."
+            f"{run_dir} holds a run that did not start from {checkpoint}; nothing was changed.",
+            "Give another out=FOLDER, leave out resume= to continue that run, or add force=true to replace it.",
         )
 
 
@@ -179,7 +181,7 @@ def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool]) -> None
 
 
 def _resolved(path: str) -> Path:
-    return Path(path).expanduser().resolve()
+    return Path(os.path.expanduser(path)).resolve()
 
 
 def _content(folder: Path) -> list[str]:

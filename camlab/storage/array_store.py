@@ -15,7 +15,7 @@ import numpy as np
 
 from camlab.errors import UserError
 from camlab.storage.documents import read_json
-from camlab.storage.files import open_atomically, read_text, remove_leftovers, sha256, write_atomically
+from camlab.storage.files import open_atomically, read_text, remove_leftovers, sha256, user_path, write_atomically
 from camlab.storage.locks import Locked, locked
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _KEPT = re.compile(r"([0-9a-f]{32})\.(npy|json|lock)|\.([0-9a-f]{32})\.(npy|json
 
 def feature_store(cache: str) -> "ArrayStore":
     """Return the store of cached features below the folder that `paths.cache` names."""
-    return ArrayStore(Path(cache).expanduser() / "features")
+    return ArrayStore(user_path(cache, "paths.cache") / "features")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,38 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from camlab.errors import UserError
+
 _SUFFIX = ".partial"
 _RANDOM_BYTES = 8  # in a temporary file's name, as 16 hex digits
 _LONGEST_STEM = 40  # characters of a file's name that its temporary name keeps: at most 160 of the 255 bytes allowed
+
+
+def user_path(place: str, setting: str) -> Path:
+    """Turn a path that the user gave into a `Path`; `~` stands for the home folder. The path need not exist.
+
+    Args:
+        place: The path.
+        setting: Name of the setting, for the message.
+
+    Raises:
+        UserError: There is no such user, or no file can have this path: it is too long, or its folder cannot be read.
+    """
+    try:
+        path = Path(place).expanduser()
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except RuntimeError:
+        raise UserError(
+            f"{setting}={place}: {Path(place).parts[0]} is not a user's home folder. Give another path."
+        ) from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            return path
+        why = error.strerror if isinstance(error, OSError) else "a path cannot contain a null character"
+        raise UserError(f"{setting}={place}: {why}. Give another path.") from None
+    return path
 
 
 def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from camlab.errors import UserError
+from camlab.errors import UserError, cut, plain
+from camlab.storage.files import user_path
 from camlab.storage.pixel_depth import deep_rgb, is_deep, is_deep_rgb, stated_bits, to_8_bits
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Listing:
             '3 files by their endings (.txt: 2, none: 1) and 1 mask'
         """
         counts = Counter(file.suffix.lower() or "none" for file in self.others)
-        endings = ", ".join(f"{ending}: {count}" for ending, count in sorted(counts.items()))
+        endings = ", ".join(f"{cut(ending)}: {count}" for ending, count in sorted(counts.items()))
         others = f"{_count(self.others, 'file')} by {'its ending' if len(self.others) == 1 else 'their endings'}"
         parts = [f"{others} ({endings})" if self.others else "", _count(self.masks, "mask") if self.masks else ""]
         return " and ".join(part for part in parts if part)
@@ -84,7 +85,7 @@ def find_pictures(place: str, report: bool = True) -> list[Path]:
     Raises:
         UserError: There are no such files.
     """
-    path = Path(place).expanduser()
+    path = user_path(place, "images")
     if path.is_dir():
         listing = list_files(path, below=True)
         found = [picture for picture in (_tell(path, listing) if report else listing).pictures if picture.is_file()]
@@ -154,7 +155,7 @@ def _is_mask(path: Path, top: Path, stems: set[tuple[Path, str]]) -> bool:
 
 def _tell(folder: Path, listing: Listing) -> Listing:
     if left_out := listing.left_out():
-        log.info("%s: left out %s.", folder, left_out)
+        log.info("%s: left out %s.", plain(str(folder)), left_out)
     return listing
 
 

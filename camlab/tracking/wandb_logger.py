@@ -235,7 +235,7 @@ def _has_key() -> bool:
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", _BASE_URL)).hostname or ""
     candidates = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
-    for path in (Path(c).expanduser() for c in candidates if c):
+    for path in (os.path.expanduser(c) for c in candidates if c):
         try:
             if netrc.netrc(path).authenticators(host):
                 return True

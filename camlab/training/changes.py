@@ -69,8 +69,8 @@ def check_changes(
     refused = {name: change for name, change in changes.items() if not _is_applicable(name, now, content, defaults)}
     if refused:
         raise UserError(
-            f"These settings cannot change when a run continues: {shown(refused)}.\n"
-            "Restore their old values, or start from the beginning with resume=null and another out=FOLDER."
+            f"These settings cannot change when a run continues: {shown(refused)}.",
+            "Restore their old values, or start from the beginning with resume=null and another out=FOLDER.",
         )
 
 

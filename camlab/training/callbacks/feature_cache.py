@@ -98,9 +98,9 @@ class FeatureCache(L.Callback):
         somewhere = functools.partial(trainer.strategy.reduce_boolean_decision, all=False)  # on any rank
         if somewhere(lack is not None) and goes_on and not contradiction:
             raise UserError(
-                f"This run began with cached features, but now {lack or 'another process has no room for them'}.\n"
+                f"This run began with cached features, but now {lack or 'another process has no room for them'}.",
                 "Make room, then repeat the command. With cache=false the run continues without them, but its result"
-                " will not be the same bit for bit."
+                " will not be the same bit for bit.",
             )
         obstacle = contradiction or lack or waste
         self._used = not somewhere(obstacle is not None)

@@ -16,6 +16,7 @@ from camlab.drawing.tiles import Style
 from camlab.errors import UserError
 from camlab.maps import Normalization
 from camlab.models.trained_network import output_names
+from camlab.storage.files import user_path
 from camlab.storage.pictures import picture_files
 from camlab.tracking.pictures import log_pictures
 from camlab.tracking.wandb_logger import IMAGES_PER_KEY
@@ -97,7 +98,7 @@ class HeatmapLogger(L.Callback):
     def _choose(self, data: ImageData) -> tuple[Tensor, Tensor | None, list[str]]:
         """The pictures, uint8 N×3×H×W, their true classes where they are known, and their names in captions."""
         if self.images is not None:
-            if not (files := picture_files(Path(self.images).expanduser())):
+            if not (files := picture_files(user_path(self.images, "callbacks.heatmaps.images"))):
                 raise UserError(f"callbacks.heatmaps.images={self.images}: no pictures there.")
             files = files[:IMAGES_PER_KEY]
             return read_pictures(files, max(data.preprocess.image_size, 64)), None, [file.name for file in files]

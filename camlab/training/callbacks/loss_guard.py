@@ -71,8 +71,8 @@ class LossGuard(L.Callback):
         first = ", ".join(map(str, bad["image_idx"][:4]))
         raise UserError(
             f"The loss is {bad['loss']} at step {bad['step']} (epoch {bad['epoch']}, learning rate {bad['lr']:g},"
-            f" images {first}, …; see {self.folder / 'not_finite.json'}).\n"
-            + (_HALF_ADVICE if trainer.precision == "16-true" else _ADVICE)
+            f" images {first}, …; see {self.folder / 'not_finite.json'}).",
+            _HALF_ADVICE if trainer.precision == "16-true" else _ADVICE,
         )
 
 
