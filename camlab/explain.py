@@ -37,7 +37,7 @@ def explain(config: DictConfig) -> int:
 
     files = find_pictures(str(config.images))
 
-    from camlab.drawing.batch_explainer import Request
+    from camlab.attribution.batch_explainer import Request
     from camlab.drawing.explain_pictures import explain_pictures
     from camlab.drawing.tiles import Style
     from camlab.models.devices import choose_device

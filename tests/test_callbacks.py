@@ -13,6 +13,7 @@ from PIL import Image
 from test_training import classifier, trainer, weights
 
 from camlab import maps
+from camlab.attribution.batch_explainer import BatchExplainer, Request
 from camlab.drawing.maps_file import read_maps
 from camlab.drawing.probe import Probe
 from camlab.drawing.tiles import TILE_HEIGHT, Style
@@ -38,9 +39,18 @@ def test_a_run_with_heatmaps_ends_in_the_same_bits(tmp_path, mode):
     assert len(list(tmp_path.glob("heatmaps/epoch_*/sheet.png"))) == 3
 
 
-def probe(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor | None, folder: Path) -> Probe:
-    names = [f"class{k}" for k in range(4)]
-    return Probe(network, images, labels, [""] * len(images), names, Style(boxes=False), folder)
+def draw(
+    network: torch.nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor | None,
+    folder: Path,
+    inputs: torch.Tensor,
+    epochs_done: int,
+) -> tuple[list[np.ndarray], list[str]]:
+    explainer = BatchExplainer(network, Request(all_classes=True))
+    probe = Probe(images, [""] * len(images), [f"class{k}" for k in range(4)], Style(boxes=False), folder)
+    results = explainer.explain(inputs, probe.sources, labels)
+    return probe.draw(results, explainer.layers, epochs_done)
 
 
 def test_drawing_leaves_the_network_as_it_found_it(tmp_path):
@@ -53,7 +63,7 @@ def test_drawing_leaves_the_network_as_it_found_it(tmp_path):
     inputs = torch.randn(4, 3, 64, 64, generator=torch.Generator())
     rng = torch.get_rng_state()
     with torch.inference_mode():
-        probe(network, images, torch.tensor([0, 1, 2, 3]), tmp_path).draw(inputs, 1)
+        draw(network, images, torch.tensor([0, 1, 2, 3]), tmp_path, inputs, 1)
     assert [module.training for module in network.modules()] == flags
     assert all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), before.state_dict().values(), strict=True)
@@ -70,7 +80,7 @@ def test_wrongly_classified_images_get_tiles_for_their_true_class(tmp_path):
     labels = predicted.clone()
     labels[[1, 3]] = (labels[[1, 3]] + 1) % 4
     images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    panels, captions = probe(network, images, labels, tmp_path).draw(inputs, 3)
+    panels, captions = draw(network, images, labels, tmp_path, inputs, 3)
     assert len(panels) == 5
     assert (
         read_maps(tmp_path / "epoch_0003" / "maps.npz").class_idx.tolist()
@@ -82,9 +92,9 @@ def test_wrongly_classified_images_get_tiles_for_their_true_class(tmp_path):
     ]
     best, second = network(inputs)[1].softmax(0).topk(2).values.tolist()
     assert captions[1].startswith(
-        f"true class{labels[1]}, predicted class{predicted[1]} {100 * best:.0f} %, then class"
+        f"true class{labels[1]}, predicted class{predicted[1]} {100 * best:.0f}\u00a0%, then class"
     )
-    assert captions[1].endswith(f" {100 * second:.0f} %")
+    assert captions[1].endswith(f" {100 * second:.0f}\u00a0%")
     sheet = cv2.imread(str(tmp_path / "epoch_0003" / "sheet.png"))
     used = sum(panel.shape[0] * panel.shape[1] for panel in panels)
     assert sheet.shape[0] * sheet.shape[1] < 2 * used, "right predictions must not leave empty tiles"
@@ -132,7 +142,7 @@ def test_half_precision(tmp_path):
     network = classifier("vgg11_bn").network.to(torch.bfloat16)
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     inputs = torch.randn(2, 3, 64, 64, dtype=torch.bfloat16)
-    panels, _ = probe(network, images, torch.tensor([0, 1]), tmp_path).draw(inputs, 1)
+    panels, _ = draw(network, images, torch.tensor([0, 1]), tmp_path, inputs, 1)
     assert len(panels) == 2
     assert np.isfinite(read_maps(tmp_path / "epoch_0001" / "maps.npz").cam_of_all_classes).all()
 

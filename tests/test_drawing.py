@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from camlab import maps
+from camlab.attribution.results import PictureResult, Source
 from camlab.drawing import layout, sheets, text, tiles
 from camlab.drawing.maps_file import FORMAT, read_maps, write_maps
 from camlab.drawing.result_writer import overlay_name
-from camlab.drawing.results import PictureResult, Source
 from camlab.drawing.scaling import scale
 from camlab.drawing.sheets import Legend
 from camlab.drawing.tiles import Style

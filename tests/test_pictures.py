@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camlab.drawing.decoding import decode_batches
+from camlab.attribution.decoding import decode_batches
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
 from camlab.progress import duration, progress

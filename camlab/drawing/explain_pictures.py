@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from camlab import __version__
-from camlab.drawing.batch_explainer import BatchExplainer, Request
-from camlab.drawing.decoding import DecodedPicture, decode_batches
+from camlab.attribution.batch_explainer import BatchExplainer, Request
+from camlab.attribution.decoding import DecodedPicture, decode_batches
+from camlab.attribution.results import PictureResult
 from camlab.drawing.result_writer import PANELS, ResultWriter
-from camlab.drawing.results import PictureResult
 from camlab.drawing.scaling import scale
 from camlab.drawing.sheets import Legend
 from camlab.drawing.tiles import Style

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camlab.drawing.results import PictureResult
+from camlab.attribution.results import PictureResult
 from camlab.errors import UserError
 from camlab.storage.files import write_atomically
 

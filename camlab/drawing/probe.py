@@ -1,17 +1,16 @@
 """Draw heatmaps of a fixed set of pictures, again and again during training."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
+from camlab.attribution.results import PictureResult, Source
 from camlab.drawing import render
-from camlab.drawing.batch_explainer import BatchExplainer, Request
 from camlab.drawing.maps_file import write_maps
-from camlab.drawing.results import Source
 from camlab.drawing.scaling import scale
 from camlab.drawing.sheets import Legend, contact_sheet
 from camlab.drawing.tiles import Style, caption, draw_overlays, panel
@@ -21,20 +20,19 @@ class Probe:
     """Draws heatmaps of a fixed set of pictures for one epoch after another (docs/file_formats.md lists the files).
 
     Args:
-        network: The classifier. Its weights, gradients and train/eval flags and the random state are not changed.
         images: The pictures, uint8 RGB N×3×H×W; the network sees the whole of each.
-        labels: True classes, N; None if they are not known.
         names: Names of the pictures in captions, N; empty where captions give the true class alone.
         class_names: Names of all classes.
         style: How to draw.
         folder: Output folder, created if it does not exist. It gets `pictures/` and one `epoch_NNNN/` for each epoch.
+
+    Attributes:
+        sources: The pictures as the network's results refer to them.
     """
 
     def __init__(
         self,
-        network: nn.Module,
         images: Tensor,
-        labels: Tensor | None,
         names: Sequence[str],
         class_names: Sequence[str],
         style: Style,
@@ -44,31 +42,31 @@ class Probe:
         whole = (0, 0, width, height)
         self.sources = [Source(Path(f"{i:02d}.png"), name, i, (width, height), whole) for i, name in enumerate(names)]
         self.pictures = images.permute(0, 2, 3, 1).cpu().numpy()
-        self.labels, self.class_names, self.style, self.folder = labels, class_names, style, folder
-        self._explainer = BatchExplainer(network, Request(all_classes=True))
+        self.class_names, self.style, self.folder = class_names, style, folder
         self._pictures_are_written = False
 
-    def draw(self, inputs: Tensor, epochs_done: int) -> tuple[list[np.ndarray], list[str]]:
+    def draw(
+        self, results: Sequence[PictureResult], layers: Mapping[str, Sequence[str]], epochs_done: int
+    ) -> tuple[list[np.ndarray], list[str]]:
         """Draw the predicted class and, where it differs, the true one; write the epoch's files, `maps.npz` last.
 
         Args:
-            inputs: The pictures as the network's input, N×3×S×S.
+            results: The network's results for the pictures.
+            layers: Names of the target layers by method.
             epochs_done: Number of epochs done; 0 before training.
 
         Returns:
             A panel and a caption for each picture.
 
         Raises:
-            UserError: The network cannot be explained.
             OSError: The files cannot be written.
         """
-        results = self._explainer.explain(inputs, self.sources, self.labels)
         scaled = scale(results, self.style.normalize)
         panels = [
             panel(picture, result, draw_overlays(picture, result, heat, self.class_names, self.style), self.class_names)
             for picture, result, heat in zip(self.pictures, results, scaled.heat, strict=True)
         ]
-        folder, layers = self.folder / f"epoch_{epochs_done:04d}", self._explainer.layers
+        folder = self.folder / f"epoch_{epochs_done:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         self._write_pictures()
         title = f"Epoch {epochs_done}" if epochs_done else "Before training"

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from camlab.attribution.results import PictureResult
 from camlab.drawing import render
 from camlab.drawing.maps_file import write_maps
-from camlab.drawing.results import PictureResult
 from camlab.drawing.sheets import Legend, contact_sheet
 from camlab.drawing.tiles import Style, draw_overlays, panel
 from camlab.storage.files import write_atomically

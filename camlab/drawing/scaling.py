@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from camlab import maps
-from camlab.drawing.results import PictureResult
+from camlab.attribution.results import PictureResult
 from camlab.maps import Normalization
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from camlab.attribution.methods import METHODS
+from camlab.attribution.results import PictureResult, Source
 from camlab.drawing import layout, render, text
 from camlab.drawing.render import Box
-from camlab.drawing.results import PictureResult, Source
 from camlab.errors import cut, plain
 from camlab.maps import Normalization
 

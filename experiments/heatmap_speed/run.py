@@ -31,9 +31,9 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmark import alternate, csv_file, machine, quartiles, ratios, settled, warn_if_busy, write_csv
 
+from camlab.attribution.batch_explainer import Request
 from camlab.attribution.explainer import Explainer
 from camlab.drawing import render
-from camlab.drawing.batch_explainer import Request
 from camlab.drawing.explain_pictures import explain_pictures
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from camlab.attribution.batch_explainer import BatchExplainer, Request
 from camlab.data.cifar10 import Cifar10
 from camlab.drawing import layout, render
 from camlab.drawing.probe import Probe
@@ -46,10 +47,10 @@ def draw_for_readme(run: Path, data_root: str) -> None:
     chosen = test.subset(torch.tensor(first))
     with tempfile.TemporaryDirectory() as place:
         names = [""] * len(chosen)
-        probe = Probe(
-            trained.network, chosen.images, chosen.labels, names, test.class_names, Style(boxes=False), Path(place)
-        )
-        panels, _ = probe.draw(trained.preprocess(chosen.images), 0)
+        probe = Probe(chosen.images, names, test.class_names, Style(boxes=False), Path(place))
+        explainer = BatchExplainer(trained.network, Request(all_classes=True))
+        results = explainer.explain(trained.preprocess(chosen.images), probe.sources, chosen.labels)
+        panels, _ = probe.draw(results, explainer.layers, 0)
     sheet = layout.frame(layout.flow(panels, 1300, 24), 18)
     render.write_image(HERE.parents[1] / "docs" / "heatmaps.png", sheet)
 

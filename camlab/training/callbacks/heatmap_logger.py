@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from camlab.attribution.batch_explainer import BatchExplainer, Request
 from camlab.data.folder import read_pictures
 from camlab.data.module import ImageData
 from camlab.drawing.layout import same_size
@@ -62,16 +63,19 @@ class HeatmapLogger(L.Callback):
         self.images = images
         self.style = Style(normalize=normalize, alpha=alpha, colormap=colormap, boxes=False)
         self._images = torch.empty(0)
+        self._labels: Tensor | None = None
+        self._explainer: BatchExplainer | None = None
         self._probe: Probe | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
-        images, labels, names = self._choose(data)
+        images, self._labels, names = self._choose(data)
         self._images = images.to(pl_module.device)
         folder = Path(trainer.default_root_dir) / "heatmaps"
         outputs = output_names(data.class_names, pl_module.network.spec["num_classes"])
-        self._probe = Probe(pl_module.network, images, labels, names, outputs, self.style, folder)
+        self._explainer = BatchExplainer(pl_module.network, Request(all_classes=True))
+        self._probe = Probe(images, names, outputs, self.style, folder)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step == 0:
@@ -86,9 +90,12 @@ class HeatmapLogger(L.Callback):
     def _draw(self, trainer: L.Trainer, epochs_done: int) -> None:
         try:
             assert self._probe is not None
+            assert self._explainer is not None
             data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
             dtype = next(trainer.lightning_module.parameters()).dtype  # half precision under `precision=bf16-true`
-            panels, captions = self._probe.draw(data.preprocess(self._images).to(dtype), epochs_done)
+            inputs = data.preprocess(self._images).to(dtype)
+            results = self._explainer.explain(inputs, self._probe.sources, self._labels)
+            panels, captions = self._probe.draw(results, self._explainer.layers, epochs_done)
             log_pictures(trainer.loggers, KEY, same_size(panels), captions, epochs_done)
         except (OSError, UserError) as error:
             log.warning("No heatmaps at epoch %d: %s; training continues.", epochs_done, str(error).rstrip("."))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from camlab.attribution.explainer import Explainer
-from camlab.drawing.results import PictureResult, Source, results_of
+from camlab.attribution.results import PictureResult, Source, results_of
 from camlab.errors import UserError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from camlab.drawing.results import Source
+from camlab.attribution.results import Source
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
 from camlab.storage.pictures import count_pixels, read_picture

@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import Tensor
 
 from camlab.attribution.explainer import Explanation
-from camlab.drawing.render import Box
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Source:
     visible: tuple[float, float, float, float]
 
     @property
-    def visible_pixels(self) -> Box:
+    def visible_pixels(self) -> tuple[int, int, int, int]:
         """The visible part in whole pixels, at least one in each direction.
 
         Example:
