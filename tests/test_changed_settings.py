@@ -14,7 +14,7 @@ from camlab.command_line.settings import recorded_settings
 from camlab.errors import UserError
 from camlab.models.weights import check_weights
 from camlab.runs import run_folder
-from camlab.training.changes import WATCHERS, changed_settings
+from camlab.training.changes import WATCHERS, changed_settings, shown
 from camlab.training.checkpoint import load_network
 
 CYCLE = ["+scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "+scheduler._partial_=true",
@@ -55,6 +55,10 @@ def test_settings_without_effect_on_the_training_are_no_changes():
     assert changed_settings(then, {**now, "callbacks": None}) == {
         "callbacks.swa._target_": ("swa", None), "callbacks.swa.swa_lrs": (0.1, None)
     }  # fmt: skip
+
+
+def test_changes_are_shown_in_a_readable_length():
+    assert len(shown({f"{n}{'x' * 999}": ("y" * 999, None) for n in range(999)})) < 5000
 
 
 def test_a_weights_file_may_move_but_not_change(tmp_path):

@@ -120,6 +120,10 @@ def test_commands_refuse_a_checkpoint_that_differs_from_its_checksum(command, tm
         ("network", {"num_classes": -1}, "num_classes=-1, cam_channels=10: its weights have other sizes"),
         ("network", {"colour": 1}, "colour"),
         ("network", 7, ""),
+        ("network", "x" * 10**6, "the network cannot be"),
+        ("network", {"backbone": "x" * 10**6}, "unknown network"),
+        ("class_names", "x" * 10**6, "the names of the classes cannot be"),
+        ("preprocess", {"interpolation": "x" * 10**6}, "interpolation must be"),
     ],
 )
 def test_a_checkpoint_whose_metadata_are_strange(tmp_path, part, value, reason):
@@ -131,6 +135,7 @@ def test_a_checkpoint_whose_metadata_are_strange(tmp_path, part, value, reason):
     assert said.startswith(f"checkpoint={tmp_path / 'x.ckpt'}: incomplete, or from another version of camlab (")
     assert reason in said
     assert len(said.splitlines()) == 1
+    assert len(said) < 700
 
 
 def test_code_in_a_cached_array_is_not_run(tmp_path, trap, caplog):  # noqa: F811

@@ -48,7 +48,7 @@ def output_of(model: nn.Module, images: Tensor) -> object:
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         if isinstance(error, UserError):
             raise
-        one = described(images[0]).replace(" ", " images of ")
+        one = f"{_number_format(images)} images of {_size(images[0])}"
         raise UserError(f"images: the network cannot take {one}: {first_line(error)}") from error
 
 
@@ -76,7 +76,7 @@ def check_maps(signed: Tensor, what: str) -> None:
         UserError: The message says for how many images the map has NaN or infinite values.
     """
     if not torch.isfinite(signed).all():
-        bad = _which_are_not_finite(signed).replace(" ha", " images ha")
+        bad = _which_are_not_finite(signed, "images ")
         raise UserError(f"{what}: {bad} NaN or infinite values in the map. Choose another layer or precision.")
 
 
@@ -87,9 +87,17 @@ def described(images: Tensor) -> str:
         >>> described(torch.zeros(2, 3, 32, 32))
         'float32 2×3×32×32'
     """
-    return f"{str(images.dtype).removeprefix('torch.')} {'×'.join(map(str, images.shape)) or 'scalar'}"
+    return f"{_number_format(images)} {_size(images)}"
 
 
-def _which_are_not_finite(batch: Tensor) -> str:
+def _number_format(images: Tensor) -> str:
+    return str(images.dtype).removeprefix("torch.")
+
+
+def _size(images: Tensor) -> str:
+    return "×".join(map(str, images.shape)) or "scalar"
+
+
+def _which_are_not_finite(batch: Tensor, noun: str = "") -> str:
     bad = int((~torch.isfinite(batch)).flatten(1).any(dim=1).sum())
-    return f"{bad} of {len(batch)} {'has' if bad == 1 else 'have'}"
+    return f"{bad} of {len(batch)} {noun}{'has' if bad == 1 else 'have'}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from camlab.errors import UserError
+from camlab.errors import UserError, cut
 
 Changes = Mapping[str, tuple[Any, Any]]
 
@@ -75,14 +75,15 @@ def check_changes(
 
 
 def shown(changes: Changes) -> str:
-    """Describe changes for a message.
+    """Describe changes for a message in a readable length: the first 20, with each name and value cut.
 
     Example:
         >>> shown({"optimizer.lr": (0.1, 0.2), "seed": (None, 1)})
         'optimizer.lr 0.1 → 0.2, seed null → 1'
     """
-    words = [[str("null" if value is None else value) for value in pair] for pair in changes.values()]
-    return ", ".join(f"{name} {before} → {after}" for name, (before, after) in zip(changes, words, strict=True))
+    words = [[cut(str("null" if value is None else value), 80) for value in pair] for pair in changes.values()]
+    described = [f"{cut(name, 80)} {before} → {after}" for name, (before, after) in zip(changes, words, strict=True)]
+    return ", ".join(described[:20]) + (f", … ({len(described)} in all)" if len(described) > 20 else "")
 
 
 def _is_applicable(name: str, now: Mapping[str, Any], content: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:

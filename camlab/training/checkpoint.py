@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from camlab.errors import UserError, first_line, listed, plain
+from camlab.errors import UserError, cut, first_line, listed, plain
 from camlab.models.backbones import check_image_size
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
@@ -14,6 +14,8 @@ from camlab.runs import checkpoint_files, run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
 
 RUN_KEY = "camlab_run"  # in a checkpoint: the id, settings and progress of the run that wrote it
+
+_MOST = 300  # characters of a checkpoint's content in a message
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -43,9 +45,7 @@ def load_network(path: Path) -> TrainedNetwork:
     try:
         return _rebuild(content, file)
     except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"checkpoint={file}: incomplete, or from another version of camlab ({first_line(error)})."
-        ) from error
+        raise unusable(file, error, "checkpoint") from error
 
 
 def read_checkpoint(file: Path, setting: str = "checkpoint") -> dict[str, Any]:
@@ -64,6 +64,12 @@ def read_checkpoint(file: Path, setting: str = "checkpoint") -> dict[str, Any]:
     return content
 
 
+def unusable(file: Path, error: Exception, setting: str = "resume") -> UserError:
+    """Return the one-line error for a checkpoint whose content cannot be used, in a readable length."""
+    reason = cut(first_line(error), _MOST)
+    return UserError(f"{setting}={file}: incomplete, or from another version of camlab ({reason}).")
+
+
 def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, class_names: tuple[str, ...]) -> None:
     """Refuse to resume from a checkpoint of another network, or of a network that knows other classes.
 
@@ -75,13 +81,12 @@ def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, cla
     if spec != network.spec:
         there = spec if isinstance(spec, dict) else {}
         other = ", ".join(f"{k}={v}" for k, v in there.items() if network.spec.get(k) != v)
-        raise UserError(f"resume={file}: it holds another network ({other or 'or is from another version of camlab'}).")
+        other = cut(other, _MOST) or "or is from another version of camlab"
+        raise UserError(f"resume={file}: it holds another network ({other}).")
     try:
         known = _class_names(about)
     except (KeyError, ValueError) as error:
-        raise UserError(
-            f"resume={file}: incomplete, or from another version of camlab ({first_line(error)})."
-        ) from error
+        raise unusable(file, error) from error
     if known != class_names:
         raise UserError(f"resume={file}: its classes ({listed(known)}) are not those of the data.")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from camlab.data.module import ImageData
-from camlab.errors import UserError, first_line
+from camlab.errors import UserError, cut
 from camlab.runs import checkpoint_files, run_folder
 from camlab.training.changes import Changes, changed_settings, check_changes, shown
-from camlab.training.checkpoint import RUN_KEY, check_place, check_resumable, read_checkpoint, run_id
+from camlab.training.checkpoint import RUN_KEY, check_place, check_resumable, read_checkpoint, run_id, unusable
 from camlab.training.classifier import CHECKPOINT_KEY, Classifier
 from camlab.training.restorable import check_progress, check_states
 
@@ -134,11 +134,6 @@ def _known_run_of(checkpoint: Path) -> str | None:
         return None
 
 
-def unusable(checkpoint: Path, error: Exception) -> UserError:
-    """Return the one-line error for a checkpoint that cannot be read or restored."""
-    return UserError(f"resume={checkpoint}: incomplete, or from another version of camlab ({first_line(error)}).")
-
-
 def _continuation(
     file: Path, settings: Mapping[str, Any], classifier: Classifier, data: ImageData, named: bool, in_place: bool
 ) -> Continuation:
@@ -208,7 +203,7 @@ def _best(content: Mapping[str, Any], file: Path, changes: Changes, same_data: b
     if not same_data:
         return None, "The images held out for validation have changed, so best.ckpt cannot be compared with new epochs."
     if others := [name for name in changes if not name.startswith("trainer.")]:
-        return None, f"{path} was trained with another {others[0]}."
+        return None, f"{path} was trained with another {cut(others[0])}."
     if not path.is_file():
         return None, f"{path} is missing."
     if not checkpoint_files.is_whole(path):

@@ -6,9 +6,9 @@ import lightning as L
 
 from camlab.data.module import ImageData
 from camlab.errors import UserError
-from camlab.training.checkpoint import RUN_KEY
+from camlab.training.checkpoint import RUN_KEY, unusable
 from camlab.training.classifier import Classifier
-from camlab.training.run import DAMAGES, Continuation, Run, unusable
+from camlab.training.run import DAMAGES, Continuation, Run
 
 
 def fit(trainer: L.Trainer, classifier: Classifier, data: ImageData, run: Run) -> None:
