@@ -155,6 +155,7 @@ MISTAKES = {
     "optimizer.lr = 1": "optimizer.lr = 1: not understood. Settings are given as key=value. Quote a value with special characters",
     "=1": "=1: not understood.",
     "--lr=1": "--lr=1: unknown flag. Settings are given without dashes: lr=VALUE. --help lists them.",
+    "--hlep": "--hlep: unknown flag. Did you mean --help?",
     "arch=alexnet,vgg13": "arch=alexnet,vgg13: several values need a sweep: add -m. A list is written [a,b].",
     "~nothing": "Could not delete",
     "--config-name=nothing": "Cannot find primary config 'nothing'.",
@@ -197,6 +198,13 @@ def test_a_path_that_no_file_can_have_is_told_by_its_settings_name(entry, name, 
     assert (code, err) == (2, f"{name}={path}: {why}. Give another path.\n")
     assert not seen
     assert not [warning for warning in recwarn if "callback" in str(warning.message).lower()]
+
+
+@pytest.mark.parametrize("word", ["clear", "claer"])
+def test_a_word_without_its_setting_is_completed(word, launch):
+    code, err, _ = launch(word, entry="cache")
+    assert code == 2
+    assert err.startswith(f"{word}: not understood. Did you mean action=clear? Settings are given as key=value")
 
 
 def test_a_line_end_in_a_path_makes_no_second_line(launch):
@@ -371,7 +379,7 @@ def test_a_runs_folder_starts_no_download(launch, tmp_path):
     run_folder(tmp_path / "run", "  _target_: camlab.data.cifar10.Cifar10\n  root: anywhere\n  download: true\n")
     (taken,) = launch("checkpoint=run", entry="evaluate")[2]
     assert taken.data.download is False
-    with pytest.raises(UserError, match=r"CIFAR-10 is not in anywhere\. Say which data to use"):
+    with pytest.raises(UserError, match=r"CIFAR-10 is not in anywhere\. Give data=cifar10 or data"):
         instantiate(taken.data).setup()
     assert not (tmp_path / "anywhere").exists()
     for choice in ("data.root=mine", "data=cifar10"):

@@ -215,7 +215,7 @@ def test_a_finished_run_is_not_overwritten_by_resume(run, tmp_path, monkeypatch,
     more = [*QUICK, f"resume={run}", "trainer.max_epochs=2"]
     assert command(monkeypatch, train.main, *more, f"out={run}") == 2
     told = capsys.readouterr().err
-    assert f"Give another out=FOLDER; to continue from that run with new settings, also add resume={run}." in told
+    assert f"To continue that run with new settings, add resume={run} and another out=FOLDER." in told
     after = {name: text for name, text in tree(tmp_path).items() if ".hydra" not in name and not name.endswith(".log")}
     assert after == {name: before[name] for name in after}
 

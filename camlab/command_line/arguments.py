@@ -8,8 +8,11 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from camlab.command_line import sweeps
+from camlab.command_line.commands import COMMANDS
 from camlab.command_line.conf import PATH_KEYS, options_of
-from camlab.errors import UserError
+from camlab.command_line.fields import words_of
+from camlab.command_line.refusals import settings_of
+from camlab.errors import UserError, did_you_mean
 
 _WITH_OUT = ("train", "evaluate", "explain")  # commands that write an output folder
 
@@ -27,12 +30,12 @@ def read_arguments(arguments: Sequence[str], command: str = "train") -> list[str
     """
     flags, unknown = get_args_parser().parse_known_intermixed_args(list(arguments))
     if unknown:
-        name = unknown[0].lstrip("-").partition("=")[0]
-        raise UserError(
-            f"{unknown[0]}: unknown flag. Settings are given without dashes: {name}=VALUE. --help lists them."
-        )
+        name, equals, _ = unknown[0].lstrip("-").partition("=")
+        hint = "" if equals else did_you_mean(unknown[0], ["--help", "--multirun"])
+        hint = hint or f"Settings are given without dashes: {name}=VALUE. --help lists them."
+        raise UserError(f"{unknown[0]}: unknown flag. {hint.strip()}")
     for override in flags.overrides:
-        _check_form(override)
+        _check_form(override, command)
     sweep = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
     overrides = [_written_out(override, command) for override in flags.overrides]
     if command in _WITH_OUT:
@@ -45,10 +48,15 @@ def read_arguments(arguments: Sequence[str], command: str = "train") -> list[str
     return [*overrides, *names, *others]  # Hydra does not accept -m between settings
 
 
-def _check_form(override: str) -> None:
+def _check_form(override: str, command: str) -> None:
     key, equals, value = override.partition("=")
     if not key.lstrip("+~") or not (equals or key.startswith("~")):
-        raise UserError(f"{override}: not understood. Settings are given as key=value, without spaces around the =.")
+        words = {word: key for key, kind in settings_of(COMMANDS[command]).items() for word in words_of(kind)}
+        near = next((word for word in words if did_you_mean(override, [word])), None)
+        hint = f"Did you mean {words[near]}={near}? " if near else ""
+        raise UserError(
+            f"{override}: not understood. {hint}Settings are given as key=value, without spaces around the =."
+        )
     options = options_of(key.lstrip("+~"))
     if equals and options and (_is_no_word(value) or (key[0] == "~" and value not in options)):
         raise UserError(f"{override}: unknown option. Choose from {', '.join(options)}, or leave it out.")

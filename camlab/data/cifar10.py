@@ -50,7 +50,7 @@ class Cifar10(ImageData):
 
     def _download(self) -> None:
         if not self.download:
-            raise UserError(f"CIFAR-10 is not in {self.root}. Say which data to use: data=cifar10 or data.root=FOLDER.")
+            raise UserError(f"CIFAR-10 is not in {self.root}. Give data=cifar10 or data.root=FOLDER.")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(self.root / ".download.lock"):  # only one of the jobs of a sweep downloads

@@ -1,4 +1,4 @@
-"""The objective of a run: it must be measured, and must not be the test accuracy when settings are chosen by it."""
+"""Check that a run measures its objective, and that a search never chooses by the test accuracy."""
 
 from collections.abc import Mapping
 from typing import Any

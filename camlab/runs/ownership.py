@@ -1,4 +1,4 @@
-"""Checks of output folders: output goes into new folders and into camlab's own, never among other files."""
+"""Check that an output folder is new or belongs to camlab."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -39,7 +39,7 @@ def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
 
 
 def check_same_run(run_dir: Path, config_hash: str) -> None:
-    """Refuse to overwrite a run of another configuration that has output, or one whose configuration is unknown.
+    """Refuse to overwrite another or an unknown run. A run without output may be replaced.
 
     Raises:
         UserError: The folder holds a run of another configuration, or its configuration is damaged.
@@ -54,7 +54,7 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
     if found not in (None, config_hash) and run_folder.has_output(run_dir):
         raise UserError(
             f"{run_dir} holds a run of another configuration (see {run_folder.CONFIG} there); nothing was changed.",
-            f"Give another out=FOLDER; to continue from that run with new settings, also add resume={run_dir}.",
+            f"To continue that run with new settings, add resume={run_dir} and another out=FOLDER.",
         )
 
 

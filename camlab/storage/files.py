@@ -74,7 +74,7 @@ def open_atomically(
 ) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends, and is removed when the block fails.
 
-    The temporary file is new, is in the same folder, and has a name that nobody can predict. If `durable`, its content
+    The temporary file is new, is in the same folder, and has a random name. If `durable`, its content
     is on the disk before it is renamed, and the renaming is on the disk when this function returns.
 
     Args:
