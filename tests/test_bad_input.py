@@ -480,7 +480,7 @@ def test_another_runs_folder_is_left_as_it_is(command, tmp_path):
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()}
     said = command(train.main, *QUICK)
     assert said.startswith("run holds a run of another configuration")
-    assert "Give another out=FOLDER" in said
+    assert "another out=FOLDER" in said
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()} == before
 
 

@@ -23,10 +23,11 @@ from test_entries import command
 from torch import Tensor, nn
 
 from camlab import explain, maps
+from camlab.attribution import decoding
 from camlab.attribution.batch_explainer import Request
 from camlab.attribution.explainer import Explainer
 from camlab.attribution.methods import METHODS
-from camlab.drawing import decoding, render, tiles
+from camlab.drawing import render, tiles
 from camlab.drawing.explain_pictures import explain_pictures as explain_files
 from camlab.drawing.maps_file import StoredMaps, read_maps
 from camlab.drawing.tiles import Style

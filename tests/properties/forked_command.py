@@ -103,6 +103,9 @@ def _child(command: str, arguments: list[str], place: Path, logs: Path, kill: Ki
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     if kill is not None:
         _arm(kill)
+    import torch
+
+    torch.set_num_threads(torch.get_num_threads())  # makes torch's pool of threads anew before several threads want it
     main = importlib.import_module(f"camlab.{command}").main
     record_events(logs / "events")
     main()

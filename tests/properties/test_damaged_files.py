@@ -269,6 +269,7 @@ FEW = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_some_damaged_files(laboratory, name):
     check(laboratory, [name], FEW.get(name, 0) or 2)

@@ -33,6 +33,7 @@ def draw(place: Path, seed: int, histories: int, steps: int) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_ten_histories(place, seed):
     draw(place, seed, histories=5, steps=4)
