@@ -29,10 +29,11 @@ def shell(redirected: str, command: str, cwd: Path, **surroundings: str) -> tupl
     reader, writer = os.pipe()
     os.close(reader)
     line = f'"$0" "$@" {redirected.format(unread=writer)}'
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
         ["bash", "-c", line, sys.executable, *COMMANDS[command]],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **surroundings},
+        env={**buffered, "PYTHONPATH": str(Path(__file__).parents[1]), **surroundings},
         capture_output=True,
         text=True,
         timeout=60,

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 _READER_LEFT = 141  # the exit code that a shell reports for SIGPIPE
 
@@ -63,8 +63,10 @@ def prepare_output() -> None:
 
 def print_error(message: str) -> None:
     """Print a message to standard error; it is left out if it cannot be printed."""
-    with suppress(OSError):
-        print(message, file=sys.stderr)
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
 
 
 def end_output() -> int:
@@ -78,11 +80,16 @@ def end_output() -> int:
         sys.stdout.flush()
     if (lost := getattr(sys.stdout, "lost", None)) is None:
         return 0
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout)
     if isinstance(lost, BrokenPipeError):
         return _READER_LEFT
     print_error(f"Standard output: {lost.strerror}.")
     return 2
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is left of a stream go to the null device, since Python would fail to write it when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def is_of_output(error: BaseException) -> bool:
