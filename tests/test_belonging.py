@@ -104,6 +104,7 @@ def test_a_strangers_best_checkpoint_is_neither_tested_nor_replaced_nor_evaluate
     assert read_result(own)["objective"] == metrics(own)["val/acc"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_moved_keeps_its_best_epoch(tmp_path, camlab, killed_in_its_test, monkeypatch):
     """A run whose first epoch is the best, because later ones are made worse."""
     inner = Classifier.validation_step

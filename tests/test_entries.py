@@ -134,6 +134,7 @@ def test_evaluate_on_another_split(run_dir, tmp_path, monkeypatch, split):
     assert json.loads((out / "evaluation.json").read_text())["images"] == {"val": 20, "train": 60}[split]
 
 
+@pytest.mark.slow
 def test_a_sweep_over_arch_and_mode(tmp_path, monkeypatch):
     arguments = [*TINY, "trainer.max_epochs=1", "logger=csv", "callbacks.heatmaps=null", "data.train_size=40"]
     sweep = ["-m", "arch=alexnet,vgg13", "mode=frozen,finetune", f"hydra.sweep.dir={tmp_path}"]

@@ -52,6 +52,7 @@ def test_names_are_drawn_literally():
     assert not np.array_equal(drawn("猫"), drawn("")), "a letter that the font lacks must be drawn as a box"
 
 
+@pytest.mark.slow
 def test_many_classes_are_drawn():
     confusion = np.eye(200, dtype=int)
     assert max(draw_confusion(confusion, [f"c{i}" for i in range(200)]).shape) <= 7200
