@@ -5,6 +5,7 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -399,3 +400,9 @@ def test_callbacks_that_take_part_and_the_content_of_weights_count(tmp_path):
 def test_the_hash_survives_writing_and_reading():
     found = composed()
     assert settings.config_hash(OmegaConf.create(OmegaConf.to_yaml(found, resolve=True))) == settings.config_hash(found)
+
+
+@pytest.mark.parametrize("removed", ["data.image_size", "arch.backbone", "arch.keep_last_pool"])
+def test_settings_that_were_removed_are_left_to_the_constructors(removed):
+    with suppress(UserError):  # some are required
+        checked(f"~{removed}")

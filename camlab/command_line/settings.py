@@ -212,10 +212,11 @@ def _check_targets(plain: dict[str, Any]) -> None:
 
 
 def _check_image_size(plain: dict[str, Any]) -> None:
-    """Refuse images that are too small for the network. Data and networks of the user's own are not checked."""
+    """Refuse images that are too small for the network; only camlab's own data and networks are checked."""
     arch, data = plain["arch"], plain["data"]
-    if {arch["_target_"], data["_target_"]} <= SECTIONS.keys():
-        check_image_size(arch["backbone"], arch["keep_last_pool"], data["image_size"])
+    given = (arch.get("backbone"), arch.get("keep_last_pool"), data.get("image_size"))
+    if {arch["_target_"], data["_target_"]} <= SECTIONS.keys() and None not in given:
+        check_image_size(*given)
 
 
 def _check_explain(plain: dict[str, Any]) -> None:
