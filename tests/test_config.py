@@ -25,6 +25,7 @@ from camlab.command_line.commands import COMMANDS
 from camlab.command_line.conf import conf_dir
 from camlab.command_line.mistakes import explain_mistake
 from camlab.data.module import ImageData
+from camlab.errors import UserError
 
 OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in conf_dir().glob("*/*.yaml"))
 
