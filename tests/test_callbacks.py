@@ -149,7 +149,7 @@ def test_half_precision(tmp_path):
     assert np.isfinite(read_maps(tmp_path / "epoch_0001" / "maps.npz").cam_of_all_classes).all()
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
 def test_callback_draws_in_every_precision(tmp_path, caplog, precision):
     run = trainer(tmp_path, precision=precision, callbacks=[HeatmapLogger(per_class=1, colormap="viridis")])
     run.fit(classifier("vgg11_bn"), datamodule=Coloured())

@@ -123,6 +123,7 @@ def test_pictures_that_were_exchanged_in_their_place_are_other_data(there, monke
     assert "no unfinished run with this configuration and these data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_pictures_that_were_changed_in_their_place_are_noticed_beside_a_finished_run(there, monkeypatch, capsys):
     folder, picture = there / "run", there / "cats" / "train" / "black" / "3.png"
     shutil.rmtree(folder)

@@ -201,6 +201,7 @@ def test_more_outputs_than_classes_and_names_of_any_kind(tmp_path, monkeypatch, 
     assert command(monkeypatch, explain.main, *given[:2], "target=output 5", "out=fifth") == 0
 
 
+@pytest.mark.slow
 def test_an_evaluation_scores_with_the_runs_own_tolerance(run_dir, tmp_path, monkeypatch):
     shutil.copytree(run_dir, tmp_path / "run")
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())

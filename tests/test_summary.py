@@ -322,6 +322,7 @@ def test_a_folder_for_nothing_is_not_made(tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_in_seconds(tmp_path, monkeypatch, capsys):
     curve = [0.5 + 0.001 * epoch for epoch in range(150)]
     for i in range(1000):

@@ -108,6 +108,7 @@ def test_a_command_overrides_a_studys_values(launch):  # noqa: F811
 # ---- failures
 
 
+@pytest.mark.slow
 def test_failing_jobs_do_not_stop_the_others_and_are_told_at_the_end(launch, tmp_path):  # noqa: F811
     def task(config: DictConfig) -> float:
         if config.seed == 1:
@@ -135,6 +136,7 @@ def test_failing_jobs_do_not_stop_the_others_and_are_told_at_the_end(launch, tmp
     assert not failure.by_user
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [-3600])
 def test_failures_are_counted_by_job_whatever_the_file_servers_clock_says(launch, tmp_path, monkeypatch, ahead):  # noqa: F811
     def task(config: DictConfig) -> float:
@@ -166,6 +168,7 @@ def test_a_job_of_explain_that_failed_is_tried_again_in_its_folder(launch, tmp_p
         assert "target-8 and 1 more: target=9: no such class." in told
 
 
+@pytest.mark.slow
 def test_a_sweep_of_explain_skips_its_finished_jobs(launch, tmp_path):  # noqa: F811
     def task(config: DictConfig) -> int:
         out = Path(HydraConfig.get().runtime.output_dir)
@@ -241,6 +244,7 @@ def test_the_same_command_skips_what_is_finished_and_retries_what_failed(tmp_pat
     assert all(redone[name] > results[name] for name in results)
 
 
+@pytest.mark.slow
 def test_a_job_goes_by_its_folder_in_wandb(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = [a for a in QUICK if a != "logger=csv"]
@@ -276,6 +280,7 @@ def test_a_sweep_started_twice_shares_its_jobs_out(tmp_path, monkeypatch):
     assert (taken.parent / "seed-1" / run_folder.RESULT).exists()
 
 
+@pytest.mark.slow
 def test_optuna_returns_the_best_validation_accuracy_and_refuses_to_choose_by_the_test_images(
     tmp_path, monkeypatch, capsys
 ):
@@ -298,6 +303,7 @@ def test_optuna_returns_the_best_validation_accuracy_and_refuses_to_choose_by_th
     assert not re.search("Error executing job|Traceback|No trials", told)
 
 
+@pytest.mark.slow
 def test_optuna_goes_on_after_a_job_that_fails(tmp_path, monkeypatch, capsys):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     monkeypatch.chdir(tmp_path)

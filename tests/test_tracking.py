@@ -113,7 +113,7 @@ def test_tensorboard_gets_the_pictures(tmp_path):
 QUICK = [*TINY, "callbacks.heatmaps=null", "data.train_size=40", "mode=frozen"]
 
 
-@pytest.mark.parametrize("log_checkpoint", [False, True])
+@pytest.mark.parametrize("log_checkpoint", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_finished_run_in_wandb(tmp_path, monkeypatch, log_checkpoint):
     folder = tmp_path / "run"
     plan = [*QUICK, f"logger.wandb.log_checkpoint={str(log_checkpoint).lower()}", f"hydra.run.dir={folder}"]

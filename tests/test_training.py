@@ -46,7 +46,7 @@ def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])
-@pytest.mark.parametrize("backbone", ["alexnet", "vgg13"])
+@pytest.mark.parametrize("backbone", ["alexnet", pytest.param("vgg13", marks=pytest.mark.slow)])
 def test_each_arch_and_mode_trains(tmp_path, backbone, mode):
     module, data = classifier(backbone, mode), Coloured(n_train=48, val_size=8, n_test=8)
     run = trainer(tmp_path)
@@ -60,7 +60,7 @@ def test_each_arch_and_mode_trains(tmp_path, backbone, mode):
     assert fitted["train/images_per_second"] > 0
 
 
-@pytest.mark.parametrize("backbone", ["alexnet", "vgg11_bn"])
+@pytest.mark.parametrize("backbone", ["alexnet", pytest.param("vgg11_bn", marks=pytest.mark.slow)])
 def test_frozen_is_bit_identical(tmp_path, backbone):
     module = classifier(backbone, "frozen")
     before = weights(module.network)
@@ -180,7 +180,7 @@ def test_batches_kept_on_the_host_train_the_same(tmp_path):
 TOLERANCE = {"bf16-true": 3e-2, "16-true": 3e-3, "64-true": 1e-5}
 
 
-@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+@pytest.mark.parametrize("mode", ["frozen", pytest.param("finetune", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_a_whole_network_in_another_precision(tmp_path, caplog, precision, mode):
     """The first loss is that of 32 bits, within rounding, and the network learns; if frozen, from cached features."""
