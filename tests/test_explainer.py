@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 import camlab
 from camlab import Explainer, heatmaps, maps
-from camlab.attribution.methods import METHODS
+from camlab.attribution import methods
 from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 
 N, M, SIDE = 2, 5, 48
+METHODS = [name for name, method in methods.METHODS.items() if method.kind != "attention"]  # of convolutional networks
 ALL_BUT_CAM = [method for method in METHODS if method != "cam"]
 
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from camlab.attribution.explainer import Explainer
 from camlab.attribution.results import PictureResult, Source, results_of
-from camlab.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -16,8 +15,8 @@ class Request:
     """The maps that are to be computed.
 
     Attributes:
-        methods: Names from `camlab.attribution.methods.METHODS`, or None for Grad-CAM and, if the network supports it,
-            CAM.
+        methods: Names from `camlab.attribution.methods.METHODS`, or None for the usual ones: CAM where it is exact and
+            Grad-CAM for convolutional networks, and for others the method that `auto` names.
         layers: Names of the network's layers, or None for the default.
         target: A class index for all pictures, or None for the `top_k` classes with the highest scores.
         top_k: Number of classes for each picture if `target` is None.
@@ -81,14 +80,10 @@ class BatchExplainer:
         return None
 
     def _usual_methods(self, one: Tensor) -> tuple[str, ...]:
-        """CAM and Grad-CAM, or Grad-CAM alone if a trial with one picture shows that the network does not support CAM.
+        """CAM where it is exact and Grad-CAM, for convolutional networks; otherwise the method that `auto` names.
 
-        For counterfactuals it is Grad-CAM alone, because CAM has no gradients to negate.
+        CAM is left out of counterfactuals, because it has no gradients to negate.
         """
-        if self.request.counterfactual:
-            return ("grad_cam",)
-        try:
-            self._explainer.explain(one, ("cam",))
-        except UserError:
-            return ("grad_cam",)
-        return ("cam", "grad_cam")
+        counterfactual = self.request.counterfactual
+        named = self._explainer.method_for(one, counterfactual)
+        return ("cam", "grad_cam") if named == "cam" else (named,)

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from camlab import maps
 from camlab.attribution.classes import Chooser, choose, one_per_image
-from camlab.attribution.forward_pass import ForwardPass, record_pass
+from camlab.attribution.forward_pass import record_pass
 from camlab.attribution.hooks import passing, unwrapped
-from camlab.attribution.methods import METHODS, check_methods
+from camlab.attribution.methods import METHODS, check_counterfactual, check_methods
 from camlab.attribution.network_input import check_images, check_maps, check_values
-from camlab.attribution.raw_maps import cam_of_all_classes, gradient_maps, of_classes, score_maps
-from camlab.attribution.target_layer import Layer, find_layers, layer_names
+from camlab.attribution.raw_maps import RawMaps
+from camlab.attribution.survey import Survey
+from camlab.attribution.target_layer import Layer, layer_for_cam, layer_for_gradients, layer_names
 from camlab.errors import UserError
 from camlab.maps import Normalization
 
@@ -21,7 +22,7 @@ from camlab.maps import Normalization
 def heatmaps(
     model: nn.Module,
     images: Tensor,
-    method: str = "grad_cam",
+    method: str = "auto",
     layer: Layer | Sequence[Layer] | None = None,
     target: int | Tensor | Sequence[int] | None = None,
     normalize: Normalization = "per_image",
@@ -32,10 +33,12 @@ def heatmaps(
     Args:
         model: Any classifier of images, N×C×H×W → N×M logits.
         images: The network's input, on the network's device.
-        method: Name from `camlab.attribution.methods.METHODS`.
+        method: Name from `camlab.attribution.methods.METHODS`, or `auto`: CAM where it is exact, Grad-CAM for other
+            convolutional networks, attention relevance for transformers, and HiResCAM for networks whose attention is
+            not between all tokens (Swin). `Explainer.method_for` tells which one it is.
         layer: A layer by name (`features.28`) or as a module (`model.layer4`), or several layers, whose maps are
-            averaged. None stands for the default: the activation after the last convolution or, if there is none, the
-            last layer with an output larger than 1×1. For `cam` the default is always the latter.
+            averaged. Its output may be N×K×H×W, N×H×W×K or tokens. None stands for the default, which
+            `Explainer.default_layer` tells.
         target: The class: None for the predicted one, an index for all images, or one index per image.
         normalize: `per_image` and `shared` give [0, 1]; `raw` gives the rectified map in the units of the score.
         counterfactual: Show the evidence against the class, from negated gradients (Selvaraju et al. 2017, §3.3).
@@ -45,9 +48,10 @@ def heatmaps(
 
     Raises:
         UserError: The images are not a batch N×C×H×W of finite values, or the network cannot take them; its output or a
-            map is not finite; the method or layer is unknown; the layer has no spatial output or is used twice; the
-            method is `cam` and the network does not end in global average pooling and one linear layer; the targets do
-            not fit the images or the network; `counterfactual` is given with a method that does not use gradients.
+            map is not finite; the method or layer is unknown; the layer has no spatial output, or one whose layout is
+            not known, or is used twice; the method cannot be applied to the network; the class score does not depend
+            on the layer's cells; the targets do not fit the images or the network; `counterfactual` is given with a
+            method that does not use gradients.
         ValueError: `normalize` is unknown.
 
     Example:
@@ -104,12 +108,14 @@ class Explainer:
         named = self.model.named_modules(remove_duplicate=False)  # a module may have two names
         self._modules = {name: module for name, module in named if name}
         self._layers = () if layer is None else layer_names(self._modules, layer)
-        self._defaults: dict[torch.Size, tuple[str, str]] = {}  # by the size of the images
+        self._surveys: dict[torch.Size, Survey] = {}  # by the size of the images, as the two below
+        self._defaults: dict[torch.Size, str] = {}
+        self._auto: dict[tuple[torch.Size, bool], str] = {}
 
     def __call__(
         self,
         images: Tensor,
-        method: str = "grad_cam",
+        method: str = "auto",
         target: int | Tensor | Sequence[int] | None = None,
         normalize: Normalization = "per_image",
         counterfactual: bool = False,
@@ -120,6 +126,8 @@ class Explainer:
         size = (images.shape[-2], images.shape[-1])
         if len(images) == 0:
             return images.new_zeros((0, *size), dtype=torch.float32)
+        if method == "auto":
+            method = self.method_for(images, counterfactual)
         layers = self.explain(images, (method,), class_idx, counterfactual=counterfactual).maps[method]
         fused = maps.fuse([signed[:, 0] for signed in layers], normalize)
         return maps.upsample(maps.normalize(fused, normalize), size)
@@ -148,58 +156,77 @@ class Explainer:
         check_images(images)
         check_values(images)
         check_methods(methods)
-        for name in methods if counterfactual else ():
-            if not METHODS[name].needs_gradients:
-                choices = ", ".join(maps.GRADIENT_METHODS)
-                raise UserError(f"counterfactual: {name} does not use gradients. Choose from {choices}.")
-        layers = self._layers_by_method(methods, images)
+        check_counterfactual(methods if counterfactual else ())
+        survey, layers = self._survey(images), self._layers_by_method(methods, images)
         passed = record_pass(
             self.model,
             images,
             self._modules,
-            layers=tuple(dict.fromkeys(layer for chosen in layers.values() for layer in chosen)),
+            {layer: survey.layout(layer) for chosen in layers.values() for layer in chosen},
             choose=lambda logits: choose(logits, class_idx, top_k),
-            differentiate=any(METHODS[name].needs_gradients for name in methods),
+            scores=sorted({METHODS[name].score for name in methods if METHODS[name].kind in ("gradients", "pixels")}),
         )
-        cams = {layer: cam_of_all_classes(self.model, passed, layer) for layer in layers.get("cam", ())}
-        found = {
-            name: [self._maps(name, passed, layer, cams, counterfactual) for layer in layers[name]] for name in methods
-        }
+        sign = -1 if counterfactual else 1
+        computed = RawMaps(self.model, self._modules, survey, passed, sign)
+        found = {name: computed.of_method(name, layers[name]) for name in methods}
         for name, of_layers in found.items():
+            layers[name] = layers[name] or (computed.attention.where,)
             for layer, signed in zip(layers[name], of_layers, strict=True):
                 check_maps(signed, f"{name} at {layer}")
-        every = next(iter(cams.values())) if len(cams) == 1 else None
-        return Explanation(passed.logits, passed.class_idx, found, layers, every)
+        return Explanation(passed.logits, passed.class_idx, found, layers, computed.cam_of_all_classes)
+
+    def method_for(self, images: Tensor, counterfactual: bool = False) -> str:
+        """Return the name of the method that `auto` stands for; one image runs through the network to find it."""
+        key = (images.shape[1:], counterfactual)
+        if key not in self._auto:
+            if self._survey(images).is_convolutional:
+                self._auto[key] = "cam" if not counterfactual and self.supports("cam", images) else "grad_cam"
+            else:
+                relevance = not self._layers and self.supports("attention_relevance", images)
+                self._auto[key] = "attention_relevance" if relevance else "hires_cam"
+        return self._auto[key]
+
+    def supports(self, method: str, images: Tensor) -> bool:
+        """Return whether a method can be applied to the network; one image is tried."""
+        try:
+            self.explain(images[:1], (method,))
+        except UserError:
+            return False
+        return True
 
     def default_layer(self, images: Tensor) -> str:
         """Return the name of the default layer for gradient methods; one image runs through the network to find it."""
-        return self._default_layers(images)[0]
-
-    def _layers_by_method(self, methods: Sequence[str], images: Tensor) -> dict[str, tuple[str, ...]]:
-        """Names of the target layers: those that were given, else the defaults for images of this size."""
-        if self._layers:
-            return dict.fromkeys(methods, self._layers)
-        for_gradients, for_cam = self._default_layers(images)
-        return {name: (for_cam if name == "cam" else for_gradients,) for name in methods}
-
-    def _default_layers(self, images: Tensor) -> tuple[str, str]:
-        """Names of the default layers: for gradient methods, and for CAM (the input of the global average pooling)."""
         size = images.shape[1:]
         if size not in self._defaults:
-            with passing(self.model, images.device), torch.no_grad():
-                self._defaults[size] = find_layers(self.model, images[:1].clone())
-        named = (getattr(self.model, name, None) for name in ("grad_cam_layer", "cam_layer"))
-        for_gradients, for_cam = (  # a module of this name is an ordinary layer
-            own if isinstance(own, str) else default for own, default in zip(named, self._defaults[size], strict=True)
-        )
-        return for_gradients, for_cam
+            survey = self._survey(images)
+            with passing(self.model, images.device):
+                self._defaults[size] = layer_for_gradients(self.model, images[:1].clone(), survey)
+        return self._named("grad_cam_layer") or self._defaults[size]
 
-    def _maps(
-        self, method: str, passed: ForwardPass, layer: str, cams: dict[str, Tensor], counterfactual: bool
-    ) -> Tensor:
-        """Signed maps of a method at one layer, N×R×h×w; `cams` holds the CAM of all classes by layer."""
-        if method == "cam":
-            return of_classes(cams[layer], passed.class_idx)
-        if method == "score_cam":
-            return score_maps(self.model, passed, layer)
-        return gradient_maps(method, passed, layer, counterfactual)
+    def _survey(self, images: Tensor) -> Survey:
+        size = images.shape[1:]
+        if size not in self._surveys:
+            with passing(self.model, images.device), torch.no_grad():
+                self._surveys[size] = Survey(self.model, images[:1].clone())
+        return self._surveys[size]
+
+    def _layers_by_method(self, methods: Sequence[str], images: Tensor) -> dict[str, tuple[str, ...]]:
+        """Names of the target layers: those that were given, else the defaults; none for attention methods."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name in methods:
+            if METHODS[name].kind == "attention":
+                if self._layers:
+                    raise UserError(f"{name}: it uses the attention of all layers. Leave layer out.")
+                found[name] = ()
+            elif self._layers:
+                found[name] = self._layers
+            elif name == "cam":
+                found[name] = (self._named("cam_layer") or layer_for_cam(self._survey(images)),)
+            else:
+                found[name] = (self.default_layer(images),)
+        return found
+
+    def _named(self, attribute: str) -> str | None:
+        """The layer that the network itself names in an attribute; a module of this name is an ordinary layer."""
+        own = getattr(self.model, attribute, None)
+        return own if isinstance(own, str) else None

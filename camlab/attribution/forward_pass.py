@@ -14,9 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from camlab.attribution.classes import logits_of
-from camlab.attribution.hooks import cut, passing, reading
+from camlab.attribution.hooks import cut, last_linear, passing, reading
+from camlab.attribution.layouts import Layout
 from camlab.attribution.network_input import check_logits, output_of
 from camlab.errors import UserError
+from camlab.maps import finer_scores
+
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "class": lambda logits, class_idx: logits.gather(1, class_idx[:, None])[:, 0],
+    "finer": finer_scores,
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,8 @@ class ForwardPass:
         logits: The network's output, N×M.
         class_idx: The classes to explain, N×R.
         activations: Output of each target layer, N×K×H×W.
-        gradients: Gradient of each class's score with respect to each layer's activations, R×N×K×H×W.
+        gradients: By score (`SCORES`) and layer, the gradient of each class's score with respect to the activations,
+            R×N×K×H×W.
         classifier_inputs: Inputs of the network's last linear layer, one for each call.
     """
 
@@ -36,7 +44,7 @@ class ForwardPass:
     logits: Tensor
     class_idx: Tensor
     activations: dict[str, Tensor]
-    gradients: dict[str, Tensor]
+    gradients: dict[str, dict[str, Tensor]]
     classifier_inputs: list[Tensor]
 
 
@@ -44,9 +52,9 @@ def record_pass(
     model: nn.Module,
     images: Tensor,
     modules: Mapping[str, nn.Module],
-    layers: Sequence[str],
+    layouts: Mapping[str, Layout],
     choose: Callable[[Tensor], Tensor],
-    differentiate: bool,
+    scores: Sequence[str],
     whole_graph: bool = False,
 ) -> ForwardPass:
     """Run a network once and keep the outputs of layers, with gradients if they are wanted.
@@ -55,60 +63,63 @@ def record_pass(
         model: The network.
         images: Its input, N×C×H×W.
         modules: The network's modules by name.
-        layers: Names of the target layers.
+        layouts: Layouts of the target layers by name; each of them is called once.
         choose: Function that chooses the classes to explain from the logits, N×M → N×R.
-        differentiate: Compute the gradients of the chosen classes' scores.
+        scores: Names of the scores to differentiate; none if no gradients are wanted.
         whole_graph: Enable gradients before the first target layer, too.
 
     Raises:
-        UserError: A layer is not used, is used twice, has no spatial output or gets no gradient; the classes do not fit
-            the images or the network; the network cannot take the images, or its output is not finite.
+        UserError: A layer gets no gradient; the classes do not fit the images or the network; the network cannot take
+            the images, or its output is not finite.
     """
     grad_mode = torch.enable_grad() if whole_graph else torch.no_grad()
     with passing(model, images.device), grad_mode:
         inputs = images.clone() if images.is_inference() else images
-        with cut(modules, layers, differentiate) as kept, reading(last_linear(model)) as classifier_inputs:
+        with cut(modules, layouts, bool(scores)) as kept, reading(last_linear(model)) as classifier_inputs:
             logits = logits_of(output_of(model, inputs))
-        for layer in layers:
-            if layer not in kept:
-                raise UserError(f"layer={layer}: the network does not use it for these images.")
-        if differentiate and not logits.requires_grad and not whole_graph:
+        if scores and layouts and not logits.requires_grad and not whole_graph:
             # A network that runs its backbone in `no_grad` restores the grad mode of this pass when it leaves that
             # block. This undoes what the hook has set, so the pass is repeated with gradients enabled throughout.
-            return record_pass(model, images, modules, layers, choose, differentiate, whole_graph=True)
+            return record_pass(model, images, modules, layouts, choose, scores, whole_graph=True)
         check_logits(logits)
         class_idx = choose(logits)
-        gradients = _gradients(logits, class_idx, kept) if differentiate else {}
-    activations = {name: tensor.detach() for name, tensor in kept.items()}
-    return ForwardPass(inputs.detach(), logits.detach(), class_idx, activations, gradients, classifier_inputs)
+        with torch.enable_grad():
+            totals = [[SCORES[name](logits, c).sum() for c in class_idx.unbind(1)] for name in scores]
+        gradients = _gradients(dict(zip(scores, totals, strict=True)), kept)
+    return ForwardPass(
+        inputs.detach(),
+        logits.detach(),
+        class_idx,
+        {name: layouts[name].to_map(output.detach()) for name, output in kept.items()},
+        {
+            score: {
+                layer: torch.stack([layouts[layer].to_map(part) for part in parts]) for layer, parts in found.items()
+            }
+            for score, found in gradients.items()
+        },
+        classifier_inputs,
+    )
 
 
-def last_linear(model: nn.Module) -> nn.Linear | None:
-    """Return the linear layer that was defined last; in a network that supports CAM, no other follows the pooling.
+def _gradients(
+    totals: Mapping[str, Sequence[Tensor]], kept: Mapping[str, Tensor]
+) -> dict[str, dict[str, list[Tensor]]]:
+    """Gradients of each class's score with respect to the kept outputs, by score and layer.
 
-    Example:
-        >>> last_linear(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)))
-        Linear(in_features=4, out_features=2, bias=True)
+    Scores were summed over the images, because images do not depend on each other in eval mode.
     """
-    return next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
-
-
-def _gradients(logits: Tensor, class_idx: Tensor, kept: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Gradients of each class's score, R×N×K×H×W for each layer.
-
-    Scores are summed over the images before they are differentiated, because images do not depend on each other in
-    eval mode.
-    """
-    ranks = []
-    with torch.enable_grad():
-        scores = logits.gather(1, class_idx).sum(dim=0)
-    for rank, score in enumerate(scores):
-        more = rank + 1 < len(scores)
-        parts: Sequence[Tensor | None] = [None] * len(kept)
-        if score.requires_grad:
-            parts = torch.autograd.grad(score, list(kept.values()), retain_graph=more, allow_unused=True)
-        for name, part in zip(kept, parts, strict=True):
-            if part is None:
-                raise UserError(f"layer={name}: no gradient reaches it; the network cuts the graph (detach, no_grad).")
-        ranks.append(parts)
-    return {name: torch.stack(parts) for name, parts in zip(kept, zip(*ranks, strict=True), strict=True)}
+    found: dict[str, dict[str, list[Tensor]]] = {name: {layer: [] for layer in kept} for name in totals}
+    left = sum(len(scores) for scores in totals.values())
+    for name, scores in totals.items():
+        for score in scores:
+            left -= 1
+            parts: Sequence[Tensor | None] = [None] * len(kept)
+            if score.requires_grad:
+                parts = torch.autograd.grad(score, list(kept.values()), retain_graph=left > 0, allow_unused=True)
+            for layer, part in zip(kept, parts, strict=True):
+                if part is None:
+                    raise UserError(
+                        f"layer={layer}: no gradient reaches it; the network cuts the graph (detach, no_grad)."
+                    )
+                found[name][layer].append(part)
+    return found

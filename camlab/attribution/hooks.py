@@ -1,13 +1,13 @@
 """Temporary changes to a network while a pass runs (hooks, eval mode, grad mode); all are undone afterwards."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from camlab.errors import UserError
 from camlab.maps import gradient_safe
 from camlab.models.evaluating import evaluating
 
@@ -38,38 +38,29 @@ def _eager() -> Iterator[None]:
 
 
 @contextmanager
-def cut(modules: Mapping[str, nn.Module], layers: Sequence[str], differentiate: bool) -> Iterator[dict[str, Tensor]]:
+def cut(modules: Mapping[str, nn.Module], layers: Iterable[str], differentiate: bool) -> Iterator[dict[str, Tensor]]:
     """Keep the outputs of layers while a forward pass runs.
 
     Args:
         modules: The network's modules by name.
-        layers: Names of the layers.
+        layers: Names of the layers, which are called once each. Of an output that is a tuple, the first tensor is kept.
         differentiate: Replace the output of the first layer with a leaf tensor and record a graph from there on.
 
     Yields:
-        Outputs by layer, N×K×H×W, filled as the pass proceeds.
-
-    Raises:
-        UserError: A layer is used twice or its output is not a map.
+        Outputs by layer, in the layer's own layout, filled as the pass proceeds.
     """
     kept: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[..., Tensor]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            if name in kept:
-                raise UserError(f"layer={name}: used more than once in a pass; choose the block that contains it.")
-            if not isinstance(output, Tensor) or output.dim() != 4 or output.shape[2:].numel() < 2:
-                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise UserError(
-                    f"layer={name}: its output is {shape}; a map needs N×K×H×W, larger than 1×1."
-                    " Give larger images or, for methods other than cam, an earlier layer."
-                )
+    def keep(name: str) -> Callable[..., object]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], given: object) -> object:
+            output = first_tensor(given)
+            assert output is not None, name
             if differentiate:
                 if not kept or not output.requires_grad:  # the first layer, or one in a frozen branch parallel to it
                     output = output.detach().clone().requires_grad_()
                 torch.set_grad_enabled(True)  # for the rest of the pass; the caller's `no_grad` restores the mode
             kept[name] = output
-            return output.clone()  # an in-place ReLU after the layer changes the clone only
+            return with_first(given, output.clone())  # an in-place ReLU after the layer changes the clone only
 
         return hook
 
@@ -82,16 +73,55 @@ def cut(modules: Mapping[str, nn.Module], layers: Sequence[str], differentiate: 
 
 
 @contextmanager
-def reading(classifier: nn.Linear | None) -> Iterator[list[Tensor]]:
+def replaced(module: nn.Module, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replace the output of a module while a forward pass runs; of a tuple, the first tensor."""
+
+    def hook(_: nn.Module, inputs: tuple[object, ...], given: object) -> object:
+        output = first_tensor(given)
+        return given if output is None else with_first(given, replace(output))
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def first_tensor(output: object) -> Tensor | None:
+    """Return the output of a module if it is a tensor, or the first element if it is a tuple or list of tensors."""
+    if isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    return output if isinstance(output, Tensor) else None
+
+
+def with_first(output: Any, tensor: Tensor) -> object:
+    """Return the output of a module with another tensor, or with another first element if it is a tuple or list."""
+    if hasattr(output, "_replace"):  # a named tuple
+        return output._replace(**{output._fields[0]: tensor})
+    return type(output)((tensor, *output[1:])) if isinstance(output, (tuple, list)) else tensor
+
+
+def last_linear(model: nn.Module) -> nn.Linear | None:
+    """Return the linear layer that was defined last; in a network that supports CAM, no other follows the pooling.
+
+    Example:
+        >>> last_linear(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)))
+        Linear(in_features=4, out_features=2, bias=True)
+    """
+    return next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
+
+
+@contextmanager
+def reading(classifier: nn.Linear | None, detach: bool = True) -> Iterator[list[Tensor]]:
     """Keep the inputs of a linear layer while a forward pass runs.
 
     Yields:
-        A list with one detached tensor for each call of the layer, except for calls that pass the input by keyword.
+        A list with one tensor, detached by default, for each call of the layer, except for calls that pass the input by keyword.
     """
     inputs_read: list[Tensor] = []
 
     def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        inputs_read.extend(tensor.detach() for tensor in inputs[:1])
+        inputs_read.extend(tensor.detach() if detach else tensor for tensor in inputs[:1])
 
     handle = classifier.register_forward_pre_hook(read) if classifier is not None else None
     try:

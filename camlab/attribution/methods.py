@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from camlab.errors import UserError, did_you_mean
 
@@ -13,27 +14,43 @@ class Method:
     Attributes:
         name: Name on the command line and in Python.
         title: Name in captions.
-        needs_gradients: Whether `camlab.maps.GRADIENT_METHODS` computes the map from activations and gradients.
+        kind: What the map is computed from. `weights`: activations and the classifier's weights. `gradients`:
+            activations of a layer and gradients, by a function of `camlab.maps.GRADIENT_METHODS`. `activations`:
+            activations alone. `passes`: activations and more passes through the network. `attention`: the attention
+            weights of all layers and their gradients. `pixels`: gradients with respect to the picture.
         box_share: Threshold of the box around the object, as a share of the map's maximum. Zhou et al. 2016 take 20 %
             for CAM, Selvaraju et al. 2017 take 15 % for Grad-CAM.
+        score: What is differentiated: the class score, or how far it is above those of similar classes.
     """
 
     name: str
     title: str
-    needs_gradients: bool = True
+    kind: Literal["weights", "gradients", "activations", "passes", "attention", "pixels"] = "gradients"
     box_share: float = 0.15
+    score: Literal["class", "finer"] = "class"
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether gradients of class scores are needed; only then can the evidence against a class be shown."""
+        return self.kind in ("gradients", "attention", "pixels")
 
 
 METHODS = {
     method.name: method
     for method in (
-        Method("cam", "CAM", needs_gradients=False, box_share=0.20),
+        Method("cam", "CAM", "weights", box_share=0.20),
         Method("grad_cam", "Grad-CAM"),
         Method("grad_cam_plus_plus", "Grad-CAM++"),
         Method("xgrad_cam", "XGrad-CAM"),
         Method("hires_cam", "HiResCAM"),
         Method("layer_cam", "LayerCAM"),
-        Method("score_cam", "Score-CAM", needs_gradients=False),
+        Method("finer_cam", "Finer-CAM", score="finer"),
+        Method("score_cam", "Score-CAM", "passes"),
+        Method("ablation_cam", "Ablation-CAM", "passes"),
+        Method("eigen_cam", "Eigen-CAM", "activations"),
+        Method("guided_grad_cam", "Guided Grad-CAM", "pixels"),
+        Method("attention_relevance", "Attention relevance", "attention"),
+        Method("legrad", "LeGrad", "attention"),
     )
 }
 
@@ -56,3 +73,15 @@ def check_methods(names: Iterable[str]) -> None:
             raise UserError(
                 f"method={name}: unknown method. {did_you_mean(name, METHODS)}Choose from {', '.join(METHODS)}."
             )
+
+
+def check_counterfactual(names: Iterable[str]) -> None:
+    """Refuse methods that cannot show the evidence against a class, because they do not use gradients.
+
+    Raises:
+        UserError: The message lists the methods that can.
+    """
+    for name in names:
+        if not METHODS[name].needs_gradients:
+            choices = ", ".join(method.name for method in METHODS.values() if method.needs_gradients)
+            raise UserError(f"counterfactual: {name} does not use gradients. Choose from {choices}.")

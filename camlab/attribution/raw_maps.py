@@ -1,6 +1,7 @@
 """Compute the signed maps of each method from a recorded pass."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,13 +9,110 @@ from torch import Tensor, nn
 
 from camlab import maps
 from camlab.attribution.classes import logits_of
-from camlab.attribution.forward_pass import ForwardPass, last_linear
-from camlab.attribution.hooks import passing
+from camlab.attribution.forward_pass import ForwardPass
+from camlab.attribution.guided import guided_gradients
+from camlab.attribution.hooks import last_linear, passing, replaced
 from camlab.attribution.methods import METHODS
+from camlab.attribution.relevance import AttentionPass, legrad_maps, record_attention, relevance_maps
+from camlab.attribution.survey import Survey
 from camlab.errors import UserError
+
+_ABLATED_AT_ONCE = 32  # channels in one pass
 
 # What a network may apply between the layer and the pooling without a module (torchvision's DenseNet applies a ReLU).
 _IN_BETWEEN: tuple[Callable[[Tensor], Tensor], ...] = (lambda features: features, F.relu)
+
+
+class RawMaps:
+    """Computes the signed maps of methods from a recorded pass, and from more passes where a method needs them.
+
+    Args:
+        model: The network.
+        modules: Its modules by name.
+        survey: Survey of the network for images of this size.
+        passed: A pass with the target layers of all methods.
+        sign: -1 for counterfactuals: gradients are negated; 1 otherwise.
+    """
+
+    def __init__(
+        self, model: nn.Module, modules: Mapping[str, nn.Module], survey: Survey, passed: ForwardPass, sign: int
+    ) -> None:
+        self._model, self._modules, self._survey, self._passed, self._sign = model, modules, survey, passed, sign
+        self._cams: dict[str, Tensor] = {}
+
+    def of_method(self, method: str, layers: Sequence[str]) -> list[Tensor]:
+        """Compute the maps of a method, N×R×h×w for each of the layers; attention methods have one and no layer.
+
+        Raises:
+            UserError: The method cannot be applied to the network or to a layer.
+        """
+        with passing(self._model, self._passed.images.device):
+            if METHODS[method].kind == "attention":
+                if method == "legrad":
+                    return [legrad_maps(self._model, self.attention, self._sign)]
+                return [relevance_maps(self.attention, self._sign)]
+            return [self._at_layer(method, layer) for layer in layers]
+
+    @functools.cached_property
+    def attention(self) -> AttentionPass:
+        """A pass in which attention weights are recorded."""
+        images, class_idx = self._passed.images, self._passed.class_idx
+        return record_attention(self._model, images, self._survey, lambda logits: class_idx)
+
+    @property
+    def cam_of_all_classes(self) -> Tensor | None:
+        """CAM of every class, N×M×h×w; None unless CAM was computed at one layer."""
+        return next(iter(self._cams.values())) if len(self._cams) == 1 else None
+
+    def _at_layer(self, method: str, layer: str) -> Tensor:
+        kind, class_idx = METHODS[method].kind, self._passed.class_idx
+        if kind == "gradients":
+            return self._from_gradients(method, layer)
+        if kind == "weights":
+            self._cams[layer] = cam_of_all_classes(self._model, self._passed, layer)
+            return of_classes(self._cams[layer], class_idx)
+        if kind == "activations":
+            return maps.eigen_cam(self._passed.activations[layer])[:, None].expand(-1, class_idx.shape[1], -1, -1)
+        if kind == "pixels":
+            return self._guided_grad_cam(layer)
+        compute = self._score_cam if method == "score_cam" else self._ablation_cam
+        with torch.no_grad():
+            return torch.stack([compute(layer, classes) for classes in class_idx.unbind(1)], dim=1)
+
+    def _from_gradients(self, method: str, layer: str) -> Tensor:
+        gradients = self._passed.gradients[METHODS[method].score][layer]
+        if not gradients.any():
+            raise UserError(
+                f"{method} at {layer}: no class score depends on the cells of this layer (all gradients are zero), so"
+                " there is nothing to draw. Choose an earlier layer, or leave layer out."
+            )
+        function, activations = maps.GRADIENT_METHODS[method], self._passed.activations[layer]
+        return torch.stack([function(activations, self._sign * of_class) for of_class in gradients], dim=1)
+
+    def _guided_grad_cam(self, layer: str) -> Tensor:
+        images = self._passed.images
+        coarse = maps.upsample(self._from_gradients("grad_cam", layer), (images.shape[-2], images.shape[-1]))
+        guided = guided_gradients(self._model, images, self._passed.class_idx, self._sign)
+        ranks = zip(guided, coarse.unbind(1), strict=True)
+        return torch.stack([maps.guided_grad_cam(gradients, heat) for gradients, heat in ranks], dim=1)
+
+    def _score_cam(self, layer: str, classes: Tensor) -> Tensor:
+        """Score-CAM of one class for each image, N×h×w; it takes K more forward passes for each image."""
+        activations = self._passed.activations[layer]
+        return maps.score_cam(lambda x: logits_of(self._model(x)), self._passed.images, activations, classes)
+
+    def _ablation_cam(self, layer: str, classes: Tensor) -> Tensor:
+        """Ablation-CAM of one class for each image, N×h×w; it takes K more forward passes for each image."""
+        activations, layout = self._passed.activations[layer], self._survey.layout(layer)
+        ablated = []
+        for image, own in zip(self._passed.images, classes, strict=True):
+            scores = []
+            for channels in torch.arange(activations.shape[1], device=image.device).split(_ABLATED_AT_ONCE):
+                with replaced(self._modules[layer], functools.partial(layout.without_channels, channels=channels)):
+                    scores.append(logits_of(self._model(image.expand(len(channels), -1, -1, -1)))[:, own])
+            ablated.append(torch.cat(scores))
+        of_images = self._passed.logits.gather(1, classes[:, None])[:, 0]
+        return maps.ablation_cam(activations, of_images, torch.stack(ablated))
 
 
 def cam_of_all_classes(model: nn.Module, passed: ForwardPass, layer: str) -> Tensor:
@@ -57,23 +155,6 @@ def of_classes(maps_NMHW: Tensor, class_idx: Tensor) -> Tensor:
         [3.0, 1.0]
     """
     return maps_NMHW.gather(1, class_idx[:, :, None, None].expand(-1, -1, *maps_NMHW.shape[2:]))
-
-
-def gradient_maps(method: str, passed: ForwardPass, layer: str, counterfactual: bool) -> Tensor:
-    """Signed maps of a method of `camlab.maps.GRADIENT_METHODS`, N×R×h×w; from negated gradients if counterfactual."""
-    sign = -1 if counterfactual else 1
-    function, activations = maps.GRADIENT_METHODS[method], passed.activations[layer]
-    return torch.stack([function(activations, sign * gradients) for gradients in passed.gradients[layer]], dim=1)
-
-
-def score_maps(model: nn.Module, passed: ForwardPass, layer: str) -> Tensor:
-    """Signed maps of Score-CAM, N×R×h×w; they take K more forward passes for each image and class."""
-    with passing(model, passed.images.device), torch.no_grad():
-        ranks = [
-            maps.score_cam(lambda x: logits_of(model(x)), passed.images, passed.activations[layer], class_idx)
-            for class_idx in passed.class_idx.unbind(1)
-        ]
-    return torch.stack(ranks, dim=1)
 
 
 def _pooled_features(passed: ForwardPass, layer: str) -> Tensor | None:

@@ -1,16 +1,18 @@
 """Find the layers at which maps are computed: those that the user names, or the defaults of a network."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from camlab.attribution.classes import logits_of
+from camlab.attribution.hooks import first_tensor, last_linear, reading
 from camlab.attribution.network_input import output_of
+from camlab.attribution.survey import ACTIVATIONS, Call, Survey
 from camlab.errors import UserError, did_you_mean
 
 Layer = str | nn.Module
-
-_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish)
 
 
 def layer_names(modules: Mapping[str, nn.Module], layers: Layer | Sequence[Layer]) -> tuple[str, ...]:
@@ -50,54 +52,98 @@ def _name_of(layer: Layer, modules: Mapping[str, nn.Module]) -> str:
     return layer
 
 
-def find_layers(model: nn.Module, image: Tensor) -> tuple[str, str]:
-    """Find the default layers of a network for images of one size, by running one image through it.
-
-    Args:
-        model: A network in eval mode.
-        image: 1×C×H×W.
-
-    Returns:
-        The name of the layer for gradient methods, then the name of the layer for CAM. The layer for CAM is the last
-        one that is used once and has an output larger than 1×1. The layer for gradient methods is the activation after
-        the last convolution if it is used once and no pooling comes before it; otherwise it is the layer for CAM.
+def layer_for_cam(survey: Survey) -> str:
+    """Return the name of the last layer that is used once and has more than one cell: the input of the pooling.
 
     Raises:
         UserError: No layer has a spatial output.
     """
-    calls = _spatial_calls(model, image)
-    names = [name for name, _, _ in calls]
-    once = [name for name in names if names.count(name) == 1]
-    if not once:
+    with_space = [call.name for call in survey.once if call.name in survey.layouts]
+    if not with_space:
         raise UserError("The network has no layer with a spatial output (larger than 1×1) that is used once.")
-    last = once[-1]
-    convolutions = [i for i, (_, module, _) in enumerate(calls) if isinstance(module, nn.Conv2d)]
+    return with_space[-1]
+
+
+def layer_for_gradients(model: nn.Module, image: Tensor, survey: Survey) -> str:
+    """Return the name of the default layer for gradient methods.
+
+    In a convolutional network it is the activation after the last convolution, if it is used once and no pooling comes
+    before it; otherwise it is the layer for CAM. In other networks it is the last norm or block at which the gradient
+    of the highest score reaches the cells; if the grid becomes coarser through the network, the last one on the grid
+    before the coarsest (experiments/architectures compares layers).
+
+    Args:
+        model: The network, in a context for passes (`camlab.attribution.hooks.passing`).
+        image: 1×C×H×W.
+        survey: Survey of the network for images of this size.
+
+    Raises:
+        UserError: No layer has a spatial output.
+    """
+    last = layer_for_cam(survey)
+    if survey.is_convolutional:
+        return _last_activation(survey) or last
+    reached = _reached_by_gradient(model, image, survey)
+    if not reached:
+        return last
+    coarsest = survey.layouts[reached[-1]]
+    alike = [(name, survey.layouts[name]) for name in reached if survey.layouts[name].order == coarsest.order]
+    finer = [name for name, layout in alike if prod(layout.grid) > prod(coarsest.grid)]
+    return (finer or reached)[-1]
+
+
+def _is_stage(call: Call, survey: Survey) -> bool:
+    """Whether a call is that of a norm, or of a block in a list of blocks, with a known layout."""
+    in_list = call.name[-1].isdecimal() and call.name.count(".") < 3  # as blocks.11, layers.3.blocks.1, layer_11
+    is_block = in_list and any(call.module.children())
+    return call.name in survey.layouts and (is_block or "norm" in type(call.module).__name__.lower())
+
+
+def _last_activation(survey: Survey) -> str | None:
+    """The activation after the last convolution, if no pooling comes between them and it is used once."""
+    calls = [call for call in survey.calls if len(call.shape) == 4 and prod(call.shape[2:]) > 1]
+    convolutions = [i for i, call in enumerate(calls) if isinstance(call.module, nn.Conv2d)]
     if not convolutions:
-        return last, last
-    shape = calls[convolutions[-1]][2]
-    for name, module, size in calls[convolutions[-1] + 1 :]:
-        if size != shape:
-            break
-        if isinstance(module, _ACTIVATIONS) and names.count(name) == 1:
-            return name, last
-    return last, last
+        return None
+    once = {call.name for call in survey.once}
+    for call in calls[convolutions[-1] + 1 :]:
+        if call.shape != calls[convolutions[-1]].shape:
+            return None
+        if isinstance(call.module, ACTIVATIONS) and call.name in once:
+            return call.name
+    return None
 
 
-def _spatial_calls(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module, torch.Size]]:
-    """Calls of modules whose output is larger than 1×1, in order: name, module, shape of the output."""
-    calls: list[tuple[str, nn.Module, torch.Size]] = []
+def _reached_by_gradient(model: nn.Module, image: Tensor, survey: Survey) -> list[str]:
+    """Norms and blocks on whose cells the network's output depends.
 
-    def record(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1:
-                calls.append((name, module, output.shape))
+    It is the input of the last linear layer that is differentiated, since that layer may start with weights of zero.
+    """
+    names = [call.name for call in survey.once if _is_stage(call, survey)]
+    modules, outputs = dict(model.named_modules()), dict[str, Tensor]()
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if (tensor := first_tensor(output)) is not None and tensor.requires_grad:
+                outputs[name] = tensor
 
         return hook
 
-    handles = [module.register_forward_hook(record(name)) for name, module in model.named_modules() if name]
+    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
     try:
-        output_of(model, image)
+        with torch.enable_grad(), reading(last_linear(model), detach=False) as features:
+            logits = logits_of(output_of(model, image.detach().clone().requires_grad_()))
+            ends = features[-1] if features else logits
+            weights = torch.randn(ends.shape, generator=torch.Generator().manual_seed(0)).to(ends)
+            score = (ends * weights).sum()
     finally:
         for handle in handles:
             handle.remove()
-    return calls
+    if not score.requires_grad or not outputs:
+        return []
+    gradients = torch.autograd.grad(score, list(outputs.values()), allow_unused=True)
+    return [
+        name
+        for name, gradient in zip(outputs, gradients, strict=True)
+        if gradient is not None and bool((survey.layouts[name].to_map(gradient) != 0).any(dim=1).float().mean() > 0.5)
+    ]

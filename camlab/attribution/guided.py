@@ -1,0 +1,71 @@
+"""Guided backpropagation: gradients with respect to the picture in which ReLUs pass only positive gradients."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from camlab.attribution.classes import logits_of
+from camlab.attribution.network_input import output_of
+from camlab.errors import UserError
+
+_RELU = {F.relu, torch.relu, Tensor.relu}
+_OTHERS = {F.gelu, F.silu, F.elu, F.selu, F.celu, F.mish, F.leaky_relu, F.hardswish, F.relu6, F.hardtanh, F.softplus}
+_OTHERS |= {torch.relu_, Tensor.relu_, F.leaky_relu_, F.elu_, F.prelu, F.rrelu, torch.tanh, Tensor.tanh}
+
+
+class _GuidedReLU(torch.autograd.Function):
+    """A ReLU whose backward pass lets through positive gradients only."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs)
+        return inputs.relu()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (inputs,) = ctx.saved_tensors
+        return gradients[0].relu() * (inputs > 0)
+
+
+class _GuidedReLUs(TorchFunctionMode):
+    """Replaces the ReLUs that are called within the context; modules and hooks are not touched."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in _RELU:
+            return _GuidedReLU.apply(args[0] if args else (kwargs or {})["input"])
+        if func in _OTHERS:
+            raise UserError(
+                f"guided_grad_cam: guided backpropagation is defined for ReLUs, but the network uses {func.__name__}."
+                " Choose another method."
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def guided_gradients(model: nn.Module, images: Tensor, class_idx: Tensor, sign: int) -> Tensor:
+    """Guided gradients of class scores with respect to the images (Springenberg et al. 2015), R×N×C×H×W.
+
+    Args:
+        model: The network, in a context for passes (`camlab.attribution.hooks.passing`).
+        images: Its input, N×C×H×W.
+        class_idx: The classes, N×R.
+        sign: -1 to differentiate the negative scores, 1 otherwise.
+
+    Raises:
+        UserError: The network has other activations than ReLUs, or cuts the graph.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        with _GuidedReLUs():
+            logits = logits_of(output_of(model, leaf))
+        scores = sign * logits.gather(1, class_idx).sum(dim=0)
+        if not scores.requires_grad:
+            raise UserError(
+                "guided_grad_cam: no gradient reaches the picture (detach, no_grad). Choose another method."
+            )
+        return torch.stack([torch.autograd.grad(score, leaf, retain_graph=True)[0] for score in scores])

@@ -1,0 +1,96 @@
+"""Layouts: how the output of a layer is arranged in space."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+_MOST_PREFIX_TOKENS = 32
+_ASPECT_TOLERANCE = 1.6  # a grid of tokens is about as wide, for its height, as the picture
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the output of a layer is arranged in space.
+
+    Attributes:
+        order: `NCHW`, `NHWC`, or `NLC`: tokens, row by row.
+        grid: Height and width in cells.
+        prefix: Number of tokens before the grid: class, distillation and register tokens.
+
+    Example:
+        >>> tokens = torch.arange(10.0).reshape(1, 5, 2)  # a class token and 2×2 cells, two channels
+        >>> Layout("NLC", (2, 2), prefix=1).to_map(tokens)[0, 0].tolist()
+        [[2.0, 4.0], [6.0, 8.0]]
+    """
+
+    order: Literal["NCHW", "NHWC", "NLC"]
+    grid: tuple[int, int]
+    prefix: int = 0
+
+    def to_map(self, output: Tensor) -> Tensor:
+        """Rearrange a layer's output, or a gradient with respect to it, as N×K×H×W."""
+        if self.order == "NCHW":
+            return output
+        if self.order == "NHWC":
+            return output.permute(0, 3, 1, 2)
+        return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+
+    def without_channels(self, output: Tensor, channels: Tensor) -> Tensor:
+        """Copy a layer's output with one channel of each image set to zero in all cells.
+
+        Args:
+            output: The layer's output for N images.
+            channels: Index of the channel for each image, N.
+        """
+        changed = output.clone()
+        cells = self.to_map(changed)  # a view: what is written here is written into `changed`
+        cells[torch.arange(len(cells), device=cells.device), channels] = 0
+        return changed
+
+    def __str__(self) -> str:
+        height, width = self.grid
+        prefix = f" behind {self.prefix} other token{'s' if self.prefix > 1 else ''}" if self.prefix else ""
+        return f"{self.order} {height}×{width}{prefix}"
+
+
+def nchw(shape: torch.Size) -> Layout:
+    """Return the layout of an output N×C×H×W."""
+    return Layout("NCHW", (shape[2], shape[3]))
+
+
+def possible_layouts(shape: torch.Size, image_size: tuple[int, int]) -> Iterator[Layout]:
+    """Yield the layouts that an output of this shape may have, of more than one cell.
+
+    Args:
+        shape: Shape of the output, with the images first.
+        image_size: (height, width) of the images.
+
+    Example:
+        >>> [str(layout) for layout in possible_layouts(torch.Size([1, 5, 8]), (32, 32))]
+        ['NLC 2×2 behind 1 other token']
+    """
+    if len(shape) == 4:
+        for layout in (nchw(shape), Layout("NHWC", (shape[1], shape[2]))):
+            if math.prod(layout.grid) > 1:
+                yield layout
+    elif len(shape) == 3:
+        for prefix in range(min(_MOST_PREFIX_TOKENS, shape[1] - 2) + 1):
+            yield from (Layout("NLC", grid, prefix) for grid in token_grids(shape[1] - prefix, image_size))
+
+
+def token_grids(cells: int, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the grids of a number of cells whose aspect ratio is near that of the images.
+
+    Example:
+        >>> token_grids(24, (32, 48)), token_grids(23, (32, 48))
+        ([(4, 6)], [])
+    """
+    wanted = image_size[0] / image_size[1]
+    grids = [(h, cells // h) for h in range(1, cells + 1) if cells % h == 0]
+    return [
+        grid for grid in grids if 1 / _ASPECT_TOLERANCE < grid[0] / grid[1] / wanted < _ASPECT_TOLERANCE and cells > 1
+    ]

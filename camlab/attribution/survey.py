@@ -1,0 +1,230 @@
+"""Survey a network: which of its modules are called for images of one size, and how their outputs are arranged.
+
+A 4-D output is not always N×K×H×W, and tokens do not say which of them form the grid. In a convolutional network the
+arrangement is known from the modules that take or give N×K×H×W (convolutions, poolings, batch norms). Elsewhere it is
+found by probing: the network sees pictures of noise that differ from each other in one place only: at the top left, at
+the top right, at the bottom left, and off the diagonal. The arrangement in which the output differs most in these
+places is the right one. If there is none, or more than one, the layer's arrangement is unknown and no map is computed
+from it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from camlab.attribution.hooks import first_tensor
+from camlab.attribution.layouts import Layout, nchw, possible_layouts
+from camlab.attribution.network_input import output_of
+from camlab.errors import UserError
+
+# Modules whose input and output are N×K×H×W.
+_CHANNELS_FIRST = (
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.BatchNorm2d,
+    nn.InstanceNorm2d,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.LPPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.Upsample,
+    nn.Dropout2d,
+    nn.LocalResponseNorm,
+)
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish)
+_ELEMENTWISE = (*ACTIVATIONS, nn.Identity, nn.Dropout, nn.Sigmoid, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus)
+
+# Where the pictures differ: (row, column) of the centre and the side, as shares of the picture. The place at the top left
+# tells the first row from tokens before the grid; being on the diagonal, it cannot tell rows from columns.
+_PLACES = ((0.0, 0.0, 0.0625), (0.1, 0.9, 0.125), (0.9, 0.1, 0.125), (0.3, 0.6, 0.125))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a module.
+
+    Attributes:
+        name: Name of the module in the network.
+        module: The module.
+        shape: Shape of its output or, if the output is a tuple, of the first tensor in it.
+        is_nchw: Whether the output is known to be N×K×H×W.
+    """
+
+    name: str
+    module: nn.Module
+    shape: torch.Size
+    is_nchw: bool
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the output has no space left: N×K, N×K×1×1, or a single token."""
+        return len(self.shape) <= 2 or prod(self.shape[2:]) == 1 or (len(self.shape) == 3 and self.shape[1] == 1)
+
+
+class Survey:
+    """Calls of a network's modules for images of one size, and the layouts of their outputs.
+
+    Args:
+        model: A network in eval mode, in a context for passes (`camlab.attribution.hooks.passing`).
+        image: 1×C×H×W.
+
+    Raises:
+        UserError: The network cannot take the image.
+    """
+
+    def __init__(self, model: nn.Module, image: Tensor) -> None:
+        self.calls = _record_calls(model, image)
+        self.image_size = (image.shape[-2], image.shape[-1])
+        counts = Counter(call.name for call in self.calls)
+        self.once = [call for call in self.calls if counts[call.name] == 1]
+        self.is_certain = all(call.is_nchw or call.is_vector for call in self.calls)
+        if self.is_certain:
+            self.layouts = {call.name: nchw(call.shape) for call in self.once if _is_map(call.shape)}
+        else:
+            self.layouts = _probe(model, image, {call.name for call in self.once})
+
+    def layout(self, name: str) -> Layout:
+        """Return the layout of a layer's output.
+
+        Raises:
+            UserError: The layer is not used or used twice, it has one cell only, or its layout is not known.
+        """
+        calls = [call for call in self.calls if call.name == name]
+        if not calls:
+            raise UserError(f"layer={name}: the network does not use it for these images.")
+        if len(calls) > 1:
+            raise UserError(f"layer={name}: used more than once in a pass; choose the block that contains it.")
+        if name in self.layouts:
+            return self.layouts[name]
+        shape = tuple(calls[0].shape)
+        if len(shape) < 3 or calls[0].is_vector:
+            raise UserError(
+                f"layer={name}: its output is {shape}; a map needs N×K×H×W or tokens, larger than 1×1."
+                " Give larger images or, for methods other than cam, an earlier layer."
+            )
+        raise UserError(
+            f"layer={name}: its output is {shape}, and probing the network does not show which axes are rows and"
+            f" columns of the picture. Choose another layer{self._near(name)}."
+        )
+
+    def _near(self, name: str) -> str:
+        """Layers near this one whose layouts are known, for messages."""
+        at = [call.name for call in self.calls].index(name)
+        known = [call.name for call in self.calls[:at] if call.name in self.layouts][-3:]
+        known += [call.name for call in self.calls[at:] if call.name in self.layouts][:2]
+        return f", such as {', '.join(known)}" if known else ""
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether the last features are N×K×H×W and the network has convolutions other than that into patches.
+
+        A convolution whose stride is its kernel cuts the picture into patches and mixes nothing.
+        """
+        with_layout = [call.name for call in self.calls if call.name in self.layouts]
+        if not with_layout or self.layouts[with_layout[-1]].order != "NCHW":
+            return False
+        convolutions = [call.module for call in self.calls if isinstance(call.module, nn.Conv2d)]
+        return not convolutions or any(module.kernel_size != module.stride for module in convolutions)
+
+
+def _is_map(shape: torch.Size) -> bool:
+    return len(shape) == 4 and prod(shape[2:]) > 1
+
+
+@contextmanager
+def _hooked(model: nn.Module, record: Callable[[str, nn.Module, Sequence[object], Tensor], None]) -> Iterator[None]:
+    """Call a function after each call of each module that gives a tensor."""
+
+    def hook_of(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            if (tensor := first_tensor(output)) is not None and tensor.dim() > 0:
+                record(name, module, inputs, tensor)
+
+        return hook
+
+    handles = [module.register_forward_hook(hook_of(name)) for name, module in model.named_modules() if name]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _record_calls(model: nn.Module, image: Tensor) -> list[Call]:
+    """The calls in order. Tensors are followed by identity, to know which of them are N×K×H×W."""
+    seen: list[tuple[str, nn.Module, Tensor]] = []
+    nchw_ids: set[int] = set()
+    same: list[tuple[int, int]] = []  # input and output of elementwise modules
+    alive: list[object] = []  # so that no two tensors of the pass have the same id
+
+    def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
+        alive.extend(inputs)
+        seen.append((name, module, output))
+        given = [tensor for tensor in inputs if isinstance(tensor, Tensor)]
+        if isinstance(module, _CHANNELS_FIRST):
+            nchw_ids.update(id(tensor) for tensor in (output, *given) if tensor.dim() == 4)
+        elif isinstance(module, _ELEMENTWISE):
+            same.extend((id(tensor), id(output)) for tensor in given if tensor.shape == output.shape)
+
+    with _hooked(model, record):
+        output_of(model, image)
+    for one, other in (*same, *reversed(same)):
+        if one in nchw_ids or other in nchw_ids:
+            nchw_ids.update((one, other))
+    return [Call(name, module, output.shape, id(output) in nchw_ids) for name, module, output in seen]
+
+
+def _probe(model: nn.Module, image: Tensor, names: set[str]) -> dict[str, Layout]:
+    """The layouts that probing finds, by the name of the layer."""
+    size = (image.shape[-2], image.shape[-1])
+    found: dict[str, Layout] = {}
+
+    def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
+        if name in names and len(output) == 1 + len(_PLACES):
+            right = [layout for layout in possible_layouts(output.shape, size) if _is_right(layout, output)]
+            if len(right) == 1:
+                found[name] = right[0]
+
+    with _hooked(model, record):
+        output_of(model, _noise_that_differs_in_places(image))
+    return found
+
+
+def _noise_that_differs_in_places(image: Tensor) -> Tensor:
+    """A picture of noise, and copies that differ from it in one of `_PLACES` each."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = image.shape[-2:]
+    noise = torch.randn(image.shape[1:], generator=generator)
+    pictures = noise.repeat(1 + len(_PLACES), 1, 1, 1)
+    for picture, (row, column, side) in zip(pictures[1:], _PLACES, strict=True):
+        top, left = max(0, int((row - side / 2) * height)), max(0, int((column - side / 2) * width))
+        bottom, right = max(top + 1, int((row + side / 2) * height)), max(left + 1, int((column + side / 2) * width))
+        part = picture[:, top:bottom, left:right]
+        part.copy_(2 * torch.randn(part.shape, generator=generator))
+    return pictures.to(image)
+
+
+def _is_right(layout: Layout, output: Tensor) -> bool:
+    """Whether the output, arranged in this layout, differs most in `_PLACES`."""
+    maps = layout.to_map(output.float())
+    norms = maps[:1].norm(dim=1)
+    changes = (maps[1:] - maps[:1]).norm(dim=1) / (norms + norms.mean() + 1e-12)
+    if layout.prefix:
+        before = output[:, : layout.prefix].float()
+        of_prefix = (before[1:] - before[:1]).norm(dim=2) / (before[:1].norm(dim=2) + norms.mean() + 1e-12)
+        if bool((of_prefix.amax(dim=1) > changes.amax(dim=(1, 2))).any()):
+            return False
+    return all(_is_near(change, place) for change, place in zip(changes, _PLACES, strict=True))
+
+
+def _is_near(change_HW: Tensor, place: tuple[float, float, float]) -> bool:
+    highest = divmod(int(change_HW.argmax()), change_HW.shape[1])
+    offsets = [abs(at + 0.5 - share * side) for at, share, side in zip(highest, place, change_HW.shape, strict=False)]
+    near = all(offset <= 0.75 + 0.1 * side for offset, side in zip(offsets, change_HW.shape, strict=True))
+    return near and bool(change_HW.max() > 0)
