@@ -1,6 +1,7 @@
 """Every method: first by hand, then against an independent oracle on unmodified networks."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,9 @@ import pytest
 import pytorch_grad_cam
 import torch
 import torchvision
-from captum.attr import LayerGradCam
+from captum.attr import GuidedGradCam, LayerGradCam
+from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
+from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 from torch import Tensor, nn
 
 import camlab
@@ -24,6 +27,7 @@ ORACLES = {
     "xgrad_cam": pytorch_grad_cam.XGradCAM,
     "hires_cam": pytorch_grad_cam.HiResCAM,
     "layer_cam": pytorch_grad_cam.LayerCAM,
+    "finer_cam": pytorch_grad_cam.GradCAM,  # of another target
     "score_cam": pytorch_grad_cam.ScoreCAM,
 }
 LAYERS = [
@@ -135,9 +139,16 @@ def out_of_place(network: nn.Module) -> Iterator[None]:
         relu.inplace = True
 
 
-def oracle(network: nn.Module, layer: str, images: Tensor, methods: Iterable[str], sign: int = 1) -> dict[str, Tensor]:
+def oracle(
+    network: nn.Module,
+    layer: str,
+    images: Tensor,
+    methods: Iterable[str],
+    sign: int = 1,
+    targets: list[Callable[[Tensor], Tensor]] | None = None,
+) -> dict[str, Tensor]:
     """Maps of pytorch-grad-cam before it stretches them to [0, 1]: rectified, and resized by OpenCV."""
-    targets = [lambda scores, c=c: sign * scores[c] for c in TARGET[: len(images)].tolist()]
+    targets = targets or [lambda scores, c=c: sign * scores[c] for c in TARGET[: len(images)].tolist()]
     layers, size = [network.get_submodule(layer)], (images.shape[-1], images.shape[-2])
     found = {}
     with out_of_place(network):
@@ -153,10 +164,10 @@ def oracle(network: nn.Module, layer: str, images: Tensor, methods: Iterable[str
     return found
 
 
-def assert_maps_close(found: Tensor, expected: Tensor, method: str) -> None:
+def assert_maps_close(found: Tensor, expected: Tensor, method: str, atol: float = 1e-5) -> None:
     peak = expected.max()
     assert peak > 0
-    torch.testing.assert_close(found / peak, expected / peak, rtol=0, atol=1e-5, msg=lambda text: f"{method}: {text}")
+    torch.testing.assert_close(found / peak, expected / peak, rtol=0, atol=atol, msg=lambda text: f"{method}: {text}")
 
 
 @pytest.mark.parametrize("counterfactual", [False, True])
@@ -166,7 +177,11 @@ def test_gradient_methods_equal_pytorch_grad_cam(networks, name, layer, counterf
     # pytorch-grad-cam adds 1e-6 to the denominator in Grad-CAM++, and 1e-7 in XGrad-CAM. That is negligible for large
     # gradients, but not at a layer before a ReLU, where some sums of activations are near zero.
     spread_scores(network, images, 1e3)
-    methods = set(maps.GRADIENT_METHODS) - ({"grad_cam_plus_plus", "xgrad_cam"} if layer == "features.10" else set())
+    methods = (
+        set(maps.GRADIENT_METHODS)
+        - {"finer_cam"}
+        - ({"grad_cam_plus_plus", "xgrad_cam"} if layer == "features.10" else set())
+    )
     expected = oracle(network, layer, images, methods, sign=-1 if counterfactual else 1)
     for method in methods:
         found = camlab.heatmaps(network, images, method, layer, TARGET, "raw", counterfactual)
@@ -207,6 +222,83 @@ def test_cam_of_resnet18_gives_the_logits(networks):
     means = look.maps["cam"][0].mean(dim=(2, 3)) + network.fc.bias[look.class_idx]
     torch.testing.assert_close(means, logits.gather(1, look.class_idx), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(look.maps["grad_cam"][0] * 9, look.maps["cam"][0], rtol=1e-4, atol=1e-4)  # 3×3 cells
+
+
+@pytest.mark.parametrize(("name", "layer"), [("alexnet", "features.11"), ("resnet18", "layer3")])
+def test_finer_cam_equals_pytorch_grad_cam(networks, name, layer):
+    network, images = networks(name), torch.randn(2, 3, 64, 64)
+    spread_scores(network, images, 1.0)
+    with torch.no_grad():
+        scores = network(images)
+    nearest = [row.sub(row[c]).abs().argsort()[1:4].tolist() for row, c in zip(scores, TARGET.tolist(), strict=True)]
+    targets = [FinerWeightedTarget(c, others, 0.6) for c, others in zip(TARGET.tolist(), nearest, strict=True)]
+    found = camlab.heatmaps(network, images, "finer_cam", layer, TARGET, "raw")
+    assert_maps_close(found, oracle(network, layer, images, ["finer_cam"], targets=targets)["finer_cam"], "finer_cam")
+
+
+def test_finer_scores_by_hand():
+    logits = torch.tensor([[3.0, 2.0, 1.0]], dtype=torch.float64)
+    # Both others are references, with softmax weights e : 1 (after division by e): 3 - γ (2 e + 1) / (e + 1)
+    expected = 3 - 0.6 * (2 * math.e + 1) / (math.e + 1)
+    torch.testing.assert_close(maps.finer_scores(logits, torch.tensor([0])), torch.tensor([expected]).double())
+
+
+@pytest.mark.parametrize(("name", "layer"), [("alexnet", "features.11"), ("resnet18", "layer2")])
+def test_eigen_cam_equals_pytorch_grad_cam(networks, name, layer):
+    network, images = networks(name), torch.randn(2, 3, 64, 64)
+    (signed,) = camlab.Explainer(network, layer).explain(images, ["eigen_cam"]).maps["eigen_cam"]
+    activations = []
+    handle = network.get_submodule(layer).register_forward_hook(lambda m, i, o: activations.append(o.detach().clone()))
+    network(images)
+    handle.remove()
+    expected = torch.from_numpy(get_2d_projection(activations[0].numpy()))
+    for found, projection in zip(signed[:, 0], expected, strict=True):  # its sign is arbitrary
+        signs = torch.stack([projection, -projection])
+        nearest = signs[(signs - found).abs().amax(dim=(1, 2)).argmin()]
+        torch.testing.assert_close(found, nearest, rtol=1e-3, atol=1e-4 * float(projection.abs().max()))
+
+
+@pytest.mark.parametrize(("name", "layer"), [("alexnet", "features.2"), ("resnet18", "layer1")])
+def test_ablation_cam_equals_its_plainest_form(networks, name, layer):
+    network, images = networks(name), torch.randn(2, 3, 64, 64)
+    module, classes = network.get_submodule(layer), TARGET[:2]
+    found = camlab.Explainer(network, layer).explain(images, ["ablation_cam"], classes[:, None]).maps["ablation_cam"][0]
+    kept, scores = [], []
+    with torch.no_grad():
+        handle = module.register_forward_hook(lambda m, i, o: kept.append(o.clone()))
+        full = network(images).gather(1, classes[:, None])[:, 0]
+        handle.remove()
+        for k in range(kept[0].shape[1]):
+
+            def without(m, i, output, k=k):
+                output = output.clone()
+                output[:, k] = 0
+                return output
+
+            handle = module.register_forward_hook(without)
+            scores.append(network(images).gather(1, classes[:, None])[:, 0])
+            handle.remove()
+    weights = (full[:, None] - torch.stack(scores, dim=1)) / full.abs()[:, None]
+    assert_maps_close(found[:, 0], (weights[:, :, None, None] * kept[0]).sum(dim=1), "ablation_cam", 1e-4)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "resnet18"])
+def test_guided_grad_cam_equals_captum(networks, name):
+    network, images = networks(name), torch.randn(2, 3, 64, 64)
+    layer = {"alexnet": "features.11", "vgg16": "features.29", "resnet18": "layer3"}[name]
+    found = camlab.Explainer(network, layer).explain(images, ["guided_grad_cam"], TARGET[:2, None])
+    with out_of_place(network), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # captum tells that it sets hooks
+        guided = GuidedGradCam(network, network.get_submodule(layer))
+        expected = guided.attribute(images, TARGET[:2], interpolate_mode="bilinear").sum(dim=1).detach()
+    (signed,) = found.maps["guided_grad_cam"]
+    assert_maps_close(signed[:, 0], expected, "guided_grad_cam")
+
+
+def test_guided_grad_cam_refuses_other_activations():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    with pytest.raises(UserError, match=r"guided_grad_cam: .* defined for ReLUs, but the network uses gelu"):
+        camlab.heatmaps(network, torch.randn(1, 3, 16, 16), "guided_grad_cam")
 
 
 @pytest.mark.parametrize("last", ["negated", "permuted"])

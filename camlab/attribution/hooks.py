@@ -116,7 +116,8 @@ def reading(classifier: nn.Linear | None, detach: bool = True) -> Iterator[list[
     """Keep the inputs of a linear layer while a forward pass runs.
 
     Yields:
-        A list with one tensor, detached by default, for each call of the layer, except for calls that pass the input by keyword.
+        A list with one tensor, detached by default, for each call of the layer, except for calls that pass the input by
+        keyword.
     """
     inputs_read: list[Tensor] = []
 

@@ -15,6 +15,7 @@ from camlab.attribution.hooks import last_linear, passing, replaced
 from camlab.attribution.methods import METHODS
 from camlab.attribution.relevance import AttentionPass, legrad_maps, record_attention, relevance_maps
 from camlab.attribution.survey import Survey
+from camlab.attribution.target_layer import layer_for_gradients
 from camlab.errors import UserError
 
 _ABLATED_AT_ONCE = 32  # channels in one pass
@@ -84,14 +85,19 @@ class RawMaps:
         if not gradients.any():
             raise UserError(
                 f"{method} at {layer}: no class score depends on the cells of this layer (all gradients are zero), so"
-                " there is nothing to draw. Choose an earlier layer, or leave layer out."
+                f" there is nothing to draw.{self._way_out(layer)}"
             )
         function, activations = maps.GRADIENT_METHODS[method], self._passed.activations[layer]
         return torch.stack([function(activations, self._sign * of_class) for of_class in gradients], dim=1)
 
+    def _way_out(self, layer: str) -> str:
+        default = layer_for_gradients(self._model, self._passed.images[:1], self._survey)
+        return "" if default == layer else f" Choose layer={default}."
+
     def _guided_grad_cam(self, layer: str) -> Tensor:
         images = self._passed.images
-        coarse = maps.upsample(self._from_gradients("grad_cam", layer), (images.shape[-2], images.shape[-1]))
+        heat = maps.normalize(self._from_gradients("grad_cam", layer), "raw")
+        coarse = maps.upsample(heat, (images.shape[-2], images.shape[-1]))
         guided = guided_gradients(self._model, images, self._passed.class_idx, self._sign)
         ranks = zip(guided, coarse.unbind(1), strict=True)
         return torch.stack([maps.guided_grad_cam(gradients, heat) for gradients, heat in ranks], dim=1)
@@ -128,7 +134,7 @@ def cam_of_all_classes(model: nn.Module, passed: ForwardPass, layer: str) -> Ten
             its output is not the network's.
     """
     classifier, features = last_linear(model), _pooled_features(passed, layer)
-    others = ", ".join(name for name in METHODS if name != "cam")
+    others = ", ".join(maps.GRADIENT_METHODS)
     if classifier is None or features is None or classifier.out_features != passed.logits.shape[1]:
         height, width = passed.images.shape[-2:]
         raise UserError(

@@ -40,8 +40,8 @@ _CHANNELS_FIRST = (
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish)
 _ELEMENTWISE = (*ACTIVATIONS, nn.Identity, nn.Dropout, nn.Sigmoid, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus)
 
-# Where the pictures differ: (row, column) of the centre and the side, as shares of the picture. The place at the top left
-# tells the first row from tokens before the grid; being on the diagonal, it cannot tell rows from columns.
+# Where the pictures differ: row and column of the centre, and the side, as shares of the picture. The place at the top
+# left tells the first row from tokens before the grid; as it is on the diagonal, it cannot tell rows from columns.
 _PLACES = ((0.0, 0.0, 0.0625), (0.1, 0.9, 0.125), (0.9, 0.1, 0.125), (0.3, 0.6, 0.125))
 
 
@@ -80,6 +80,8 @@ class Survey:
 
     def __init__(self, model: nn.Module, image: Tensor) -> None:
         self.calls = _record_calls(model, image)
+        first = {id(module): name for name, module in model.named_modules()}
+        self._first_name = {name: first[id(module)] for name, module in model.named_modules(remove_duplicate=False)}
         self.image_size = (image.shape[-2], image.shape[-1])
         counts = Counter(call.name for call in self.calls)
         self.once = [call for call in self.calls if counts[call.name] == 1]
@@ -95,22 +97,23 @@ class Survey:
         Raises:
             UserError: The layer is not used or used twice, it has one cell only, or its layout is not known.
         """
-        calls = [call for call in self.calls if call.name == name]
+        recorded_as = self._first_name[name]  # a module may have two names
+        calls = [call for call in self.calls if call.name == recorded_as]
         if not calls:
             raise UserError(f"layer={name}: the network does not use it for these images.")
         if len(calls) > 1:
             raise UserError(f"layer={name}: used more than once in a pass; choose the block that contains it.")
-        if name in self.layouts:
-            return self.layouts[name]
-        shape = tuple(calls[0].shape)
-        if len(shape) < 3 or calls[0].is_vector:
+        if recorded_as in self.layouts:
+            return self.layouts[recorded_as]
+        shape = "×".join(map(str, calls[0].shape[1:]))
+        if calls[0].is_vector:
             raise UserError(
-                f"layer={name}: its output is {shape}; a map needs N×K×H×W or tokens, larger than 1×1."
+                f"layer={name}: its output for one image is {shape}; a map needs K×H×W or tokens, larger than 1×1."
                 " Give larger images or, for methods other than cam, an earlier layer."
             )
         raise UserError(
-            f"layer={name}: its output is {shape}, and probing the network does not show which axes are rows and"
-            f" columns of the picture. Choose another layer{self._near(name)}."
+            f"layer={name}: its output for one image is {shape}, and probing the network does not show which axes are"
+            f" rows and columns of the picture. Choose another layer{self._near(recorded_as)}."
         )
 
     def _near(self, name: str) -> str:

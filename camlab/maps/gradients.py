@@ -87,19 +87,19 @@ def finer_scores(logits_NM: Tensor, class_idx_N: Tensor, gamma: float = 0.6, ref
     return (weights * (own_N1 - gamma * logits_NM.gather(1, nearest_NR))).sum(dim=1)
 
 
-def guided_grad_cam(guided_gradients_NCHW: Tensor, grad_cam_NHW: Tensor) -> Tensor:
+def guided_grad_cam(guided_gradients_NCHW: Tensor, heat_NHW: Tensor) -> Tensor:
     """Guided Grad-CAM: guided gradients of the picture, times the heat of Grad-CAM (Selvaraju et al. 2017, §3.2).
 
     Args:
         guided_gradients_NCHW: Gradient of the class score with respect to the picture, in which each ReLU has passed
             only positive gradients (Springenberg et al. 2015).
-        grad_cam_NHW: Signed maps of Grad-CAM at the picture's size; negative values count as zero.
+        heat_NHW: Heat of Grad-CAM at the picture's size, not negative.
 
     Returns:
         Signed maps of single pixels, N×H×W: the sum over the picture's channels.
 
     Example:
-        >>> guided_grad_cam(torch.tensor([[[[1.0, 1.0]], [[2.0, 0.0]]]]), torch.tensor([[[0.5, -1.0]]])).tolist()
-        [[[1.5, 0.0]]]
+        >>> guided_grad_cam(torch.tensor([[[[1.0, 1.0]], [[2.0, 0.0]]]]), torch.tensor([[[0.5, 2.0]]])).tolist()
+        [[[1.5, 2.0]]]
     """
-    return (guided_gradients_NCHW * grad_cam_NHW.relu()[:, None]).sum(dim=1)
+    return (guided_gradients_NCHW * heat_NHW[:, None]).sum(dim=1)
