@@ -27,16 +27,16 @@ from camlab.errors import plain as plain_text
 from camlab.models.backbones import check_image_size
 from camlab.runs import ownership
 from camlab.runs.report import check_replaceable
+from camlab.runs.watchers import DRAWING
 from camlab.storage.files import sha256, user_path
 from camlab.storage.pictures import find_pictures
 from camlab.training.changes import OF_THE_PLACE, WEIGHTS_CHECKSUM
 
 # Settings that do not change the result of a run: paths, loggers, and how it is started. `callbacks` is among them,
-# because `config_hash` treats callbacks separately: all but the one that draws heatmaps may change the result.
+# because `config_hash` treats callbacks separately: all but those that draw may change the result.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
 )
-_HEATMAPS = "camlab.training.callbacks.heatmap_logger.HeatmapLogger"
 _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
 
 
@@ -146,7 +146,7 @@ def config_hash(config: DictConfig) -> str:
     decisive["data"] = {key: value for key, value in decisive["data"].items() if key not in OF_THE_PLACE}
     if weights := _weights_file(decisive):
         decisive["arch"] = {**decisive["arch"], "weights": _content(weights)}
-    if taking_part := [node for node in callbacks if node and node.get("_target_") != _HEATMAPS]:
+    if taking_part := [node for node in callbacks if node and node.get("_target_") not in DRAWING.values()]:
         decisive["callbacks"] = taking_part  # they may change the weights, as SWA does, or what is measured
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from camlab.command_line.settings import INDECISIVE
 from camlab.runs import run_folder
+from camlab.runs.watchers import DRAWING
 
 log = logging.getLogger(__name__)
 
@@ -165,10 +166,10 @@ def _sweep_name(parsed: Sequence[Override], varied: Sequence[str]) -> str:
 
 
 def _is_decisive(key: str) -> bool:
-    """Whether a setting may change what the jobs learn or measure, as all callbacks but the heatmaps may."""
+    """Whether a setting may change what the jobs learn or measure, as all callbacks but those that draw may."""
     first, _, rest = key.partition(".")
     if first == "callbacks":
-        return rest.partition(".")[0] != "heatmaps"
+        return rest.partition(".")[0] not in DRAWING
     return first not in INDECISIVE
 
 
