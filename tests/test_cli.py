@@ -38,14 +38,14 @@ def launch(tmp_path, monkeypatch, capsys) -> Iterator[Launch]:
     def run(*arguments: str, task: Callable[[DictConfig], Any] | None = None, entry: str = "train") -> Any:
         seen: list[DictConfig] = []
 
-        def job(config: DictConfig) -> Any:
+        def noted(config: DictConfig) -> Any:
             seen.append(config)
             return task and task(config)
 
         code = 0
         capsys.readouterr()
         try:
-            launch_command(job, entry, arguments)
+            launch_command(noted, entry, arguments)
         except SystemExit as end:
             code = int(end.code or 0)
         return code, capsys.readouterr().err, seen
@@ -265,6 +265,25 @@ def test_an_output_folder_that_cannot_be_written(launch, tmp_path, flags):
     assert code == 2
     assert "Not a directory. Give another folder for the output: out=FOLDER." in err
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_error_of_a_job_is_not_taken_for_one_of_the_output_folder(launch):
+    def task(config: DictConfig) -> None:
+        Path("no", "such").read_text()
+
+    code, err, _ = launch(task=task)
+    assert code == 1
+    assert err.startswith("Traceback")
+    assert "FileNotFoundError" in err
+    assert "another folder" not in err
+
+
+def test_a_file_that_a_job_may_not_use_is_told_in_a_line(launch):
+    def task(config: DictConfig) -> None:
+        Path("file").write_text("")
+        Path("file", "x").write_text("")
+
+    assert launch(task=task)[:2] == (2, "file/x: Not a directory. Correct this, or give another path.\n")
 
 
 # ---- evaluate takes over a run's data settings

@@ -119,6 +119,11 @@ def _compose_and_run(job: _Job, command: str) -> None:
     except ValueError as error:  # Optuna raises it if no trial has succeeded
         if isinstance(error, UserError) or not (sweeps.under_way() and sweeps.failures()):
             raise
+    except OSError as error:  # Hydra cannot create or write the output folder; no error of a job comes this way
+        if error.filename is None:
+            raise
+        advice = "Give another folder for the output: out=FOLDER."
+        raise UserError(f"{error.filename}: {error.strerror}. {advice}") from error
     if job.failure:
         raise job.failure
     if sweeps.under_way():
