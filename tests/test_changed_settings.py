@@ -15,7 +15,7 @@ from camlab.errors import UserError
 from camlab.models.weights import check_weights
 from camlab.runs import run_folder
 from camlab.runs.watchers import WATCHERS
-from camlab.training.changes import changed_settings, shown
+from camlab.training.changes import changed_settings, describe_changes
 from camlab.training.checkpoint import load_network
 
 CYCLE = ["+scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "+scheduler._partial_=true",
@@ -59,7 +59,7 @@ def test_settings_without_effect_on_the_training_are_no_changes():
 
 
 def test_changes_are_shown_in_a_readable_length():
-    assert len(shown({f"{n}{'x' * 999}": ("y" * 999, None) for n in range(999)})) < 5000
+    assert len(describe_changes({f"{n}{'x' * 999}": ("y" * 999, None) for n in range(999)})) < 5000
 
 
 def test_a_weights_file_may_move_but_not_change(tmp_path):

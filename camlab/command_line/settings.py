@@ -26,7 +26,7 @@ from camlab.errors import UserError
 from camlab.errors import plain as plain_text
 from camlab.models.backbones import check_image_size
 from camlab.runs import ownership
-from camlab.runs.report import check_replaceable
+from camlab.runs.table import check_replaceable
 from camlab.runs.watchers import DRAWING
 from camlab.storage.files import sha256, user_path
 from camlab.storage.pictures import find_pictures
@@ -57,7 +57,7 @@ class CheckBeforeRun(Callback):
         with _refusing():
             plain = checked(plain, self.entry)
             if self.entry == "explain":
-                find_pictures(str(plain.images), report=False)
+                find_pictures(str(plain.images), tell=False)
             check_folder(plain, self.entry, user_path(config.hydra.run.dir, "out"))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

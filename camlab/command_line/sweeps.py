@@ -1,4 +1,4 @@
-"""Names of sweeps and jobs, and the report of failed jobs. Imports neither torch nor Lightning."""
+"""Names of sweeps and jobs, and the failures of jobs. Imports neither torch nor Lightning."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ _LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 
 
 class RememberSweep(Callback):
-    """Hydra callback that keeps the configuration of a sweep in `HydraConfig`, for the report on the sweep.
+    """Hydra callback that keeps the configuration of a sweep in `HydraConfig`, for the summary of the sweep.
 
     Attributes:
         earlier: Marks of the failures that were in the sweep's folder before the sweep began.
@@ -91,7 +91,7 @@ def note_failure(error: BaseException, mistake: str | None) -> None:
     )
 
 
-def report(failures: dict[str, run_folder.Failure]) -> str:
+def describe_failures(failures: dict[str, run_folder.Failure]) -> str:
     """List the failed jobs by message, after the tracebacks of errors that the user cannot correct."""
     count = f"{len(failures)} jobs" if len(failures) > 1 else "1 job"
     lines = [f"{count} failed. Give the same command to try again:"]

@@ -65,16 +65,16 @@ def check_changes(
     refused = {name: change for name, change in changes.items() if not _is_applicable(name, now, content, defaults)}
     if refused:
         raise UserError(
-            f"These settings cannot change when a run continues: {shown(refused)}.",
+            f"These settings cannot change when a run continues: {describe_changes(refused)}.",
             "Restore their old values, or start from the beginning with resume=null and another out=FOLDER.",
         )
 
 
-def shown(changes: Changes) -> str:
+def describe_changes(changes: Changes) -> str:
     """Describe changes for a message in a readable length: the first 20, with each name and value cut.
 
     Example:
-        >>> shown({"optimizer.lr": (0.1, 0.2), "seed": (None, 1)})
+        >>> describe_changes({"optimizer.lr": (0.1, 0.2), "seed": (None, 1)})
         'optimizer.lr 0.1 → 0.2, seed null → 1'
     """
     words = [[cut(str("null" if value is None else value), 80) for value in pair] for pair in changes.values()]
