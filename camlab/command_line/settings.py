@@ -25,6 +25,7 @@ from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError
 from camlab.errors import plain as plain_text
 from camlab.models.backbones import check_image_size
+from camlab.models.classifier_names import check_name
 from camlab.runs import ownership
 from camlab.runs.table import check_replaceable
 from camlab.runs.watchers import DRAWING
@@ -223,6 +224,8 @@ def _check_explain(plain: dict[str, Any]) -> None:
     """Refuse settings of `explain` that contradict each other."""
     if (plain["checkpoint"] is None) == (plain["network"]["name"] is None):
         raise UserError("Which network? Give either checkpoint=RUN or network=NAME (vgg16, resnet50, …).")
+    if plain["network"]["name"] is not None:
+        check_name(plain["network"]["name"])
     target, top_k, methods = plain["target"], plain["top_k"], plain["methods"]
     if target != "auto" and top_k > 1:
         raise UserError(f"top_k={top_k}: target={target} names one class. Give one of the two.")
