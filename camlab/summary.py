@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from camlab.command_line import output
 from camlab.errors import UserError
-from camlab.runs.report import NAME, compare
+from camlab.runs.table import NAME, compare
 
 
 def main() -> None:

@@ -21,15 +21,7 @@ from camlab.command_line.launch import launch
 from camlab.command_line.settings import config_hash, recorded_settings
 from camlab.errors import UserError
 from camlab.evaluation.objective import check_measured, check_validated, validates
-from camlab.runs import checkpoint_files, ownership, run_folder
-from camlab.runs.data_identity import (
-    DataIdentity,
-    check_same_data,
-    data_root,
-    files_hash,
-    read_data_identity,
-    write_data_identity,
-)
+from camlab.runs import checkpoint_files, data_identity, ownership, run_folder
 from camlab.runs.provenance import provenance
 from camlab.training.interruption import Interruption, interruptible
 
@@ -131,7 +123,7 @@ def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
     if (result := run_folder.read_result(run_dir)) is None:
         return None
     if not _has_these_data(config, run_dir):
-        check_same_data(run_dir, _identity(config, _load_data(config)))
+        data_identity.check_same_data(run_dir, _identity(config, _load_data(config)))
     metrics = result["metrics"]
     check_validated(metrics, sweeps.chooses())
     name = "test/acc" if "test/acc" in metrics else "val/best_acc"
@@ -168,10 +160,10 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | Non
 
 def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
     """Whether the run in a folder used this run's data: unchanged files in the same folder, or the same content."""
-    found, root = read_data_identity(run_dir), data_root(config.data)
+    found, root = data_identity.read_data_identity(run_dir), data_identity.data_root(config.data)
     if found is None:
         return not run_folder.has_output(run_dir)
-    if found.root == root and found.files in (None, files_hash(root)):
+    if found.root == root and found.files in (None, data_identity.files_hash(root)):
         return True
     return found.same_as(_identity(config, _load_data(config)))
 
@@ -185,14 +177,14 @@ def _load_data(config: DictConfig) -> ImageData:
     return data
 
 
-def _identity(config: DictConfig, data: ImageData) -> DataIdentity:
-    root = data_root(config.data)
-    return DataIdentity(data.fingerprint(), data.class_names, root, files_hash(root))
+def _identity(config: DictConfig, data: ImageData) -> data_identity.DataIdentity:
+    root = data_identity.data_root(config.data)
+    return data_identity.DataIdentity(data.fingerprint(), data.class_names, root, data_identity.files_hash(root))
 
 
 def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
     if config.resume in (None, "auto") and not config.force:
-        check_same_data(run_dir, _identity(config, data))
+        data_identity.check_same_data(run_dir, _identity(config, data))
     there, given = len(data.class_names), config.arch.num_classes
     if given is not None and given < there:
         raise UserError(f"arch.num_classes={given}: the data has {there} classes. Leave the setting out.")
@@ -230,7 +222,7 @@ def _prepare_folder(config: DictConfig, run: Run, data: ImageData) -> None:
     if config.force or run.continued is None:
         run_folder.forget(run.folder, replaces=config.force)
     run_folder.write_config(run.folder, OmegaConf.to_yaml(config, resolve=True), config_hash(config), run.id)
-    write_data_identity(run.folder, _identity(config, data))
+    data_identity.write_data_identity(run.folder, _identity(config, data))
     take_along(run)
 
 

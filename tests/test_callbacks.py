@@ -2,7 +2,9 @@
 
 import copy
 import random
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -232,3 +234,11 @@ def test_expected_time_and_progress_are_logged(tmp_path, caplog):
     run.fit(classifier(), datamodule=Coloured(n_train=112))
     assert "Expected training time" in caplog.text
     assert "epoch 1/10000, step 1/6" in caplog.text
+
+
+def test_the_first_and_the_last_epoch_have_a_line_however_short_they_are(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("camlab.training.callbacks.progress.time", SimpleNamespace(monotonic=lambda: 0.0))
+    caplog.set_level("INFO")
+    run = trainer(tmp_path, max_epochs=3, limit_train_batches=1, callbacks=[PlainProgress()])
+    run.fit(classifier(), datamodule=Coloured(n_train=32))
+    assert re.findall(r"epoch \d/3 done", caplog.text) == ["epoch 1/3 done", "epoch 3/3 done"]

@@ -14,7 +14,8 @@ from camlab.command_line.settings import recorded_settings
 from camlab.errors import UserError
 from camlab.models.weights import check_weights
 from camlab.runs import run_folder
-from camlab.training.changes import WATCHERS, changed_settings, shown
+from camlab.runs.watchers import WATCHERS
+from camlab.training.changes import changed_settings, describe_changes
 from camlab.training.checkpoint import load_network
 
 CYCLE = ["+scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "+scheduler._partial_=true",
@@ -48,7 +49,7 @@ def test_changed_settings_of_the_optimizer_are_applied(runs, tmp_path, camlab): 
 
 
 def test_settings_without_effect_on_the_training_are_no_changes():
-    game, averaging = {"_target_": WATCHERS[1], "tolerance": 2}, {"_target_": "swa", "swa_lrs": 0.1}
+    game, averaging = {"_target_": WATCHERS["pointing_game"], "tolerance": 2}, {"_target_": "swa", "swa_lrs": 0.1}
     then = {"data": {"root": "a", "download": False}, "callbacks": {"pointing_game": game, "swa": averaging}}
     now = {"data": {"root": "b", "download": True}, "callbacks": {"heatmaps": None, "swa": averaging}}
     assert changed_settings(then, now) == {}
@@ -58,7 +59,7 @@ def test_settings_without_effect_on_the_training_are_no_changes():
 
 
 def test_changes_are_shown_in_a_readable_length():
-    assert len(shown({f"{n}{'x' * 999}": ("y" * 999, None) for n in range(999)})) < 5000
+    assert len(describe_changes({f"{n}{'x' * 999}": ("y" * 999, None) for n in range(999)})) < 5000
 
 
 def test_a_weights_file_may_move_but_not_change(tmp_path):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,14 @@ def launch(tmp_path, monkeypatch, capsys) -> Iterator[Launch]:
     def run(*arguments: str, task: Callable[[DictConfig], Any] | None = None, entry: str = "train") -> Any:
         seen: list[DictConfig] = []
 
-        def job(config: DictConfig) -> Any:
+        def noted(config: DictConfig) -> Any:
             seen.append(config)
             return task and task(config)
 
         code = 0
         capsys.readouterr()
         try:
-            launch_command(job, entry, arguments)
+            launch_command(noted, entry, arguments)
         except SystemExit as end:
             code = int(end.code or 0)
         return code, capsys.readouterr().err, seen
@@ -265,6 +266,25 @@ def test_an_output_folder_that_cannot_be_written(launch, tmp_path, flags):
     assert code == 2
     assert "Not a directory. Give another folder for the output: out=FOLDER." in err
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_error_of_a_job_is_not_taken_for_one_of_the_output_folder(launch):
+    def task(config: DictConfig) -> None:
+        Path("no", "such").read_text()
+
+    code, err, _ = launch(task=task)
+    assert code == 1
+    assert err.startswith("Traceback")
+    assert "FileNotFoundError" in err
+    assert "another folder" not in err
+
+
+def test_a_file_that_a_job_may_not_use_is_told_in_a_line(launch):
+    def task(config: DictConfig) -> None:
+        Path("file").write_text("")
+        Path("file", "x").write_text("")
+
+    assert launch(task=task)[:2] == (2, "file/x: Not a directory. Correct this, or give another path.\n")
 
 
 # ---- evaluate takes over a run's data settings
@@ -506,6 +526,12 @@ def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["train", "data.flip=2"], 2, "data.flip=2: must be at most 1."),
         (["train", "arch.weights=nowhere.pth"], 2, "arch.weights=nowhere.pth: no such file."),
         (["explain", "images=x", "network=vgg16", "methods=[cam,grad_cma]"], 2, "Did you mean grad_cam?"),
+        pytest.param(
+            ["explain", "images=x", "network=resnet-18"],
+            2,
+            "network=resnet-18: no such classifier in torchvision, nor in timm if that is installed. Did you mean",
+            marks=pytest.mark.skipif(find_spec("timm") is not None, reason="timm must be imported to know its names"),
+        ),
     ],
 )
 def test_help_and_mistakes_import_nothing_heavy(arguments, returned, said, tmp_path):

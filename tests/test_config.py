@@ -26,6 +26,7 @@ from camlab.command_line.conf import conf_dir
 from camlab.command_line.mistakes import explain_mistake
 from camlab.data.module import ImageData
 from camlab.errors import UserError
+from camlab.runs.watchers import WATCHERS
 
 OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in conf_dir().glob("*/*.yaml"))
 
@@ -186,6 +187,12 @@ def test_every_target_in_conf_has_a_schema():
         line.split("_target_:")[1].split()[0] for line in text.splitlines() if line.strip().startswith("_target_:")
     }
     assert targets - set(sections.SECTIONS) <= without
+
+
+def test_the_callbacks_of_conf_are_those_that_only_watch():
+    nodes = [item for file in conf_dir().glob("callbacks/*.yaml") for item in OmegaConf.load(file).items()]
+    found = {name: node["_target_"] for name, node in nodes}
+    assert found == WATCHERS
 
 
 def test_schemas_hold_no_defaults_and_every_setting_in_conf_is_in_one():

@@ -15,7 +15,7 @@ from camlab.drawing.maps_file import FORMAT, read_maps, write_maps
 from camlab.drawing.result_writer import overlay_name
 from camlab.drawing.scaling import scale
 from camlab.drawing.sheets import Legend
-from camlab.drawing.tiles import Style
+from camlab.drawing.tiles import Panel, Style
 from camlab.errors import UserError
 
 CLASSES = ("cat", "dog", "deer")
@@ -73,6 +73,10 @@ def white(height: int, width: int, value: int = 7) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
+def with_caption(drawn: np.ndarray, words: str = "predicted dog") -> Panel:
+    return Panel(text.paragraph(words, drawn.shape[1]), drawn)
+
+
 def test_images_flow_like_words():
     page = layout.flow([white(10, 40), white(20, 50), white(5, 30)], width=100, gap=4)
     assert page.shape == (20 + 4 + 5, 40 + 4 + 50, 3)
@@ -85,10 +89,10 @@ def test_images_flow_like_words():
 
 def test_one_wide_picture_does_not_set_the_width_of_the_others():
     """Of a sheet with 28 panels, one of them three times as wide as the others, less than a quarter is blank."""
-    panels = [white(300, 500) for _ in range(27)]
-    panels.insert(5, white(300, 1500))
+    panels = [with_caption(white(260, 500)) for _ in range(27)]
+    panels.insert(5, with_caption(white(260, 1500)))
     sheet = sheets.contact_sheet(panels, Legend("x", {"cam": ["fc"]}, Style()))
-    used = sum(panel.shape[0] * panel.shape[1] for panel in panels)
+    used = sum(panel.image.shape[0] * panel.image.shape[1] for panel in panels)
     assert used / (sheet.shape[0] * sheet.shape[1]) > 0.75
 
 
@@ -102,10 +106,20 @@ def test_lines_of_many_tiles_are_of_nearly_one_length():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20, 40])
 def test_a_sheet_shows_every_panel(count):
-    panels = [white(100 + k, 150 + 20 * k, value=9) for k in range(count)]
+    panels = [with_caption(white(100 + k, 150 + 20 * k, value=9)) for k in range(count)]
     sheet = sheets.contact_sheet(panels, Legend("x", {"cam": ["fc"]}, Style(boxes=False)))
-    used = sum(panel.shape[0] * panel.shape[1] for panel in panels)
+    used = sum(panel.tiles.shape[0] * panel.tiles.shape[1] for panel in panels)
     assert used <= (sheet == 9).all(axis=2).sum() <= used + 50
+
+
+def test_tiles_in_a_line_begin_at_the_same_height_under_captions_of_any_length():
+    captions = ("short", "some more words " * 5, *["short"] * 10)
+    panels = [with_caption(white(90, 200, value=9), words) for words in captions]
+    assert panels[1].caption.shape[0] > 2 * panels[0].caption.shape[0]
+    sheet = sheets.contact_sheet(panels, Legend("x", {"cam": ["fc"]}, Style(boxes=False)))
+    across = (sheet == 9).all(axis=2).sum(axis=1) // 200  # tiles that each row of pixels crosses
+    assert across.max() > 1, "several panels are in a line"
+    assert set(across) == {0, across.max()}, "a row of pixels crosses all tiles of a line, or none"
 
 
 # ---- tiles and legends
@@ -145,8 +159,8 @@ def test_a_long_answer_goes_on_in_another_line_and_is_not_cut():
     one = result()
     narrow = tiles.panel(white(20, 30), one, [], names)
     short = tiles.panel(white(20, 30), one, [], CLASSES)
-    assert narrow.shape[0] >= short.shape[0] + 2 * text.line_height(), "at least two more lines"
-    assert narrow.shape[1] == short.shape[1]
+    assert narrow.caption.shape[0] >= short.caption.shape[0] + 2 * text.line_height(), "at least two more lines"
+    assert narrow.image.shape[1] == short.image.shape[1]
 
 
 @pytest.mark.parametrize(("side", "boxed"), [(17, False), (40, True)])
@@ -170,7 +184,7 @@ def test_a_map_without_evidence_is_labelled():
     assert (drawn.has_evidence, drawn.box) == (False, None)
     panel = tiles.panel(white(20, 30), none, [drawn], CLASSES)
     titled = tiles.titled(drawn.image, "CAM", "dog: no evidence")
-    assert np.array_equal(panel[-titled.shape[0] :, -titled.shape[1] :], titled)
+    assert np.array_equal(panel.image[-titled.shape[0] :, -titled.shape[1] :], titled)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 65_500), (65_500, 1), (2, 5000)])
@@ -313,9 +327,9 @@ def test_tiles_of_each_class_stand_in_lines_of_their_own_where_one_line_is_too_s
     few = tiles.panel(white(20, 30), one, overlays[:1], CLASSES)
     one_class = tiles.panel(white(20, 30), one, overlays[:4], CLASSES)
     both = tiles.panel(white(20, 30), one, overlays, CLASSES)
-    assert few.shape[0] == one_class.shape[0], "one line"
-    assert both.shape[1] == one_class.shape[1], "the second class below the first"
-    assert both.shape[0] > 1.8 * (one_class.shape[0] - 2 * text.line_height())
+    assert few.image.shape[0] == one_class.image.shape[0], "one line"
+    assert both.tiles.shape[1] == one_class.tiles.shape[1], "the second class below the first"
+    assert both.tiles.shape[0] > 1.8 * one_class.tiles.shape[0]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from camlab.errors import UserError
 from camlab.models import catalog
 from camlab.models.backbones import BACKBONES, least_image_size
 from camlab.models.cam_net import CamNet
+from camlab.models.classifier_names import names_of_torchvision
 from camlab.models.devices import choose_device
 from camlab.models.preprocess import Preprocess
 
@@ -218,6 +219,10 @@ def test_what_cannot_be_an_input(changes, message):
     assert Preprocess.from_dict(whole) == Preprocess(64)
     with pytest.raises(ValueError, match=message):
         Preprocess.from_dict({**whole, **changes})
+
+
+def test_names_are_those_that_torchvision_lists():
+    assert sorted(names_of_torchvision()) == torchvision.models.list_models(module=torchvision.models)
 
 
 # ---- timm, which is not a dependency

@@ -119,6 +119,11 @@ def _compose_and_run(job: _Job, command: str) -> None:
     except ValueError as error:  # Optuna raises it if no trial has succeeded
         if isinstance(error, UserError) or not (sweeps.under_way() and sweeps.failures()):
             raise
+    except OSError as error:  # Hydra cannot create or write the output folder; no error of a job comes this way
+        if error.filename is None:
+            raise
+        advice = "Give another folder for the output: out=FOLDER."
+        raise UserError(f"{error.filename}: {error.strerror}. {advice}") from error
     if job.failure:
         raise job.failure
     if sweeps.under_way():
@@ -126,13 +131,13 @@ def _compose_and_run(job: _Job, command: str) -> None:
 
 
 def _conclude_sweep(command: str) -> None:
-    """Print the table of a sweep of training runs, and end the command with a report if jobs have failed."""
+    """Print the table of a sweep of training runs, and end the command with their failures if jobs have failed."""
     if command == "train":
-        from camlab.runs.report import compare
+        from camlab.runs.table import compare
 
         compare([sweeps.folder()], sweeps.folder())
     if failures := sweeps.failures():
-        _end(sweeps.report(failures), 2 if all(failure.by_user for failure in failures.values()) else 1)
+        _end(sweeps.describe_failures(failures), 2 if all(failure.by_user for failure in failures.values()) else 1)
 
 
 def _quiet_libraries() -> None:

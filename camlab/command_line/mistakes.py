@@ -2,7 +2,6 @@
 
 import errno
 import re
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +20,8 @@ from camlab.command_line.sections import SECTIONS
 from camlab.errors import UserError, did_you_mean, first_line
 
 _EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "optuna": "sweep", "ray": "ray"}
+
+_NOT_ACCESSIBLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 
 
 def explain_mistake(error: BaseException) -> str | None:
@@ -51,10 +52,10 @@ def _explain(chain: list[BaseException]) -> str | None:
             return _instantiation(link)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return f"{error.filename or 'The output'}: {error.strerror}. Make room, then give the same command again."
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _NOT_ACCESSIBLE:
+        return f"{error.filename}: {error.strerror}. Correct this, or give another path."
     if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
         return f"deterministic=true: {first_line(error).partition(',')[0]}. Leave the setting out, or train on a CPU."
-    if isinstance(error, OSError) and _is_output_trouble(error):
-        return f"{error.filename}: {error.strerror}. Give another folder for the output: out=FOLDER."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(chain)
     return None
@@ -126,8 +127,3 @@ def _settings(node: Any, path: str = "") -> Iterator[str]:
             yield from _settings(child, f"{path}{key}.")
         elif key != "hydra" and key[0] != "_":
             yield f"{path}{key}"
-
-
-def _is_output_trouble(error: OSError) -> bool:
-    """Whether Hydra could not create or write the run's folder, which happens before any job begins."""
-    return error.filename is not None and not any(f.name == "job" for f in traceback.extract_tb(error.__traceback__))

@@ -38,7 +38,7 @@ def run_once(job: Callable[[DictConfig], Any], config: DictConfig, command: str,
         UserError: The folder is not empty, and another job or none has written into it.
     """
     ownership.check_places([folder])
-    notes = run_folder.read_json(folder / _NOTES) or {}
+    notes = run_folder.read_object(folder / _NOTES) or {}
     own = {"settings": _settings_hash(config)}
     if notes.get("settings") != own["settings"]:
         ownership.check_unused(folder)

@@ -10,13 +10,12 @@ from camlab.command_line.conf import conf_dir, options_of
 from camlab.command_line.refusals import settings_of, shown
 from camlab.command_line.sections import SECTIONS
 from camlab.errors import UserError
+from camlab.models.backbones import LARGEST_IMAGE_SIZE
 from camlab.runs import run_folder
 from camlab.storage.documents import read_yaml
 from camlab.storage.files import user_path
 
 _OF_ITS_MACHINE = ("placement", "num_workers")  # these settings do not change results, and depend on the machine
-
-_LARGEST_TOLERANCE = 4096  # pixels, for the pointing game: the largest side of the network's input
 
 
 def with_data_of_run(config: DictConfig) -> DictConfig:
@@ -52,7 +51,7 @@ def tolerance_of_run(checkpoint: Path) -> int | None:
         tolerance = config["callbacks"]["pointing_game"]["tolerance"]
     except (UserError, OSError, ValueError, TypeError, KeyError):
         return None
-    return tolerance if type(tolerance) is int and 0 <= tolerance <= _LARGEST_TOLERANCE else None
+    return tolerance if type(tolerance) is int and 0 <= tolerance <= LARGEST_IMAGE_SIZE else None
 
 
 def _config_file(checkpoint: Path) -> Path:

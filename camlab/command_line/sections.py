@@ -23,7 +23,7 @@ from camlab.command_line.fields import (
     Share,
     Words,
 )
-from camlab.models.backbones import BACKBONES
+from camlab.models.backbones import BACKBONES, LARGEST_IMAGE_SIZE
 
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt")
 
@@ -44,7 +44,7 @@ class Network(TypedDict, total=False):
 @section
 class ImageData(TypedDict, total=False):
     name: str
-    image_size: Annotated[int, Field(ge=1, le=4096)]
+    image_size: Annotated[int, Field(ge=1, le=LARGEST_IMAGE_SIZE)]
     mean: Annotated[list[float], Field(min_length=3, max_length=3)]
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
     flip: Share

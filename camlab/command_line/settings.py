@@ -25,18 +25,19 @@ from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError
 from camlab.errors import plain as plain_text
 from camlab.models.backbones import check_image_size
+from camlab.models.classifier_names import check_name
 from camlab.runs import ownership
-from camlab.runs.report import check_replaceable
+from camlab.runs.table import check_replaceable
+from camlab.runs.watchers import DRAWING
 from camlab.storage.files import sha256, user_path
 from camlab.storage.pictures import find_pictures
 from camlab.training.changes import OF_THE_PLACE, WEIGHTS_CHECKSUM
 
 # Settings that do not change the result of a run: paths, loggers, and how it is started. `callbacks` is among them,
-# because `config_hash` treats callbacks separately: all but the one that draws heatmaps may change the result.
+# because `config_hash` treats callbacks separately: all but those that draw may change the result.
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
 )
-_HEATMAPS = "camlab.training.callbacks.heatmap_logger.HeatmapLogger"
 _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
 
 
@@ -57,7 +58,7 @@ class CheckBeforeRun(Callback):
         with _refusing():
             plain = checked(plain, self.entry)
             if self.entry == "explain":
-                find_pictures(str(plain.images), report=False)
+                find_pictures(str(plain.images), tell=False)
             check_folder(plain, self.entry, user_path(config.hydra.run.dir, "out"))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -146,7 +147,7 @@ def config_hash(config: DictConfig) -> str:
     decisive["data"] = {key: value for key, value in decisive["data"].items() if key not in OF_THE_PLACE}
     if weights := _weights_file(decisive):
         decisive["arch"] = {**decisive["arch"], "weights": _content(weights)}
-    if taking_part := [node for node in callbacks if node and node.get("_target_") != _HEATMAPS]:
+    if taking_part := [node for node in callbacks if node and node.get("_target_") not in DRAWING.values()]:
         decisive["callbacks"] = taking_part  # they may change the weights, as SWA does, or what is measured
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -223,6 +224,8 @@ def _check_explain(plain: dict[str, Any]) -> None:
     """Refuse settings of `explain` that contradict each other."""
     if (plain["checkpoint"] is None) == (plain["network"]["name"] is None):
         raise UserError("Which network? Give either checkpoint=RUN or network=NAME (vgg16, resnet50, …).")
+    if plain["network"]["name"] is not None:
+        check_name(plain["network"]["name"])
     target, top_k, methods = plain["target"], plain["top_k"], plain["methods"]
     if target != "auto" and top_k > 1:
         raise UserError(f"top_k={top_k}: target={target} names one class. Give one of the two.")

@@ -1,4 +1,4 @@
-"""Names of sweeps and jobs, and the report of failed jobs. Imports neither torch nor Lightning."""
+"""Names of sweeps and jobs, and the failures of jobs. Imports neither torch nor Lightning."""
 
 import hashlib
 import json
@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from camlab.command_line.settings import INDECISIVE
 from camlab.runs import run_folder
+from camlab.runs.watchers import DRAWING
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 
 
 class RememberSweep(Callback):
-    """Hydra callback that keeps the configuration of a sweep in `HydraConfig`, for the report on the sweep.
+    """Hydra callback that keeps the configuration of a sweep in `HydraConfig`, for the summary of the sweep.
 
     Attributes:
         earlier: Marks of the failures that were in the sweep's folder before the sweep began.
@@ -90,7 +91,7 @@ def note_failure(error: BaseException, mistake: str | None) -> None:
     )
 
 
-def report(failures: dict[str, run_folder.Failure]) -> str:
+def describe_failures(failures: dict[str, run_folder.Failure]) -> str:
     """List the failed jobs by message, after the tracebacks of errors that the user cannot correct."""
     count = f"{len(failures)} jobs" if len(failures) > 1 else "1 job"
     lines = [f"{count} failed. Give the same command to try again:"]
@@ -165,10 +166,10 @@ def _sweep_name(parsed: Sequence[Override], varied: Sequence[str]) -> str:
 
 
 def _is_decisive(key: str) -> bool:
-    """Whether a setting may change what the jobs learn or measure, as all callbacks but the heatmaps may."""
+    """Whether a setting may change what the jobs learn or measure, as all callbacks but those that draw may."""
     first, _, rest = key.partition(".")
     if first == "callbacks":
-        return rest.partition(".")[0] != "heatmaps"
+        return rest.partition(".")[0] not in DRAWING
     return first not in INDECISIVE
 
 

@@ -92,12 +92,7 @@ def explain_pictures(
     with _threads() as pool:
         batches = decode_batches(files, batch_size, trained.preprocess, pool, made.broken)
         prepared = _prepared(progress(batches, len(files), "Pictures"), trained.preprocess, device)
-        results = _explain_batches(explainer, writer, prepared, pool)
-        if not results:
-            told = "The picture could not" if len(files) == 1 else f"None of the {len(files)} pictures could"
-            raise UserError(f"{told} be read. {made.broken[0]}")
-        # The common maximum is known only after all batches.
-        peaks = {} if style.normalize == "per_image" else _draw_set(writer, results, pool, made.broken)
+        results, peaks = _explain_and_draw(explainer, writer, prepared, pool, made.broken)
     made.done = len(results)
     if request.methods is None and not request.counterfactual and "cam" not in explainer.layers:
         log.info("Grad-CAM alone is drawn: CAM needs global average pooling of a map, then one linear layer.")
@@ -116,6 +111,27 @@ def _prepared(
     for batch in batches:
         squares = torch.from_numpy(np.stack([picture.square for picture in batch])).to(device)
         yield batch, preprocess(squares.permute(0, 3, 1, 2))
+
+
+def _explain_and_draw(
+    explainer: BatchExplainer,
+    writer: ResultWriter,
+    batches: Iterable[tuple[list[DecodedPicture], Tensor]],
+    pool: ThreadPoolExecutor,
+    broken: list[str],
+) -> tuple[list[PictureResult], dict[str, float]]:
+    """Compute the maps of all pictures and draw them.
+
+    Returns:
+        The results, and the maximum of each method's maps; no maxima if each map is drawn on its own scale.
+    """
+    results = _explain_batches(explainer, writer, batches, pool)
+    if not results:
+        told = "The picture could not" if len(broken) == 1 else f"None of the {len(broken)} pictures could"
+        raise UserError(f"{told} be read. {broken[0]}")
+    if writer.style.normalize == "per_image":
+        return results, {}
+    return results, _draw_set(writer, results, pool, broken)  # only now, as the maximum is of all batches
 
 
 def _explain_batches(

@@ -18,13 +18,32 @@ def flow(images: Sequence[np.ndarray], width: int, gap: int) -> np.ndarray:
     Returns:
         uint8 RGB, as wide as the longest line, with white between the images and around short ones.
     """
-    lines = [beside([images[i] for i in numbers], gap) for numbers in _lines([i.shape[1] for i in images], width, gap)]
-    return below(lines, gap)
+    lines = in_lines([image.shape[1] for image in images], width, gap)
+    return below([beside([images[i] for i in numbers], gap) for numbers in lines], gap)
+
+
+def in_lines(widths: Sequence[int], limit: int, gap: int) -> list[list[int]]:
+    """Divide images of some widths into lines of at most `limit` pixels, in order: their indices, line by line.
+
+    Example:
+        >>> in_lines([40, 50, 30], limit=100, gap=4)
+        [[0, 1], [2]]
+    """
+    lines: list[list[int]] = []
+    taken = 0
+    for number, width in enumerate(widths):
+        if lines and taken + gap + width <= limit:
+            lines[-1].append(number)
+            taken += gap + width
+        else:
+            lines.append([number])
+            taken = width
+    return lines
 
 
 def count_lines(images: Sequence[np.ndarray], width: int, gap: int) -> int:
     """How many lines `flow` needs."""
-    return len(_lines([image.shape[1] for image in images], width, gap))
+    return len(in_lines([image.shape[1] for image in images], width, gap))
 
 
 def even_width(images: Sequence[np.ndarray], limit: int, gap: int) -> int:
@@ -35,7 +54,7 @@ def even_width(images: Sequence[np.ndarray], limit: int, gap: int) -> int:
     if count == 1:
         return limit
     narrower = range(max(widths), limit, 4)
-    return next((width for width in narrower if len(_lines(widths, width, gap)) == count), limit)
+    return next((width for width in narrower if len(in_lines(widths, width, gap)) == count), limit)
 
 
 def best_width(sizes: Sequence[tuple[int, int]], gap: int) -> int:
@@ -49,7 +68,7 @@ def best_width(sizes: Sequence[tuple[int, int]], gap: int) -> int:
     used = sum(height * width for height, width in sizes)
 
     def cost(limit: int) -> float:
-        lines = _lines(widths, limit, gap)
+        lines = in_lines(widths, limit, gap)
         across = max(sum(widths[i] for i in line) + gap * (len(line) - 1) for line in lines)
         down = sum(max(sizes[i][0] for i in line) for line in lines) + gap * (len(lines) - 1)
         return across * down / used + 0.15 * abs(math.log(down / across / _SHAPE))
@@ -86,17 +105,3 @@ def pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def frame(image: np.ndarray, margin: int) -> np.ndarray:
     """Add a white margin on all sides."""
     return cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=PAPER)
-
-
-def _lines(widths: Sequence[int], limit: int, gap: int) -> list[list[int]]:
-    """Indices of the images on each line."""
-    lines: list[list[int]] = []
-    taken = 0
-    for number, width in enumerate(widths):
-        if lines and taken + gap + width <= limit:
-            lines[-1].append(number)
-            taken += gap + width
-        else:
-            lines.append([number])
-            taken = width
-    return lines

@@ -81,32 +81,11 @@ def write_maps(
     Raises:
         OSError: The file cannot be written.
     """
-    arrays: dict[str, Any] = {
-        "format": FORMAT,
-        "folder": str(folder),
-        "files": [str(result.source.file) for result in results],
-        "names": [result.source.name for result in results],
-        "sizes": [result.source.size for result in results],
-        "visible": [result.source.visible for result in results],
-        "class_names": list(class_names),
-        "class_idx": [result.class_idx for result in results],
-        "probabilities": torch.stack([result.probabilities for result in results]).numpy(),
-        "methods": list(layers),
-        "counterfactual": counterfactual,
-    }
-    if results[0].label is not None:
-        arrays["labels"] = [result.label for result in results]
+    about: dict[str, Any] = {"format": FORMAT, "folder": str(folder), "counterfactual": counterfactual}
     if epoch is not None:
-        arrays["epoch"] = epoch
-    for method, names in layers.items():
-        arrays[f"layers.{method}"] = list(names)
-        for i in range(len(names)):
-            arrays[f"maps.{method}.{i}"] = _stacked([result.maps[method][i] for result in results], dtype)
-    every = [result.cam_of_all_classes for result in results if result.cam_of_all_classes is not None]
-    if every:
-        arrays["cam_of_all_classes"] = _stacked(every, dtype)
+        about["epoch"] = epoch
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **about, **_to_arrays(results, class_names, layers, dtype))
     write_atomically(path, buffer.getvalue())
 
 
@@ -125,6 +104,35 @@ def read_maps(path: Path) -> StoredMaps:
     except (ValueError, KeyError, EOFError, AttributeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a file of raw maps ({FORMAT}), or is damaged.") from error
     raise UserError(f"{path} has the format {written}; this version of camlab reads {FORMAT}.")
+
+
+def _to_arrays(
+    results: Sequence[PictureResult],
+    class_names: Sequence[str],
+    layers: Mapping[str, Sequence[str]],
+    dtype: type[np.floating[Any]],
+) -> dict[str, Any]:
+    """The content of the file that comes from the results."""
+    arrays: dict[str, Any] = {
+        "files": [str(result.source.file) for result in results],
+        "names": [result.source.name for result in results],
+        "sizes": [result.source.size for result in results],
+        "visible": [result.source.visible for result in results],
+        "class_names": list(class_names),
+        "class_idx": [result.class_idx for result in results],
+        "probabilities": torch.stack([result.probabilities for result in results]).numpy(),
+        "methods": list(layers),
+    }
+    if results[0].label is not None:
+        arrays["labels"] = [result.label for result in results]
+    for method, names in layers.items():
+        arrays[f"layers.{method}"] = list(names)
+        for i in range(len(names)):
+            arrays[f"maps.{method}.{i}"] = _stacked([result.maps[method][i] for result in results], dtype)
+    every = [result.cam_of_all_classes for result in results if result.cam_of_all_classes is not None]
+    if every:
+        arrays["cam_of_all_classes"] = _stacked(every, dtype)
+    return arrays
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], place: Path) -> StoredMaps:

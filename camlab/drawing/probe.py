@@ -56,7 +56,7 @@ class Probe:
             epochs_done: Number of epochs done; 0 before training.
 
         Returns:
-            A panel and a caption for each picture.
+            A drawing and a caption for each picture.
 
         Raises:
             OSError: The files cannot be written.
@@ -70,13 +70,14 @@ class Probe:
         folder.mkdir(parents=True, exist_ok=True)
         self._write_pictures()
         title = f"Epoch {epochs_done}" if epochs_done else "Before training"
+        images = [panel.image for panel in panels]
         sheet = contact_sheet(panels, Legend(title, layers, self.style, scaled.peaks))
-        files = {"sheet.png": sheet, **{f"{i:02d}.jpg": drawn for i, drawn in enumerate(panels)}}
+        files = {"sheet.png": sheet, **{f"{i:02d}.jpg": drawn for i, drawn in enumerate(images)}}
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # encoding takes longer than drawing
             list(pool.map(render.write_image, [folder / name for name in files], files.values()))
         pictures = Path("..", "pictures")
         write_maps(folder / "maps.npz", results, self.class_names, layers, pictures, np.float16, epochs_done)
-        return panels, [caption(result, self.class_names) for result in results]
+        return images, [caption(result, self.class_names) for result in results]
 
     def _write_pictures(self) -> None:
         """Write the pictures themselves at the first call only: they are the same in every epoch."""

@@ -14,7 +14,7 @@ from camlab.attribution.results import PictureResult
 from camlab.drawing import render
 from camlab.drawing.maps_file import write_maps
 from camlab.drawing.sheets import Legend, contact_sheet
-from camlab.drawing.tiles import Style, draw_overlays, panel
+from camlab.drawing.tiles import Panel, Style, draw_overlays, panel
 from camlab.storage.files import write_atomically
 
 PANELS = 40  # pictures on the contact sheet
@@ -33,7 +33,7 @@ class ResultWriter:
     def __init__(self, folder: Path, class_names: Sequence[str], style: Style) -> None:
         self.folder, self.class_names, self.style = folder, class_names, style
         self._boxes: dict[int, list[dict[str, Any]]] = {}
-        self._panels: dict[int, np.ndarray] = {}
+        self._panels: dict[int, Panel] = {}
 
     def draw(self, result: PictureResult, heat: dict[str, np.ndarray], picture: np.ndarray, on_sheet: bool) -> None:
         """Write a picture's overlays, and keep its boxes and, if it is on the sheet, its panel.
@@ -86,7 +86,7 @@ class ResultWriter:
         if not self._panels:
             return None
         sheet = self.folder / "sheet.png"
-        render.write_image(sheet, contact_sheet([part for _, part in sorted(self._panels.items())], legend))
+        render.write_image(sheet, contact_sheet([drawn for _, drawn in sorted(self._panels.items())], legend))
         return sheet
 
     def _predictions(self, results: Sequence[PictureResult]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from camlab.attribution.methods import METHODS
 from camlab.drawing import layout, render, text
-from camlab.drawing.tiles import Style
+from camlab.drawing.tiles import Panel, Style
 
 _MARGIN, _GAP = 18, 24
 _NARROWEST = 640  # pixels: smallest width of a legend
@@ -41,10 +41,14 @@ class Legend:
     is_cut: bool = False
 
 
-def contact_sheet(panels: Sequence[np.ndarray], legend: Legend) -> np.ndarray:
-    """Draw a contact sheet: the legend, and the panels below it in lines as full as possible; uint8 RGB."""
-    width = layout.best_width([panel.shape[:2] for panel in panels], _GAP)
-    body = layout.flow(panels, width, _GAP)
+def contact_sheet(panels: Sequence[Panel], legend: Legend) -> np.ndarray:
+    """Draw a contact sheet: the legend, and the panels below it in lines as full as possible; uint8 RGB.
+
+    The tiles of all panels in a line begin at the same height, however many lines their captions have.
+    """
+    width = layout.best_width([panel.image.shape[:2] for panel in panels], _GAP)
+    lines = layout.in_lines([panel.tiles.shape[1] for panel in panels], width, _GAP)
+    body = layout.below([_beside([panels[i] for i in numbers]) for numbers in lines], _GAP)
     head = draw_legend(legend, max(body.shape[1], _NARROWEST))
     return layout.frame(layout.below([head, body], _GAP), _MARGIN)
 
@@ -63,6 +67,12 @@ def draw_legend(legend: Legend, width: int) -> np.ndarray:
         left = layout.pad(icon, icon.shape[0], _ICON_COLUMN)
         parts.append(layout.beside([left, text.paragraph(words, beside)]))
     return layout.below(parts, 5)
+
+
+def _beside(panels: Sequence[Panel]) -> np.ndarray:
+    """Panels side by side, with their captions in one row and their tiles in another."""
+    captions, tiles = ([getattr(panel, part) for panel in panels] for part in ("caption", "tiles"))
+    return layout.below([layout.beside(captions, _GAP), layout.beside(tiles, _GAP)])
 
 
 def _scale(legend: Legend) -> str:

@@ -60,6 +60,24 @@ class Overlay:
     has_evidence: bool
 
 
+@dataclass(frozen=True)
+class Panel:
+    """The drawing of one picture's result.
+
+    Attributes:
+        caption: The caption, uint8 RGB, as wide as the tiles.
+        tiles: The picture and its overlays, uint8 RGB.
+    """
+
+    caption: np.ndarray
+    tiles: np.ndarray
+
+    @property
+    def image(self) -> np.ndarray:
+        """The caption above the tiles."""
+        return layout.below([self.caption, self.tiles])
+
+
 def draw_overlays(
     picture: np.ndarray,
     result: PictureResult,
@@ -114,10 +132,8 @@ def caption(result: PictureResult, class_names: Sequence[str]) -> str:
     return f"{heading}{':' if result.label is None else ','} {answer}"
 
 
-def panel(
-    picture: np.ndarray, result: PictureResult, overlays: Sequence[Overlay], class_names: Sequence[str]
-) -> np.ndarray:
-    """Draw a picture and its overlays as tiles side by side, under their caption: uint8 RGB.
+def panel(picture: np.ndarray, result: PictureResult, overlays: Sequence[Overlay], class_names: Sequence[str]) -> Panel:
+    """Draw a picture and its overlays as tiles side by side, and their caption.
 
     If they do not fit in one line, each class has lines of its own beside the picture. Of a very long picture, the
     tiles show the part around what the network sees.
@@ -136,7 +152,7 @@ def panel(
     wrong = result.label is not None and result.label != int(result.probabilities.argmax())
     lines = [text.line(heading, body.shape[1], bold=True)] if heading else []
     lines.append(text.paragraph(answer, body.shape[1], colour=_WRONG if wrong else text.BLACK))
-    return layout.below([*lines, body])
+    return Panel(layout.below(lines), body)
 
 
 def _arranged(first: np.ndarray, classes: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -9,7 +9,8 @@ from typing import Any
 import torchvision
 from torch import Tensor, nn
 
-from camlab.errors import UserError, did_you_mean, first_line
+from camlab.errors import UserError, first_line
+from camlab.models.classifier_names import unknown_name
 from camlab.models.preprocess import INTERPOLATIONS, Preprocess
 from camlab.models.trained_network import TrainedNetwork
 from camlab.models.weights import download, matching_tensors, read_tensors
@@ -36,10 +37,7 @@ def from_name(name: str, weights: str | None = "DEFAULT") -> TrainedNetwork:
         return _of_torchvision(name, weights)
     if found := _of_timm(name, weights):
         return found
-    raise UserError(
-        f"network={name}: no such classifier in torchvision, nor in timm if that is installed."
-        f" {did_you_mean(name, known, most=3)}".rstrip()
-    )
+    raise unknown_name(name, known)
 
 
 def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:

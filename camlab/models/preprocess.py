@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-LARGEST_SIZE = 4096  # pixels; larger inputs would exhaust the memory
+from camlab.models.backbones import LARGEST_IMAGE_SIZE
+
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -39,12 +40,14 @@ class Preprocess:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        if type(self.image_size) is not int or not 1 <= self.image_size <= LARGEST_SIZE:
+        if type(self.image_size) is not int or not 1 <= self.image_size <= LARGEST_IMAGE_SIZE:
             raise ValueError(
-                f"image_size must be a whole number of pixels, 1 to {LARGEST_SIZE}, not {self.image_size!r}"
+                f"image_size must be a whole number of pixels, 1 to {LARGEST_IMAGE_SIZE}, not {self.image_size!r}"
             )
         resized = self.resize_size
-        if resized is not None and (type(resized) is not int or not self.image_size <= resized <= 2 * LARGEST_SIZE):
+        if resized is not None and (
+            type(resized) is not int or not self.image_size <= resized <= 2 * LARGEST_IMAGE_SIZE
+        ):
             raise ValueError(f"resize_size must be a whole number of pixels, image_size or more, not {resized!r}")
         for name in ("mean", "std"):
             if not _are_numbers(getattr(self, name)):

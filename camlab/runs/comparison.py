@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from camlab.runs.records import RunRecord
 from camlab.runs.short_names import shorten
+from camlab.runs.watchers import DRAWING
 
 SEED = "seed"
 UNKNOWN = "–"  # a missing value in the table
-# Settings that do not change what a run learns: places of files, loggers, callbacks that only watch, how it starts.
-_FILES_AND_WATCHERS = ("paths", "out", "run_name", "sweep", "logger", "callbacks.heatmaps")
+# Settings that do not change what a run learns: places of files, loggers, how it starts, callbacks that draw.
+_FILES = ("paths", "out", "run_name", "sweep", "logger")
 _START = ("launcher", "sweeper", "hydra", "resume", "force", "checkpoint_every")
-_INCIDENTAL = frozenset((*_FILES_AND_WATCHERS, *_START))
+_INCIDENTAL = frozenset((*_FILES, *_START, *(f"callbacks.{name}" for name in DRAWING)))
 # Settings whose differences are ignored unless some run was given them on its command line.
 _SHOWN_IF_GIVEN = frozenset(["cache", "data.placement", "data.num_workers", "data.test_each_epoch", f"data.{SEED}"])
 

@@ -90,7 +90,7 @@ def write_data_identity(run_dir: Path, identity: DataIdentity) -> None:
 
 def read_data_identity(run_dir: Path) -> DataIdentity | None:
     """Read the identity of a run's data from the run's folder; None if it is not recorded there or is damaged."""
-    content = run_folder.read_json(run_dir / DATA) or {}
+    content = run_folder.read_object(run_dir / DATA) or {}
     names, root, files = (content.get(key) for key in ("class_names", "root", "files"))
     if not isinstance(names, list) or not all(isinstance(text, str) for text in (content.get("fingerprint"), *names)):
         return None

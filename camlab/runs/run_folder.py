@@ -67,7 +67,7 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
 
     None if it is missing, lacks a value that every run measures, or belongs to another configuration than the folder's.
     """
-    result, own = read_json(run_dir / RESULT) or {}, read_config_hash(run_dir)
+    result, own = read_object(run_dir / RESULT) or {}, read_config_hash(run_dir)
     if own is not None and result.get("config_hash", own) != own:
         return None
     metrics = result.get("metrics")
@@ -109,7 +109,7 @@ def write_failure(run_dir: Path, failure: Failure) -> None:
 def read_failure(run_dir: Path) -> Failure | None:
     """The recorded failure of a run; None if there is none or the record is damaged."""
     try:
-        failure = Failure(**{"mark": "", **(read_json(run_dir / FAILURE) or {})})
+        failure = Failure(**{"mark": "", **(read_object(run_dir / FAILURE) or {})})
     except TypeError:
         return None
     texts = (failure.message, failure.traceback, failure.mark)
@@ -211,7 +211,7 @@ def locked(run_dir: Path, wait: bool) -> Iterator[None]:
         raise Busy(f"{run_dir}: another process is training there. Give another out=FOLDER.") from None
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
     """Content of a JSON file that holds an object; None if it is missing or damaged."""
     try:
         content = documents.read_json(path)

@@ -72,7 +72,7 @@ def picture_files(folder: Path) -> list[Path]:
     return _tell(folder, list_files(folder)).pictures
 
 
-def find_pictures(place: str, report: bool = True) -> list[Path]:
+def find_pictures(place: str, tell: bool = True) -> list[Path]:
     """Find the pictures that a path, a folder (with its subfolders) or a glob pattern stands for, sorted by name.
 
     All files that a path or a pattern stands for are taken to be pictures. Of a folder, only files that are pictures by
@@ -80,7 +80,7 @@ def find_pictures(place: str, report: bool = True) -> list[Path]:
 
     Args:
         place: The path, folder or pattern.
-        report: Whether to log what is left out of a folder.
+        tell: Whether to log what is left out of a folder.
 
     Raises:
         UserError: There are no such files.
@@ -88,7 +88,7 @@ def find_pictures(place: str, report: bool = True) -> list[Path]:
     path = user_path(place, "images")
     if path.is_dir():
         listing = list_files(path, below=True)
-        found = [picture for picture in (_tell(path, listing) if report else listing).pictures if picture.is_file()]
+        found = [picture for picture in (_tell(path, listing) if tell else listing).pictures if picture.is_file()]
     elif path.is_file():
         found = [path]
     else:

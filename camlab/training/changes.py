@@ -4,16 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from camlab.errors import UserError, cut
+from camlab.runs.watchers import WATCHERS
 
 Changes = Mapping[str, tuple[Any, Any]]
 
 # Settings of `data` that do not count, because the content of the data decides the result, not its place.
 OF_THE_PLACE = ("root", "download", "placement", "num_workers")
-# Callbacks that only watch: they cannot change the result of the training.
-WATCHERS = (
-    "camlab.training.callbacks.heatmap_logger.HeatmapLogger",
-    "camlab.training.callbacks.pointing_game.PointingGame",
-)
 WEIGHTS_CHECKSUM = "arch.weights_sha256"  # recorded beside arch.weights, in case the file moves
 _WITHOUT_EFFECT = ("mode", *(f"data.{name}" for name in OF_THE_PLACE))
 _FOR_GOOD = ("arch", "seed", "scheduler")  # they determine the initial weights and the running schedule
@@ -69,16 +65,16 @@ def check_changes(
     refused = {name: change for name, change in changes.items() if not _is_applicable(name, now, content, defaults)}
     if refused:
         raise UserError(
-            f"These settings cannot change when a run continues: {shown(refused)}.",
+            f"These settings cannot change when a run continues: {describe_changes(refused)}.",
             "Restore their old values, or start from the beginning with resume=null and another out=FOLDER.",
         )
 
 
-def shown(changes: Changes) -> str:
+def describe_changes(changes: Changes) -> str:
     """Describe changes for a message in a readable length: the first 20, with each name and value cut.
 
     Example:
-        >>> shown({"optimizer.lr": (0.1, 0.2), "seed": (None, 1)})
+        >>> describe_changes({"optimizer.lr": (0.1, 0.2), "seed": (None, 1)})
         'optimizer.lr 0.1 → 0.2, seed null → 1'
     """
     words = [[cut(str("null" if value is None else value), 80) for value in pair] for pair in changes.values()]
@@ -116,7 +112,8 @@ def _has_state(callback: Mapping[str, Any] | None, states: Mapping[str, Any]) ->
 def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without the callbacks that only watch."""
     callbacks = settings.get("callbacks") or {}
-    taking_part = {name: node for name, node in callbacks.items() if node and node.get("_target_") not in WATCHERS}
+    watchers = WATCHERS.values()
+    taking_part = {name: node for name, node in callbacks.items() if node and node.get("_target_") not in watchers}
     return {**settings, "callbacks": taking_part}
 
 

@@ -40,12 +40,12 @@ def check_progress(content: Mapping[str, Any], run_key: str) -> None:
     _check_rows(content[run_key]["rows"])
     torch.Generator().set_state(content[run_key]["rng_state"])  # torch checks it
     if not _is_number(best := content[CHECKPOINT_KEY]["best_acc"]) or not 0 <= best <= 1:
-        raise ValueError(f"best_acc cannot be {_shown(best)}")
+        raise ValueError(f"best_acc cannot be {_quoted(best)}")
     for name, state in content["callbacks"].items():
         _check_callback(state, name)
     for name, value in content.get("MixedPrecision", {}).items():  # the scale of the loss
         if not _is_number(value):
-            raise ValueError(f"MixedPrecision.{cut(str(name))} cannot be {_shown(value)}")
+            raise ValueError(f"MixedPrecision.{cut(str(name))} cannot be {_quoted(value)}")
 
 
 def check_states(content: Mapping[str, Any], file: Path, classifier: Classifier) -> None:
@@ -81,7 +81,7 @@ def _check_optimizer(state: Mapping[str, Any], optimizer: Optimizer) -> None:
     optimizer.step(lambda: 0.0)
     for index, found in state["state"].items():
         if not isinstance(found, dict):
-            raise ValueError(f"the state of parameter {index} cannot be {_shown(found)}")
+            raise ValueError(f"the state of parameter {index} cannot be {_quoted(found)}")
         for key, fresh in optimizer.state[parameters[index]].items() if found else ():
             _check_state(found[key], fresh, f"{key} of parameter {index}")
 
@@ -90,9 +90,9 @@ def _check_state(found: Any, fresh: Any, name: str) -> None:
     if not isinstance(fresh, Tensor):
         return _check_value(found, fresh, name)
     if not isinstance(found, Tensor) or found.is_floating_point() != fresh.is_floating_point():
-        raise ValueError(f"{name} cannot be {_shown(found)}")
+        raise ValueError(f"{name} cannot be {_quoted(found)}")
     if found.shape != fresh.shape:
-        raise ValueError(f"{name} has the shape {_shown(found)}, but {_shown(fresh)} is needed")
+        raise ValueError(f"{name} has the shape {_quoted(found)}, but {_quoted(fresh)} is needed")
     if not _is_dense(found):
         raise ValueError(f"the elements of {name} share their places in memory")
     # Squares of gradients can be too large for float16, which slows the training but does not break it.
@@ -115,7 +115,7 @@ def _check_options(found: Any, fresh: Mapping[str, Any], name: str, reserved: An
         if key in fresh:
             _check_value(value, fresh[key], f"{name}.{key}")
         elif key in reserved:
-            raise ValueError(f"{name} cannot have {_shown(key)}")
+            raise ValueError(f"{name} cannot have {_quoted(key)}")
 
 
 def _check_value(found: Any, fresh: Any, name: str) -> None:
@@ -127,12 +127,12 @@ def _check_value(found: Any, fresh: Any, name: str) -> None:
             _check_value(one, other, name)
     elif isinstance(fresh, bool) or fresh is None:
         if not (found is None or isinstance(found, bool) or (fresh is None and _is_number(found))):
-            raise ValueError(f"{name} cannot be {_shown(found)}")
+            raise ValueError(f"{name} cannot be {_quoted(found)}")
     elif isinstance(fresh, (int, float)):
         if not _is_number(found, finite=math.isfinite(fresh)):
-            raise ValueError(f"{name} cannot be {_shown(found)}")
+            raise ValueError(f"{name} cannot be {_quoted(found)}")
     elif type(found) is not type(fresh):
-        raise ValueError(f"{name} cannot be {_shown(found)}")
+        raise ValueError(f"{name} cannot be {_quoted(found)}")
 
 
 def _check_counts(node: Any, name: str) -> None:
@@ -141,7 +141,7 @@ def _check_counts(node: Any, name: str) -> None:
         if key not in _COUNTS:
             _check_counts(value, str(key))
         elif not isinstance(value, int) or not 0 <= value <= _LARGEST_COUNT:
-            raise ValueError(f"{cut(name)}.{key} cannot be {_shown(value)}")
+            raise ValueError(f"{cut(name)}.{key} cannot be {_quoted(value)}")
 
 
 def _check_rows(rows: Any) -> None:
@@ -149,7 +149,7 @@ def _check_rows(rows: Any) -> None:
         for key, value in row.items():
             number = _is_number(value, finite=key in ("step", "epoch"))
             if not isinstance(key, str) or not number or (key == "step" and not 0 <= value <= _LARGEST_COUNT):
-                raise ValueError(f"rows: {_shown(key)} cannot be {_shown(value)}")
+                raise ValueError(f"rows: {_quoted(key)} cannot be {_quoted(value)}")
         row["step"]
 
 
@@ -163,7 +163,7 @@ def _check_callback(state: Any, name: str) -> None:
         else:
             continue
         if not right:
-            raise ValueError(f"{cut(name)}: {key} cannot be {_shown(value)}")
+            raise ValueError(f"{cut(name)}: {key} cannot be {_quoted(value)}")
 
 
 def _tensors(node: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -181,6 +181,6 @@ def _is_number(value: Any, finite: bool = True) -> bool:
     return abs(value) <= torch.finfo(torch.float64).max or not (finite or isinstance(value, int))
 
 
-def _shown(value: Any) -> str:
+def _quoted(value: Any) -> str:
     """A value for a message, in a readable length; a tensor by its shape."""
     return ("×".join(map(str, value.shape)) or "a scalar") if isinstance(value, Tensor) else cut(repr(value))

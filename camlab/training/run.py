@@ -10,7 +10,7 @@ from typing import Any
 from camlab.data.module import ImageData
 from camlab.errors import UserError, cut
 from camlab.runs import checkpoint_files, run_folder
-from camlab.training.changes import Changes, changed_settings, check_changes, shown
+from camlab.training.changes import Changes, changed_settings, check_changes, describe_changes
 from camlab.training.checkpoint import RUN_KEY, check_place, check_resumable, read_checkpoint, run_id, unusable
 from camlab.training.classifier import CHECKPOINT_KEY, Classifier
 from camlab.training.restorable import check_progress, check_states
@@ -70,7 +70,7 @@ class Continuation:
         """Tell the user which checkpoint the run continues from, and which settings have changed."""
         log.info("Resuming from %s", self.checkpoint)
         if self.changes:
-            log.info("Changed settings: %s.", shown(self.changes))
+            log.info("Changed settings: %s.", describe_changes(self.changes))
         if self.lost_best:
             log.warning("%s The best epoch is chosen among those that follow.", self.lost_best)
 

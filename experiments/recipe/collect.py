@@ -3,7 +3,7 @@
     python experiments/recipe/collect.py OUT [DATA]
 
 The files are written beside this one. If DATA, a folder with cifar-10-batches-py/, is given, docs/heatmaps.png is also
-written. It shows the first test image of each class, with the fine-tuned network.
+written. It shows the test image of each class that the frozen network is surest of.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from camlab.attribution.batch_explainer import BatchExplainer, Request
 from camlab.data.cifar10 import Cifar10
-from camlab.drawing import layout, render
 from camlab.drawing.probe import Probe
 from camlab.drawing.tiles import Style
 from camlab.training.checkpoint import load_network
@@ -40,19 +39,22 @@ def curves(run: Path) -> dict[int, dict[str, float]]:
 
 
 def draw_for_readme(run: Path, data_root: str) -> None:
+    """Draw the test image of each class that the network is surest of, as training draws images."""
+    epochs = json.loads((run / "result.json").read_text())["epochs"]
     trained, data = load_network(run), Cifar10(root=data_root, verify=False, val_size=0)
     data.setup()
     test = data.splits["test"]
-    first = [int(torch.nonzero(test.labels == label)[0]) for label in range(len(test.class_names))]
-    chosen = test.subset(torch.tensor(first))
+    with torch.inference_mode():
+        logits = torch.cat([trained.network(trained.preprocess(part)) for part in test.images.split(100)])
+    sure_NM = logits.softmax(1) * torch.nn.functional.one_hot(test.labels, len(test.class_names))
+    chosen = test.subset(sure_NM.argmax(0))
     with tempfile.TemporaryDirectory() as place:
         names = [""] * len(chosen)
         probe = Probe(chosen.images, names, test.class_names, Style(boxes=False), Path(place))
         explainer = BatchExplainer(trained.network, Request(all_classes=True))
         results = explainer.explain(trained.preprocess(chosen.images), probe.sources, chosen.labels)
-        panels, _ = probe.draw(results, explainer.layers, 0)
-    sheet = layout.frame(layout.flow(panels, 1300, 24), 18)
-    render.write_image(HERE.parents[1] / "docs" / "heatmaps.png", sheet)
+        probe.draw(results, explainer.layers, epochs)
+        shutil.copy(Path(place, f"epoch_{epochs:04d}", "sheet.png"), HERE.parents[1] / "docs" / "heatmaps.png")
 
 
 def main(out: Path) -> None:
@@ -89,4 +91,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     main(options.out)
     if options.data:
-        draw_for_readme(options.out / "finetune", options.data)
+        draw_for_readme(options.out / "frozen", options.data)

@@ -19,16 +19,19 @@ _TWO_HOURS = 2 * 3600
 class PlainProgress(L.Callback):
     """Logs progress if there is no terminal: a line after each epoch, and lines at intervals within a long epoch.
 
+    The first and the last epoch have a line of their own; of epochs of less than a second, some are left out.
+
     Args:
-        every_seconds: Time between lines within an epoch. Epochs of less than a second share a line.
+        every_seconds: Time between lines within an epoch.
     """
 
     def __init__(self, every_seconds: float = 30.0) -> None:
         self.every_seconds = every_seconds
         self._last_line = 0.0
+        self._first = 1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._last_line = time.monotonic()
+        self._last_line, self._first = time.monotonic(), _epoch(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -39,8 +42,9 @@ class PlainProgress(L.Callback):
     # An epoch is reported when the next one starts: its metrics are complete only after on_train_epoch_end of all
     # callbacks and of the module.
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.current_epoch > 0 and time.monotonic() - self._last_line > 1.0:
-            self._report(trainer, trainer.current_epoch)
+        done = trainer.current_epoch
+        if done > 0 and (done == self._first or time.monotonic() - self._last_line > 1.0):
+            self._report(trainer, done)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._report(trainer, trainer.current_epoch)
