@@ -700,7 +700,7 @@ def test_a_backbone_that_runs_in_no_grad(images, frozen):
     plain.load_state_dict(network.state_dict())
     before = state(network)
     for layer in ("conv", "relu"):
-        expected = heatmaps(plain, images, layer=layer, target=1)
+        expected = heatmaps(plain, images, "grad_cam", layer, target=1)
         assert expected.any()
         assert torch.equal(heatmaps(network, images, "grad_cam", layer=layer, target=1), expected)
     assert state(network) == before

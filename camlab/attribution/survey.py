@@ -85,11 +85,15 @@ class Survey:
         self.image_size = (image.shape[-2], image.shape[-1])
         counts = Counter(call.name for call in self.calls)
         self.once = [call for call in self.calls if counts[call.name] == 1]
-        self.is_certain = all(call.is_nchw or call.is_vector for call in self.calls)
-        if self.is_certain:
-            self.layouts = {call.name: nchw(call.shape) for call in self.once if _is_map(call.shape)}
-        else:
-            self.layouts = _probe(model, image, {call.name for call in self.once})
+        self.is_certain = any(call.is_nchw for call in self.calls) and all(
+            call.is_nchw or call.is_vector for call in self.calls
+        )
+        known = {call.name: nchw(call.shape) for call in self.once if call.is_nchw and _is_map(call.shape)}
+        probed = {} if self.is_certain else _probe(model, image, {call.name for call in self.once})
+        if any(layout.order != "NCHW" for layout in probed.values()):
+            known = {}  # here, a convolution may run over something else than the picture
+        found = known | probed
+        self.layouts = {call.name: found[call.name] for call in self.once if call.name in found}
 
     def layout(self, name: str) -> Layout:
         """Return the layout of a layer's output.
@@ -125,15 +129,17 @@ class Survey:
 
     @property
     def is_convolutional(self) -> bool:
-        """Whether the last features are N×K×H×W and the network has convolutions other than that into patches.
+        """Whether all features are N×K×H×W, or the last ones are and convolutions have mixed neighbouring positions.
 
         A convolution whose stride is its kernel cuts the picture into patches and mixes nothing.
         """
+        if self.is_certain:
+            return True
         with_layout = [call.name for call in self.calls if call.name in self.layouts]
         if not with_layout or self.layouts[with_layout[-1]].order != "NCHW":
             return False
         convolutions = [call.module for call in self.calls if isinstance(call.module, nn.Conv2d)]
-        return not convolutions or any(module.kernel_size != module.stride for module in convolutions)
+        return any(module.kernel_size != module.stride for module in convolutions)
 
 
 def _is_map(shape: torch.Size) -> bool:
