@@ -13,6 +13,7 @@ from camlab.attribution.hooks import passing, unwrapped
 from camlab.attribution.methods import METHODS, check_counterfactual, check_methods
 from camlab.attribution.network_input import check_images, check_maps, check_values
 from camlab.attribution.raw_maps import RawMaps
+from camlab.attribution.relevance import record_attention
 from camlab.attribution.survey import Survey
 from camlab.attribution.target_layer import Layer, layer_for_cam, layer_for_gradients, layer_names
 from camlab.errors import UserError
@@ -180,16 +181,26 @@ class Explainer:
         key = (images.shape[1:], counterfactual)
         if key not in self._auto:
             if self._survey(images).is_convolutional:
-                self._auto[key] = "cam" if not counterfactual and self.supports("cam", images) else "grad_cam"
+                self._auto[key] = "cam" if not counterfactual and self._ends_in_cam(images) else "grad_cam"
             else:
-                relevance = not self._layers and self.supports("attention_relevance", images)
+                relevance = not self._layers and self._attends_to_all(images)
                 self._auto[key] = "attention_relevance" if relevance else "hires_cam"
         return self._auto[key]
 
-    def supports(self, method: str, images: Tensor) -> bool:
-        """Return whether a method can be applied to the network; one image is tried."""
+    def _ends_in_cam(self, images: Tensor) -> bool:
+        """Whether CAM is exact; one image is tried."""
         try:
-            self.explain(images[:1], (method,))
+            self.explain(images[:1], ("cam",))
+        except UserError:
+            return False
+        return True
+
+    def _attends_to_all(self, images: Tensor) -> bool:
+        """Whether the network's attention is between all tokens of one grid; one image is tried."""
+        survey = self._survey(images)
+        try:
+            with passing(self.model, images.device):
+                record_attention(self.model, images[:1], survey, lambda logits: logits.argmax(dim=1, keepdim=True))
         except UserError:
             return False
         return True

@@ -137,7 +137,10 @@ def _readers(passed: AttentionPass, gradients: Tensor | None, sign: int) -> Tens
         sign: -1 for counterfactuals.
     """
     if gradients is None or not gradients.any():
-        raise UserError("attention_relevance: no class score depends on the tokens (all gradients are zero).")
+        raise UserError(
+            "attention_relevance: no class score depends on the tokens (all gradients are zero). Are the weights of the"
+            " last layer zero?"
+        )
     if passed.pooling is not None:
         return (passed.pooling.detach().float() * sign * gradients.float()).relu().mean(dim=1)
     counted = (gradients != 0).any(dim=2).float()[:, None]

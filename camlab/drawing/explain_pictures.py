@@ -94,7 +94,7 @@ def explain_pictures(
         prepared = _prepared(progress(batches, len(files), "Pictures"), trained.preprocess, device)
         results, peaks = _explain_and_draw(explainer, writer, prepared, pool, made.broken)
     made.done = len(results)
-    if request.methods is None and not request.counterfactual and "cam" not in explainer.layers:
+    if request.methods is None and not request.counterfactual and list(explainer.layers) == ["grad_cam"]:
         log.info("Grad-CAM alone is drawn: CAM needs global average pooling of a map, then one linear layer.")
     is_cut = any(result.source.is_cut for result in results[:PANELS])
     legend = Legend(_title(trained, made.done), explainer.layers, style, peaks, request.counterfactual, is_cut)
