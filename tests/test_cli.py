@@ -24,6 +24,7 @@ from camlab.command_line.help import help_text
 from camlab.command_line.launch import launch as launch_command
 from camlab.command_line.settings import config_hash
 from camlab.errors import Interrupted, UserError
+from camlab.runs.run_folder import write_config
 
 Launch = Callable[..., tuple[int, str, list[DictConfig]]]
 
@@ -272,7 +273,7 @@ def test_an_output_folder_that_cannot_be_written(launch, tmp_path, flags):
 
 def run_folder(folder: Path, data: str) -> Path:
     folder.mkdir()
-    (folder / "config.yaml").write_text(f"# config_hash: 0\ndata:\n{data}")
+    write_config(folder, f"data:\n{data}", "0")
     return folder
 
 

@@ -78,7 +78,8 @@ def test_a_run_whose_configuration_is_damaged_is_not_overwritten_in_silence(laun
     code, err, seen = launch("out=mine", "data=shapes")
     assert (code, seen) == (2, [])
     assert err.splitlines() == [
-        "mine/config.yaml is missing or damaged, so it is unknown which run this is; nothing was changed.",
+        "mine/config.yaml is missing, damaged or has been changed since the run wrote it, so it is unknown which run this is;"
+        " nothing was changed.",
         "Give another out=FOLDER; to replace that run with a new one, add force=true.",
     ]
     assert tree(tmp_path) == before

@@ -42,13 +42,13 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
     """Refuse to overwrite another or an unknown run. A run without output may be replaced.
 
     Raises:
-        UserError: The folder holds a run of another configuration, or its configuration is damaged.
+        UserError: The folder holds a run of another configuration, or its configuration is damaged or changed.
     """
     found = run_folder.read_config_hash(run_dir)
     if found is None and (run_folder.has_output(run_dir) or (run_dir / run_folder.CONFIG).exists()):
         raise UserError(
-            f"{run_dir / run_folder.CONFIG} is missing or damaged, so it is unknown which run this is; nothing was"
-            " changed.",
+            f"{run_dir / run_folder.CONFIG} is missing, damaged or has been changed since the run wrote it, so it is"
+            " unknown which run this is; nothing was changed.",
             "Give another out=FOLDER; to replace that run with a new one, add force=true.",
         )
     if found not in (None, config_hash) and run_folder.has_output(run_dir):
@@ -109,7 +109,7 @@ def check_no_checkpoint(run_dir: Path) -> None:
 def was_started_with(run_dir: Path, resume: str) -> bool:
     """Whether the run in a folder was started with this `resume=`, so that the same command continues it."""
     try:
-        config = read_yaml(run_dir / run_folder.CONFIG)
+        config = run_folder.read_config(run_dir)
     except (OSError, ValueError):
         return False
     noted = config.get("resume") if isinstance(config, dict) else None

@@ -93,20 +93,12 @@ def _check_state(found: Any, fresh: Any, name: str) -> None:
         raise ValueError(f"{name} cannot be {_shown(found)}")
     if found.shape != fresh.shape:
         raise ValueError(f"{name} has the shape {_shown(found)}, but {_shown(fresh)} is needed")
-    if not _is_dense(found):
-        raise ValueError(f"the elements of {name} share their places in memory")
     # Squares of gradients can be too large for float16, which slows the training but does not break it.
     if (found.isnan() if found.dtype == torch.float16 else ~found.isfinite()).any():
         raise ValueError(f"{name} holds NaN or infinite numbers")
     if name.startswith("step ") and found.numel() == 1 and found < 0:
         raise ValueError(f"{name} is negative")
     return None
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor has a place in memory for each of its elements, in any order of its dimensions."""
-    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    return tensor.permute(order).is_contiguous()
 
 
 def _check_options(found: Any, fresh: Mapping[str, Any], name: str, reserved: Any = ()) -> None:
