@@ -1,5 +1,6 @@
 """The command line: what a user types, the configuration that results, and the messages and exit codes."""
 
+import errno
 import itertools
 import logging
 import os
@@ -266,6 +267,25 @@ def test_an_output_folder_that_cannot_be_written(launch, tmp_path, flags):
     assert code == 2
     assert "Not a directory. Give another folder for the output: out=FOLDER." in err
     assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("number", "file", "way_out"),
+    [
+        (errno.EACCES, "photos/x.png", "Change the permissions, or give another path."),
+        (errno.EROFS, "photos/x.png", "Change the permissions, or give another path."),
+        (errno.ELOOP, "photos/x.png", "Give another path."),
+        (errno.EIO, "photos/x.png", "Check the disk, then give the same command again."),
+        (errno.ENOSPC, "out/x.csv", "Make room, then give the same command again."),
+        (errno.EACCES, "out/x.csv", "Give another folder for the output: out=FOLDER."),
+        (errno.EROFS, "out", "Give another folder for the output: out=FOLDER."),
+    ],
+)
+def test_the_way_out_of_a_file_error_fits_the_file(launch, number, file, way_out):
+    def train(config: DictConfig) -> None:
+        raise OSError(number, os.strerror(number), file)
+
+    assert launch("out=out", "data=shapes", task=train)[:2] == (2, f"{file}: {os.strerror(number)}. {way_out}\n")
 
 
 # ---- evaluate takes over a run's data settings
