@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from camlab.errors import cut
 from camlab.models.weights import check_weights, unusual_kind
-from camlab.training.classifier import CHECKPOINT_KEY, Classifier
+from camlab.training.classifier import CHECKPOINT_KEY, Classifier, step_with_zeros
 
 _COUNTS = frozenset(
     ["ready", "started", "processed", "completed", "is_last_batch", "_batches_that_stepped", "epoch", "position"]
@@ -76,9 +76,7 @@ def _check_optimizer(state: Mapping[str, Any], optimizer: Optimizer) -> None:
     """Compare an optimizer's state with the one that the same optimizer has after a step."""
     optimizer.load_state_dict({"state": {}, "param_groups": state["param_groups"]})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step(lambda: 0.0)
+    step_with_zeros(optimizer)
     for index, found in state["state"].items():
         if not isinstance(found, dict):
             raise ValueError(f"the state of parameter {index} cannot be {_shown(found)}")
