@@ -59,6 +59,7 @@ def test_settings_without_effect_on_the_training_are_no_changes():
 
 def test_changes_are_shown_in_a_readable_length():
     assert len(shown({f"{n}{'x' * 999}": ("y" * 999, None) for n in range(999)})) < 5000
+    assert shown({"a\x1b[2J": ("\n", "\x9b")}) == r"a\x1b[2J \n → \x9b"
 
 
 def test_a_weights_file_may_move_but_not_change(tmp_path):

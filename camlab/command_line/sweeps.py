@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from camlab.command_line.output import PlainFormatter
 from camlab.command_line.settings import INDECISIVE
 from camlab.runs import run_folder
 
@@ -79,7 +80,7 @@ def label_lines() -> None:
     name = Path(HydraConfig.get().runtime.output_dir).name.replace("%", "%%")
     for handler in logging.root.handlers:
         if type(handler) is logging.StreamHandler:  # not a FileHandler, which writes the job's own log
-            handler.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+            handler.setFormatter(PlainFormatter(f"[{name}] %(message)s"))
 
 
 def note_failure(error: BaseException, mistake: str | None) -> None:
