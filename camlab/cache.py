@@ -5,7 +5,7 @@ import logging
 from omegaconf import DictConfig
 
 from camlab.command_line.launch import launch
-from camlab.errors import UserError
+from camlab.errors import UserError, plain
 from camlab.storage.array_store import feature_store
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def cache(config: DictConfig) -> None:
         return
     entries = store.entries()
     for entry in entries:
-        log.info("%8.3f GB  %s  %s", entry.num_bytes / 1e9, entry.key[:8], entry.about)
+        log.info("%8.3f GB  %s  %s", entry.num_bytes / 1e9, entry.key[:8], plain(entry.about))
     arrays = "1 array" if len(entries) == 1 else f"{len(entries)} arrays"
     total = sum(entry.num_bytes for entry in entries) / 1e9
     log.info("%s: %s, %.2f GB. action=clear removes them.", store.folder, arrays, total)

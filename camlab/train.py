@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from camlab.command_line import sweeps
 from camlab.command_line.launch import launch
+from camlab.command_line.notes import write_notes
 from camlab.command_line.settings import config_hash, recorded_settings
 from camlab.errors import UserError
 from camlab.evaluation.objective import check_measured, check_validated, validates
@@ -57,7 +58,6 @@ def train(config: DictConfig) -> float:
         if in_place and not config.force and (result := _finished(config, run_dir)) is not None:
             return float(result["objective"])
         checkpoint = _checkpoint(config, run_dir, in_place)
-        (run_dir / run_folder.FAILURE).unlink(missing_ok=True)
         with interruptible("" if sweeps.under_way() else f" with out={run_dir}") as interruption:
             return _run(config, run_dir, checkpoint, interruption)
 
@@ -219,6 +219,8 @@ def _prepare_folder(config: DictConfig, run: Run, data: ImageData) -> None:
 
     if not config.force:
         check_own(run)
+    write_notes(run.folder, config)
+    (run.folder / run_folder.FAILURE).unlink(missing_ok=True)
     if config.force or run.continued is None:
         run_folder.forget(run.folder, replaces=config.force)
     run_folder.write_config(run.folder, OmegaConf.to_yaml(config, resolve=True), config_hash(config), run.id)

@@ -24,6 +24,7 @@ from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 from camlab.models.devices import check_accelerator
 from camlab.models.weights import load_backbone_weights, matching_tensors, read_tensors
+from camlab.runs.run_folder import write_config
 from camlab.training.checkpoint import load_network
 from camlab.training.classifier import CHECKPOINT_KEY
 
@@ -155,8 +156,9 @@ def test_code_in_weights_is_refused(tmp_path, trap, protocol):
         (lambda tensor: tensor.to_sparse_csr(), "sparse"),
         (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.quint8), "quantised"),
         (lambda tensor: tensor.to("meta"), "on the meta device, without values"),
+        (lambda tensor: tensor[:1, :1].expand(4, 3), "a view whose elements share their places in memory"),
     ],
-    ids=["sparse", "csr", "quantised", "meta"],
+    ids=["sparse", "csr", "quantised", "meta", "expanded"],
 )
 def test_a_tensor_without_ordinary_values_is_named(tmp_path, make, kind):
     expected = {"conv.weight": torch.zeros(4, 3), "conv.bias": torch.zeros(4)}
@@ -476,7 +478,9 @@ def test_another_runs_folder_is_left_as_it_is(command, tmp_path):
     run = tmp_path / "run"
     for file in ("config.yaml", "result.json", "metrics.csv", "checkpoints/last.ckpt", ".hydra/config.yaml"):
         (run / file).parent.mkdir(parents=True, exist_ok=True)
-        (run / file).write_text("# config_hash: another\n" if file == "config.yaml" else json.dumps({}))
+        (run / file).write_text(json.dumps({}))
+    write_config(run, "", "another")
+    (run / "result.json").write_text("{}")
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.rglob("*") if path.is_file()}
     said = command(train.main, *QUICK)
     assert said.startswith("run holds a run of another configuration")

@@ -60,6 +60,7 @@ def test_settings_without_effect_on_the_training_are_no_changes():
 
 def test_changes_are_shown_in_a_readable_length():
     assert len(describe_changes({f"{n}{'x' * 999}": ("y" * 999, None) for n in range(999)})) < 5000
+    assert describe_changes({"a\x1b[2J": ("\n", "\x9b")}) == r"a\x1b[2J \n → \x9b"
 
 
 def test_a_weights_file_may_move_but_not_change(tmp_path):
@@ -180,6 +181,33 @@ def test_lbfgs_is_refused(camlab):  # noqa: F811
     code, said = camlab("a", "optimizer._target_=torch.optim.LBFGS", "~optimizer.weight_decay", "~optimizer.fused")
     assert code == 2
     assert said.splitlines()[-1].startswith("optimizer._target_=torch.optim.LBFGS: it computes several losses")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["optimizer._target_=torch.optim.RMSprop", "optimizer.lr=-1"], "optimizer: Invalid learning rate: -1."),
+        (["optimizer._target_=torch.optim.SGD", "+optimizer.nesterov=true"], "optimizer: Nesterov momentum requires"),
+        (["optimizer._target_=torch.optim.Adamax", "+optimizer.betas=[2,2]"], "optimizer: Invalid beta parameter"),
+        (["optimizer._target_=torch.optim.RMSprop", "+optimizer.speed=1"], "optimizer: RMSprop.__init__() got an"),
+        ([*CYCLE, "+scheduler.div_factor=x"], "scheduler: "),
+    ],
+)
+def test_settings_that_torch_refuses_are_told_in_a_line(tmp_path, camlab, settings, said):  # noqa: F811
+    code, told = camlab("a", "~optimizer.fused", *settings)
+    assert (code, len(told.splitlines())) == (2, 1), told
+    assert told.startswith(said)
+    assert not (tmp_path / "a" / run_folder.CONFIG).exists()
+
+
+def test_a_momentum_that_the_optimizer_has_not_kept_is_refused_by_name(tmp_path, camlab, killed_in_its_test):  # noqa: F811
+    plan = ["optimizer._target_=torch.optim.RMSprop", "~optimizer.fused"]
+    killed_in_its_test("a", *plan)
+    resume = [*plan, f"resume={tmp_path / 'a'}", "trainer.max_epochs=3"]
+    code, said = camlab("b", *resume, "+optimizer.momentum=0.9")
+    assert (code, len(said.splitlines())) == (2, 2), said
+    assert "cannot change when a run continues: optimizer.momentum null → 0.9." in said
+    assert camlab("b", *resume, "+optimizer.alpha=0.9")[0] == 0
 
 
 def test_a_run_that_averages_its_weights_does_not_continue(camlab, killed_in_its_test):  # noqa: F811

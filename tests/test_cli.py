@@ -1,5 +1,6 @@
 """The command line: what a user types, the configuration that results, and the messages and exit codes."""
 
+import errno
 import itertools
 import logging
 import os
@@ -25,6 +26,7 @@ from camlab.command_line.help import help_text
 from camlab.command_line.launch import launch as launch_command
 from camlab.command_line.settings import config_hash
 from camlab.errors import Interrupted, UserError
+from camlab.runs.run_folder import write_config
 
 Launch = Callable[..., tuple[int, str, list[DictConfig]]]
 
@@ -268,23 +270,23 @@ def test_an_output_folder_that_cannot_be_written(launch, tmp_path, flags):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_an_error_of_a_job_is_not_taken_for_one_of_the_output_folder(launch):
-    def task(config: DictConfig) -> None:
-        Path("no", "such").read_text()
+@pytest.mark.parametrize(
+    ("number", "file", "way_out"),
+    [
+        (errno.EACCES, "photos/x.png", "Change the permissions, or give another path."),
+        (errno.EROFS, "photos/x.png", "Change the permissions, or give another path."),
+        (errno.ELOOP, "photos/x.png", "Give another path."),
+        (errno.EIO, "photos/x.png", "Check the disk, then give the same command again."),
+        (errno.ENOSPC, "out/x.csv", "Make room, then give the same command again."),
+        (errno.EACCES, "out/x.csv", "Give another folder for the output: out=FOLDER."),
+        (errno.EROFS, "out", "Give another folder for the output: out=FOLDER."),
+    ],
+)
+def test_the_way_out_of_a_file_error_fits_the_file(launch, number, file, way_out):
+    def train(config: DictConfig) -> None:
+        raise OSError(number, os.strerror(number), file)
 
-    code, err, _ = launch(task=task)
-    assert code == 1
-    assert err.startswith("Traceback")
-    assert "FileNotFoundError" in err
-    assert "another folder" not in err
-
-
-def test_a_file_that_a_job_may_not_use_is_told_in_a_line(launch):
-    def task(config: DictConfig) -> None:
-        Path("file").write_text("")
-        Path("file", "x").write_text("")
-
-    assert launch(task=task)[:2] == (2, "file/x: Not a directory. Correct this, or give another path.\n")
+    assert launch("out=out", "data=shapes", task=train)[:2] == (2, f"{file}: {os.strerror(number)}. {way_out}\n")
 
 
 # ---- evaluate takes over a run's data settings
@@ -292,7 +294,7 @@ def test_a_file_that_a_job_may_not_use_is_told_in_a_line(launch):
 
 def run_folder(folder: Path, data: str) -> Path:
     folder.mkdir()
-    (folder / "config.yaml").write_text(f"# config_hash: 0\ndata:\n{data}")
+    write_config(folder, f"data:\n{data}", "0")
     return folder
 
 

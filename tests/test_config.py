@@ -179,7 +179,7 @@ def test_schemas_name_the_arguments_of_what_they_describe(target, schema):
 def test_every_target_in_conf_has_a_schema():
     without = {
         "camlab.command_line.settings.CheckBeforeRun",
-        "camlab.command_line.sweeps.RememberSweep",
+        "camlab.command_line.sweeps.RememberCommand",
         "torch.optim.lr_scheduler.OneCycleLR",
     }
     text = "\n".join(file.read_text() for file in conf_dir().rglob("*.yaml"))

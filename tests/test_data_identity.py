@@ -66,7 +66,8 @@ def unfinish(run_dir: Path) -> None:
 
 
 def files(run_dir: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in run_dir.rglob("*") if path.suffix in (".json", ".csv", ".ckpt")}
+    endings = (".json", ".csv", ".ckpt", ".yaml")
+    return {str(path): path.read_bytes() for path in run_dir.rglob("*") if path.suffix in endings}
 
 
 def test_a_run_without_validation_warns_of_nothing(there, monkeypatch, recwarn):

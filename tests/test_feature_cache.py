@@ -23,7 +23,7 @@ from camlab import cache
 from camlab.data.augmentation import shift
 from camlab.errors import UserError
 from camlab.models.cam_net import window_means
-from camlab.storage.array_store import TAG, ArrayStore
+from camlab.storage.array_store import TAG, ArrayStore, feature_store
 from camlab.training.callbacks import feature_cache
 from camlab.training.callbacks.checkpoints import checkpoints
 from camlab.training.callbacks.feature_cache import FeatureCache
@@ -394,6 +394,15 @@ def test_the_command_clears_a_cache_and_nothing_else(tmp_path, monkeypatch, caps
     assert command(monkeypatch, cache.main, "action=clear", f"paths.cache={tmp_path}") == 0
     assert {path.name for path in tmp_path.iterdir()} == {*content, "features"}
     assert [path.name for path in (tmp_path / "features").iterdir()] == [TAG]
+
+
+def test_what_a_cache_says_of_itself_cannot_colour_the_terminal(tmp_path, monkeypatch, capsys):
+    store = feature_store(str(tmp_path))
+    store.get(KEY, (2, 3), lambda: [np.zeros((2, 3), np.float32)], "rows\x1b[2J\nmore\x9b")
+    assert command(monkeypatch, cache.main, f"paths.cache={tmp_path}") == 0
+    said = capsys.readouterr().out
+    assert r"rows\x1b[2J\nmore\x9b" in said
+    assert not set("\x1b\x9b") & set(said)
 
 
 def test_links_in_the_places_of_a_caches_files_are_replaced(tmp_path):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from test_bad_input import Trap, command, told, trap, write_checkpoint  # noqa: 
 from test_entries import TINY
 
 from camlab import evaluate, explain, train
+from camlab.models import catalog
 from camlab.runs import checkpoint_files, ownership, run_folder
 from camlab.storage.array_store import ArrayStore
 from camlab.training.checkpoint import load_network
@@ -136,6 +138,62 @@ def test_a_checkpoint_whose_metadata_are_strange(tmp_path, part, value, reason):
     assert reason in said
     assert len(said.splitlines()) == 1
     assert len(said) < 700
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fc.weight": (2, 10**9)}, "is a view whose elements share their places in memory"),
+        ({"fc.weight": (10**9, 10), "fc.bias": (10**9,)}, "is a view whose elements share their places in memory"),
+        ({"fc.weight": (2, 10**6)}, "cam_conv.weight is 10×256×3×3, but 1000000×256×3×3 in alexnet"),
+    ],
+)
+def test_a_small_checkpoint_of_a_huge_network_is_refused_before_it_is_built(tmp_path, changes, reason):
+    content = torch.load(write_checkpoint(tmp_path / "x.ckpt"), weights_only=True)
+    for name, shape in changes.items():
+        dense = torch.zeros(shape) if torch.Size(shape).numel() < 10**7 else torch.zeros(1).expand(shape)
+        content["state_dict"][f"network.{name}"] = dense
+    outputs, channels = changes["fc.weight"]
+    content[CHECKPOINT_KEY]["network"] |= {"num_classes": outputs, "cam_channels": channels}
+    if "view" in reason:
+        content["state_dict"]["network.cam_conv.weight"] = torch.zeros(1).expand(channels, 256, 3, 3)
+        content["state_dict"]["network.cam_conv.bias"] = torch.zeros(1).expand(channels)
+    torch.save(content, tmp_path / "x.ckpt")
+    assert (tmp_path / "x.ckpt").stat().st_size < 20_000_000
+    assert reason in told(lambda: load_network(tmp_path / "x.ckpt"))
+
+
+def test_a_checkpoint_of_very_large_images_is_told(tmp_path, caplog):
+    content = torch.load(write_checkpoint(tmp_path / "x.ckpt"), weights_only=True)
+    for size, told_of in ((224, False), (4096, True)):
+        content[CHECKPOINT_KEY]["preprocess"]["image_size"] = size
+        torch.save(content, tmp_path / "x.ckpt")
+        load_network(tmp_path / "x.ckpt")
+        assert ("its images are 4096×4096 pixels, which takes much time and memory" in caplog.text) == told_of
+
+
+def test_a_file_that_grows_when_it_is_read_is_refused(tmp_path):
+    bomb: list = []
+    for _ in range(60):
+        bomb = [bomb, bomb]  # a kilobyte in the file, and 2^60 lists to visit
+    torch.save({CHECKPOINT_KEY: {"network": bomb}, "state_dict": {}}, tmp_path / "x.ckpt")
+    assert "damaged or not a file of torch.save (it holds more than" in told(lambda: load_network(tmp_path / "x.ckpt"))
+    with (
+        zipfile.ZipFile(write_checkpoint(tmp_path / "y.ckpt")) as whole,
+        zipfile.ZipFile(tmp_path / "z.ckpt", "w", zipfile.ZIP_DEFLATED) as compressed,
+    ):
+        for name in whole.namelist():
+            compressed.writestr(name, whole.read(name))
+    assert "its parts are compressed" in told(lambda: load_network(tmp_path / "z.ckpt"))
+
+
+def test_a_small_weights_file_of_a_huge_network_is_refused_before_it_is_built(tmp_path):
+    state = catalog.from_name("squeezenet1_1", None).network.state_dict()
+    for weight in (torch.zeros(1).expand(10**9, 512, 1, 1), state["classifier.1.weight"]):
+        changed = {"classifier.1.weight": weight, "classifier.1.bias": torch.zeros(1).expand(10**9)}
+        torch.save({**state, **changed}, tmp_path / "w.pth")
+        said = told(lambda: catalog.from_name("squeezenet1_1", str(tmp_path / "w.pth")))
+        assert "share their places in memory" in said or "but 1000 in squeezenet1_1" in said
 
 
 def test_code_in_a_cached_array_is_not_run(tmp_path, trap, caplog):  # noqa: F811

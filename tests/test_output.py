@@ -1,11 +1,14 @@
 """Commands do their work even if standard output is closed, full, no longer read or not UTF-8; one line reports it."""
 
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from camlab.command_line.output import PlainFormatter
 
 WORK = """
 import logging
@@ -19,6 +22,13 @@ def work(config):
 
 launch(work, "train", ["hydra.run.dir=run"])
 """
+
+
+def test_log_lines_are_plain_text():
+    record = logging.LogRecord("x", logging.INFO, "", 0, "%s: %d\nof 3", ("a\x1b[2J\r\x9b", 2), None)
+    assert PlainFormatter("[job] %(message)s").format(record) == "[job] a\\x1b[2J\\r\\x9b: 2\nof 3"
+
+
 HELP = "from camlab.train import main; main()"
 SUMMARY = "from camlab.summary import main; main()"
 COMMANDS = {"work": ["-c", WORK], "help": ["-c", HELP, "--help"], "summary": ["-c", SUMMARY, "--help"]}

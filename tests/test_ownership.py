@@ -78,7 +78,8 @@ def test_a_run_whose_configuration_is_damaged_is_not_overwritten_in_silence(laun
     code, err, seen = launch("out=mine", "data=shapes")
     assert (code, seen) == (2, [])
     assert err.splitlines() == [
-        "mine/config.yaml is missing or damaged, so it is unknown which run this is; nothing was changed.",
+        "mine/config.yaml is missing, damaged or has been changed since the run wrote it, so it is unknown which run this is;"
+        " nothing was changed.",
         "Give another out=FOLDER; to replace that run with a new one, add force=true.",
     ]
     assert tree(tmp_path) == before
@@ -116,6 +117,39 @@ def test_the_same_sweep_again_finds_its_folder(launch, tmp_path):  # noqa: F811
         assert launch("-m", "out=mine", "data=shapes", "seed=1,2")[0] == 0
     (tmp_path / "mine" / "multirun.yaml").unlink()  # Optuna's sweeps have none
     assert launch("-m", "out=mine", "data=shapes", "seed=1,2")[0] == 0
+
+
+@pytest.mark.parametrize("force", ["force=false", "force=true"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "result.json", "metrics.csv", "data.json", "failure.json", ".lock", "checkpoints/last.ckpt",
+             "checkpoints/best.ckpt.sha256", "heatmaps/epoch_0001/sheet.png"]
+)  # fmt: skip
+def test_a_folder_in_place_of_a_file_is_refused_before_anything_is_removed(launch, tmp_path, name, force):  # noqa: F811
+    assert launch("out=mine", "data=shapes")[0] == 0
+    run_folder.write_config(tmp_path / "mine", "seed: 0\n", HASH)
+    (tmp_path / "mine" / "metrics.csv").write_text("epoch")
+    (tmp_path / "mine" / name).unlink(missing_ok=True)
+    (tmp_path / "mine" / name / "inner").mkdir(parents=True)
+    before = tree(tmp_path)
+    code, err, seen = launch("out=mine", "data=shapes", force)
+    assert (code, seen) == (2, [])
+    assert err == f"mine/{name} is in the way; nothing was changed. Remove it, or give another out=FOLDER.\n"
+    assert tree(tmp_path) == before
+
+
+# ---- what a refused command leaves
+
+
+def test_a_job_of_a_sweep_that_is_refused_leaves_hydras_notes_as_they_are(launch, tmp_path):  # noqa: F811
+    assert launch("-m", "out=mine", "data=shapes", "seed=1,2")[0] == 0
+    run_folder.write_config(tmp_path / "mine" / "seed-1", "seed: 0\n", HASH)
+    (tmp_path / "mine" / "seed-1" / "metrics.csv").write_text("epoch")
+    before = tree(tmp_path / "mine" / "seed-1" / ".hydra")
+    assert set(before) == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    code, err, _ = launch("-m", "out=mine", "data=shapes", "seed=1,2", "trainer.max_epochs=7")
+    assert code == 2
+    assert "seed-1: " in err
+    assert tree(tmp_path / "mine" / "seed-1" / ".hydra") == before
 
 
 # ---- names that are paths

@@ -78,7 +78,10 @@ BEST += " 'train_time_interval': None}"
     [
         (in_optimizer("exp_avg", lambda _: torch.zeros(2)), "exp_avg of parameter 0 has the shape 2"),
         (in_optimizer("exp_avg", lambda _: torch.zeros(())), "exp_avg of parameter 0 has the shape a scalar"),
-        (in_optimizer("exp_avg", lambda t: torch.zeros(1).expand(t.shape)), "exp_avg of parameter 0 share"),
+        (
+            in_optimizer("exp_avg", lambda t: torch.zeros(1).expand(t.shape)),
+            "exp_avg is a view whose elements share their places",
+        ),
         (in_optimizer("exp_avg", lambda t: t.to_sparse()), "exp_avg is sparse"),
         (in_optimizer("exp_avg", lambda t: t.to("meta")), "exp_avg is on the meta device"),
         (in_optimizer("exp_avg", lambda t: t.long()), "exp_avg of parameter 0 cannot be 10×256×3×3"),

@@ -408,6 +408,15 @@ def test_a_file_with_anything_in_it_costs_its_own_part_of_the_table_at_most(tmp_
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_control_characters_in_the_columns_of_metrics_are_shown_as_escapes(tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "a", [], [0.5], finished=False)
+    (run / run_folder.METRICS).write_text("epoch,val/acc,val/\x1b[2Jx\x9b\n1,0.5,0.7\n")
+    assert summarize(monkeypatch, tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "val/\\x1b[2Jx\\x9b" in said
+    assert not set("\x1b\x9b") & set(said)
+
+
 def test_markup_and_control_characters_in_a_setting_are_shown_as_they_are(tmp_path, monkeypatch, capsys):
     for name in ("a", "b"):
         make_run(

@@ -174,17 +174,34 @@ def test_names_in_a_foreign_run_folder_reach_no_shell_and_no_id(tmp_path):
         "offline-run-20260131_120000-x$(touch ran)",
         "offline-run-1-x;reboot",
         "run-x",
-        "offline-run-20260131_120000-ab12",
+        "offline-run-20260131_120000-ab120000",
     ):
         (tmp_path / "wandb" / name).mkdir(parents=True)
-        (tmp_path / "wandb" / name / "run.wandb").write_bytes(bytes(100))
+        (tmp_path / "wandb" / name / "run-ab120000.wandb").write_bytes(bytes(100))
     found = segments(tmp_path)
-    assert [path.name for path in found] == ["offline-run-20260131_120000-ab12"]
-    assert run_id(found) == "ab12"
-    later = tmp_path / "wandb" / "offline-run-20260201_120000-ab12"
+    assert [path.name for path in found] == ["offline-run-20260131_120000-ab120000"]
+    assert run_id(found) == "ab120000"
+    later = tmp_path / "wandb" / "offline-run-20260201_120000-ab120000"
     assert unsynced_before(later) == found
     command = how_to_sync([tmp_path / "$(touch ran) `it's`" / later.name])
     assert shlex.split(command)[2:] == [str(tmp_path / "$(touch ran) `it's`" / later.name)]
+
+
+@pytest.mark.parametrize("planted", ["ab120001", "my-best-run", "AB120000", "1" * 60])
+def test_a_renamed_or_planted_folder_gives_no_id(tmp_path, planted):
+    names = {"20260130_120000": "ab120000", "20260131_120000": planted}
+    own, theirs = (tmp_path / f"offline-run-{time}-{name}" for time, name in names.items())
+    for folder in (own, theirs):
+        folder.mkdir()
+        (folder / "run-ab120000.wandb").touch()
+    assert run_id([own, theirs]) == "ab120000"
+    assert re.fullmatch("[0-9a-f]{8}", run_id([theirs]))
+    assert run_id([theirs]) != planted
+    if planted == "my-best-run":
+        (theirs / f"run-{planted}.wandb").touch()
+        assert run_id([own, theirs]) == "ab120000"
+    (tmp_path / "link-1-ab120000").symlink_to(own)
+    assert run_id([tmp_path / "link-1-ab120000"]) != "ab120000"
 
 
 def test_metrics_are_not_appended_through_a_link(tmp_path):

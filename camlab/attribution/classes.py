@@ -1,11 +1,12 @@
 """Extract the logits from a network's output, and choose the classes to explain."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from camlab.errors import UserError
+from camlab.errors import UserError, cut
 
 Chooser = Callable[[Tensor], Tensor]  # logits N×M → the R classes to explain for each image, N×R
 
@@ -36,11 +37,21 @@ def one_per_image(target: int | Tensor | Sequence[int], images: Tensor) -> Tenso
         >>> one_per_image(3, torch.zeros(2, 3, 8, 8)).tolist()
         [[3], [3]]
     """
-    classes = torch.as_tensor(target, device=images.device)
-    if classes.is_floating_point() or classes.dtype == torch.bool or classes.dim() > 1:
-        raise UserError("target: give a class index, or one for each image.")
+    try:
+        classes = torch.as_tensor(target, device=images.device)
+    except (OverflowError, RuntimeError, TypeError, ValueError):
+        classes = torch.tensor(math.nan)
+    if not _are_indices(classes):
+        raise UserError(f"target={cut(repr(target), 60)}: give a class index, or one for each image.")
     classes = classes.long()
     return (classes.expand(len(images)).clone() if classes.dim() == 0 else classes)[:, None]
+
+
+def _are_indices(classes: Tensor) -> bool:
+    """Whether a tensor holds one whole number, or a list of them."""
+    whole = not (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool)
+    ordinary = classes.layout == torch.strided and not classes.is_quantized and not classes.is_meta
+    return whole and ordinary and classes.dim() <= 1
 
 
 def choose(logits: Tensor, class_idx: Tensor | Chooser | None, top_k: int) -> Tensor:

@@ -11,7 +11,7 @@ from camlab.attribution.classes import Chooser, choose, one_per_image
 from camlab.attribution.forward_pass import record_pass
 from camlab.attribution.hooks import passing, unwrapped
 from camlab.attribution.methods import METHODS, check_counterfactual, check_methods
-from camlab.attribution.network_input import check_images, check_maps, check_values
+from camlab.attribution.network_input import check_images, check_layers, check_maps, check_model, check_values
 from camlab.attribution.raw_maps import RawMaps
 from camlab.attribution.relevance import record_attention
 from camlab.attribution.survey import Survey
@@ -105,6 +105,8 @@ class Explainer:
     """
 
     def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None) -> None:
+        check_model(model)
+        check_layers(layer)
         self.model = unwrapped(model)
         named = self.model.named_modules(remove_duplicate=False)  # a module may have two names
         self._modules = {name: module for name, module in named if name}

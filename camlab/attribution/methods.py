@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from camlab.errors import UserError, did_you_mean
+from camlab.errors import UserError, cut, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ def check_methods(names: Iterable[str]) -> None:
         camlab.errors.UserError: method=gradcam: unknown method. Did you mean grad_cam? Choose from cam, ...
     """
     for name in names:
-        if name not in METHODS:
-            raise UserError(
-                f"method={name}: unknown method. {did_you_mean(name, METHODS)}Choose from {', '.join(METHODS)}."
-            )
+        if not isinstance(name, str) or name not in METHODS:
+            hint = did_you_mean(str(name), METHODS)
+            raise UserError(f"method={cut(str(name))}: unknown method. {hint}Choose from {', '.join(METHODS)}.")
 
 
 def check_counterfactual(names: Iterable[str]) -> None:

@@ -6,8 +6,45 @@ from torch import Tensor, nn
 from camlab.errors import UserError, first_line
 
 
+def check_model(model: object) -> None:
+    """Refuse anything that is not a network.
+
+    Raises:
+        UserError: The message names what was given.
+
+    Example:
+        >>> check_model("resnet50")
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: model: got str, but a torch.nn.Module is needed.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: got {_kind(model)}, but a torch.nn.Module is needed.")
+
+
+def check_layers(layer: object) -> None:
+    """Refuse anything that is not a layer, a sequence of layers or None; whether the network has them is not checked.
+
+    Raises:
+        UserError: The message names what was given.
+
+    Example:
+        >>> check_layers(["features.28", nn.ReLU()])
+        >>> check_layers(5)
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: layer: got int, but a name or a module of the network is needed, or a list of them.
+    """
+    each = layer if isinstance(layer, (list, tuple)) and layer else (layer,)
+    wrong = [one for one in each if not isinstance(one, (str, nn.Module))]
+    if wrong and layer is not None:
+        raise UserError(
+            f"layer: got {_kind(wrong[0])}, but a name or a module of the network is needed, or a list of them."
+        )
+
+
 def check_images(images: object) -> None:
-    """Refuse anything that is not a batch of images.
+    """Refuse anything that is not a batch of images with values.
 
     Raises:
         UserError: The message names what was given and what is needed.
@@ -19,7 +56,10 @@ def check_images(images: object) -> None:
         camlab.errors.UserError: images: got float32 3×32×32, but N×C×H×W is needed. For one image, give images[None].
     """
     if not isinstance(images, Tensor):
-        raise UserError(f"images: got {type(images).__name__}, but a tensor N×C×H×W is needed.")
+        raise UserError(f"images: got {_kind(images)}, but a tensor N×C×H×W is needed.")
+    if images.is_nested or images.layout != torch.strided or images.is_quantized or images.is_meta:
+        kind = "a tensor on the meta device" if images.is_meta else "a sparse, nested or quantised tensor"
+        raise UserError(f"images: got {kind}, but an ordinary dense tensor N×C×H×W with values is needed.")
     if images.dim() != 4 or images.shape[1:].numel() == 0:
         way_out = " For one image, give images[None]." if images.dim() == 3 else ""
         raise UserError(f"images: got {described(images)}, but N×C×H×W is needed.{way_out}")
@@ -88,6 +128,10 @@ def described(images: Tensor) -> str:
         'float32 2×3×32×32'
     """
     return f"{_number_format(images)} {_size(images)}"
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _number_format(images: Tensor) -> str:

@@ -14,7 +14,7 @@ from camlab.command_line.fields import words_of
 from camlab.command_line.refusals import settings_of
 from camlab.errors import UserError, did_you_mean
 
-_WITH_OUT = ("train", "evaluate", "explain")  # commands that write an output folder
+WITH_OUT = ("train", "evaluate", "explain")  # commands that write an output folder
 
 
 def read_arguments(arguments: Sequence[str], command: str = "train") -> list[str]:
@@ -38,7 +38,7 @@ def read_arguments(arguments: Sequence[str], command: str = "train") -> list[str
         _check_form(override, command)
     sweep = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
     overrides = [_written_out(override, command) for override in flags.overrides]
-    if command in _WITH_OUT:
+    if command in WITH_OUT:
         overrides = _with_output_folder(overrides, sweep)
     overrides = [quote_path(override, sweep) for override in overrides]
     names = sweeps.naming_arguments(overrides, with_sweep=command == "train") if sweep else []

@@ -22,10 +22,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from camlab.command_line import output, repeats, sweeps
-from camlab.command_line.arguments import read_arguments
+from camlab.command_line.arguments import WITH_OUT, read_arguments
 from camlab.command_line.conf import conf_dir
 from camlab.command_line.help import help_text
 from camlab.command_line.mistakes import explain_mistake
+from camlab.command_line.notes import write_first_notes
 from camlab.command_line.settings import check_folder, checked
 from camlab.errors import Interrupted, UserError
 from camlab.runs import run_folder
@@ -68,11 +69,13 @@ class _Job:
         return None
 
     def _run(self, config: DictConfig) -> Any:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if self.command in WITH_OUT:
+            write_first_notes(folder, config)
         config = checked(config, self.command)
         _quiet_libraries()
         if not sweeps.under_way():  # a single job has been checked before it began
             return self.task(config)
-        folder = Path(HydraConfig.get().runtime.output_dir)
         if self.command in repeats.RESULTS:
             return repeats.run_once(self.task, config, self.command, folder)
         check_folder(config, self.command, folder)
@@ -119,11 +122,6 @@ def _compose_and_run(job: _Job, command: str) -> None:
     except ValueError as error:  # Optuna raises it if no trial has succeeded
         if isinstance(error, UserError) or not (sweeps.under_way() and sweeps.failures()):
             raise
-    except OSError as error:  # Hydra cannot create or write the output folder; no error of a job comes this way
-        if error.filename is None:
-            raise
-        advice = "Give another folder for the output: out=FOLDER."
-        raise UserError(f"{error.filename}: {error.strerror}. {advice}") from error
     if job.failure:
         raise job.failure
     if sweeps.under_way():

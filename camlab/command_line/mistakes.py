@@ -3,14 +3,17 @@
 import errno
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     HydraException,
     InstantiationException,
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,9 +22,8 @@ from camlab.command_line.refusals import settings_of, unknown_setting
 from camlab.command_line.sections import SECTIONS
 from camlab.errors import UserError, did_you_mean, first_line
 
+_NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO)
 _EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "optuna": "sweep", "ray": "ray"}
-
-_NOT_ACCESSIBLE = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 
 
 def explain_mistake(error: BaseException) -> str | None:
@@ -50,10 +52,8 @@ def _explain(chain: list[BaseException]) -> str | None:
             return _missing_option(link)
         if isinstance(link, InstantiationException):
             return _instantiation(link)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return f"{error.filename or 'The output'}: {error.strerror}. Make room, then give the same command again."
-    if isinstance(error, OSError) and error.filename is not None and error.errno in _NOT_ACCESSIBLE:
-        return f"{error.filename}: {error.strerror}. Correct this, or give another path."
+    if isinstance(error, OSError) and (way_out := _way_out(error)):
+        return f"{error.filename or 'The output'}: {error.strerror}. {way_out}"
     if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
         return f"deterministic=true: {first_line(error).partition(',')[0]}. Leave the setting out, or train on a CPU."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -127,3 +127,25 @@ def _settings(node: Any, path: str = "") -> Iterator[str]:
             yield from _settings(child, f"{path}{key}.")
         elif key != "hydra" and key[0] != "_":
             yield f"{path}{key}"
+
+
+def _way_out(error: OSError) -> str | None:
+    """What the user can do about a file that cannot be read or written; None if it may be a mistake of camlab's."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Make room, then give the same command again."
+    if error.errno in (errno.EIO, errno.ESTALE):
+        return "Check the disk, then give the same command again."
+    if isinstance(error.filename, str) and _is_of_output(Path(error.filename)):
+        return "Give another folder for the output: out=FOLDER."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Change the permissions, or give another path."
+    return "Give another path." if error.errno in _NO_FILE and error.filename is not None else None
+
+
+def _is_of_output(path: Path) -> bool:
+    """Whether a path is the output folder of this command, in it, or one of the folders that it is in."""
+    if not HydraConfig.initialized():
+        return False
+    hydra = HydraConfig.get()
+    folder = Path(hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else hydra.run.dir).absolute()
+    return path.absolute().is_relative_to(folder) or folder.is_relative_to(path.absolute())

@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
+from camlab.errors import plain
+
 _READER_LEFT = 141  # the exit code that a shell reports for SIGPIPE
 
 
@@ -31,6 +33,13 @@ class _Output(io.TextIOWrapper):
         except OSError as error:
             self.lost = self.lost or error
             raise
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats log lines as plain text: names from foreign files can neither colour nor clear the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(plain, super().format(record).split("\n")))
 
 
 def prepare_output() -> None:

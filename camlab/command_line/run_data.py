@@ -12,7 +12,6 @@ from camlab.command_line.sections import SECTIONS
 from camlab.errors import UserError
 from camlab.models.backbones import LARGEST_IMAGE_SIZE
 from camlab.runs import run_folder
-from camlab.storage.documents import read_yaml
 from camlab.storage.files import user_path
 
 _OF_ITS_MACHINE = ("placement", "num_workers")  # these settings do not change results, and depend on the machine
@@ -35,7 +34,7 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
     checkpoint = user_path(str(OmegaConf.select(config, "checkpoint", default="")), "checkpoint")
     if chosen or OmegaConf.is_missing(config, "checkpoint") or not checkpoint.exists():
         return config  # the later checks report what is missing
-    settings = _data_settings(_config_file(checkpoint))
+    settings = _data_settings(_run_of(checkpoint))
     if "root" not in (given or {}) and "download" in settings_of(SECTIONS[settings["_target_"]]):
         settings["download"] = False  # a run's folder is not trusted to start a download, or to say where it is stored
     completed = config.copy()
@@ -47,23 +46,26 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
 def tolerance_of_run(checkpoint: Path) -> int | None:
     """Tolerance of the pointing game in the run that wrote a checkpoint, in pixels; None if no file there states it."""
     try:
-        config = read_yaml(_config_file(checkpoint))
+        config = run_folder.read_config(_run_of(checkpoint))
         tolerance = config["callbacks"]["pointing_game"]["tolerance"]
     except (UserError, OSError, ValueError, TypeError, KeyError):
         return None
     return tolerance if type(tolerance) is int and 0 <= tolerance <= LARGEST_IMAGE_SIZE else None
 
 
-def _config_file(checkpoint: Path) -> Path:
+def _run_of(checkpoint: Path) -> Path:
     if folder := run_folder.folder_of(checkpoint):
-        return folder / run_folder.CONFIG
+        return folder
     raise UserError(f"checkpoint={checkpoint}: there is no {run_folder.CONFIG} of a run beside it. {_which_data()}")
 
 
-def _data_settings(file: Path) -> dict[str, Any]:
+def _data_settings(folder: Path) -> dict[str, Any]:
     """Read the data settings from a run's configuration, and refuse all but plain values for camlab's own data sets."""
+    file = folder / run_folder.CONFIG
+    if run_folder.is_config_changed(folder):
+        raise UserError(f"{file} is damaged or has been changed since the run wrote it. {_which_data()}")
     try:
-        data = read_yaml(file)["data"]
+        data = run_folder.read_config(folder)["data"]
         settings = {str(key): value for key, value in data.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file}: the run's settings are damaged. {_which_data()}") from error

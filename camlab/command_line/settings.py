@@ -78,7 +78,7 @@ def _refusing() -> Iterator[None]:
         yield
     except Exception as error:
         told = explain_mistake(error)
-        if isinstance(error, OSError) and error.filename is not None:  # in reading, since nothing is written yet
+        if told is None and isinstance(error, OSError) and error.filename is not None:
             told = plain_text(f"{error.filename}: {error.strerror}.")
         print_error(told or "".join(traceback.format_exception(error)))
         sys.exit(1 if told is None else 2)

@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from camlab.command_line.output import PlainFormatter
 from camlab.command_line.settings import INDECISIVE
 from camlab.runs import run_folder
 from camlab.runs.watchers import DRAWING
@@ -26,8 +27,8 @@ log = logging.getLogger(__name__)
 _LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 
 
-class RememberSweep(Callback):
-    """Hydra callback that keeps the configuration of a sweep in `HydraConfig`, for the summary of the sweep.
+class RememberCommand(Callback):
+    """Hydra callback that keeps the configuration of a command in `HydraConfig`, for the report on its errors.
 
     Attributes:
         earlier: Marks of the failures that were in the sweep's folder before the sweep began.
@@ -35,12 +36,19 @@ class RememberSweep(Callback):
 
     earlier: ClassVar[set[str]] = set()
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _remember(config, "run")
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        kept = config.copy()
-        _ = config.hydra.sweep.dir  # if it contains the time, the clock is read now,
-        OmegaConf.copy_cache(from_config=config, to_config=kept)  # and both configurations name the same folder
-        HydraConfig.instance().set_config(kept)
-        RememberSweep.earlier = {failure.mark for failure in _all_failures().values()}
+        _remember(config, "sweep")
+        RememberCommand.earlier = {failure.mark for failure in _all_failures().values()}
+
+
+def _remember(config: DictConfig, kind: str) -> None:
+    kept = config.copy()
+    _ = config.hydra[kind].dir  # if it contains the time, the clock is read now,
+    OmegaConf.copy_cache(from_config=config, to_config=kept)  # and both configurations name the same folder
+    HydraConfig.instance().set_config(kept)
 
 
 def under_way() -> bool:
@@ -65,7 +73,7 @@ def failures() -> dict[str, run_folder.Failure]:
     differ from this machine's.
     """
     found = _all_failures().items()
-    return {name: failure for name, failure in found if failure.mark not in RememberSweep.earlier}
+    return {name: failure for name, failure in found if failure.mark not in RememberCommand.earlier}
 
 
 def label_lines() -> None:
@@ -73,7 +81,7 @@ def label_lines() -> None:
     name = Path(HydraConfig.get().runtime.output_dir).name.replace("%", "%%")
     for handler in logging.root.handlers:
         if type(handler) is logging.StreamHandler:  # not a FileHandler, which writes the job's own log
-            handler.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+            handler.setFormatter(PlainFormatter(f"[{name}] %(message)s"))
 
 
 def note_failure(error: BaseException, mistake: str | None) -> None:

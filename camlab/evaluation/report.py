@@ -49,10 +49,11 @@ class Report:
 
     @property
     def per_class(self) -> dict[str, float]:
-        """Share of each class's images that were recognised; NaN for a class without images."""
-        with np.errstate(invalid="ignore"):
-            recall = np.diag(self.confusion) / self.confusion.sum(axis=1)
-        return dict(zip(self.class_names, recall.tolist(), strict=True))
+        """Share of each class's images that were recognised; classes without images are left out."""
+        counts = zip(
+            self.class_names, np.diag(self.confusion).tolist(), self.confusion.sum(axis=1).tolist(), strict=True
+        )
+        return {name: recognised / images for name, recognised, images in counts if images}
 
     @property
     def title(self) -> str:
@@ -63,9 +64,9 @@ class Report:
         return f"{place}: accuracy {100 * self.accuracy:.2f} %"
 
     def as_text(self) -> str:
-        """The accuracy, one line for each class, and the pointing game if it was played."""
+        """The accuracy, one line for each class that has images, and the pointing game if it was played."""
         shares = [(cut(name), share) for name, share in self.per_class.items()]
-        width = max(len(name) for name, _ in shares)
+        width = max((len(name) for name, _ in shares), default=0)
         lines = [f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in shares]
         return "\n".join([self.title, *lines, *pointing_game_lines(self.metrics)])
 

@@ -74,7 +74,7 @@ def describe_result(
         metrics.pop("val/best_acc", None)  # no checkpoint with this accuracy is left
     return {
         "metrics": metrics,
-        "per_class": report and {k: v for k, v in report.per_class.items() if not math.isnan(v)},
+        "per_class": report and report.per_class,
         "tested_checkpoint": report and Path(report.checkpoint).stem,
         "objective": next(
             (metrics[key] for key in ("val/best_acc", "val/acc", "test/acc") if key in metrics), math.nan

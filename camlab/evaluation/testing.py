@@ -1,5 +1,6 @@
 """Test a trained network on a split of a data set; each image is counted once."""
 
+import logging
 from typing import Any
 
 import lightning as L
@@ -14,6 +15,8 @@ from camlab.models.trained_network import TrainedNetwork, output_names
 from camlab.training.callbacks.pointing_game import PointingGame
 from camlab.training.classifier import Classifier
 
+log = logging.getLogger(__name__)
+
 
 def evaluate(
     trained: TrainedNetwork,
@@ -23,7 +26,7 @@ def evaluate(
     out: str,
     pointing_game: PointingGame | None = None,
 ) -> Report:
-    """Test a trained network.
+    """Test a trained network, and say so if the data are not those that it was trained with.
 
     Args:
         trained: A network that camlab trained.
@@ -34,8 +37,8 @@ def evaluate(
         pointing_game: Callback that scores the maps; None for one with the default tolerance.
 
     Raises:
-        UserError: The classes of the data set and of the network differ, the data set has no such split, or
-            the options leave no image to evaluate.
+        UserError: The classes of the data set and of the network differ, the data set has no such split, the options
+            leave no image to evaluate, or the network's output is not finite.
     """
     if trainer_options.get("limit_test_batches") == 0:
         raise UserError("trainer.limit_test_batches=0: no image would be evaluated. Leave the setting out.")
@@ -47,6 +50,8 @@ def evaluate(
         raise UserError(
             f"The network knows {listed(names)}; the data has {listed(own)}. Choose data with the same classes."
         )
+    if trained.data_fingerprint not in (None, data.fingerprint()):
+        log.info("The pictures, or their division into splits, are not those that the network was trained with.")
     confusion = ConfusionCounter(len(names))
     options = {key: value for key, value in trainer_options.items() if key != "_target_"}
     options.update(callbacks=[confusion, pointing_game or PointingGame()], logger=False, default_root_dir=out)

@@ -13,7 +13,7 @@ from camlab.errors import UserError, first_line
 from camlab.models.classifier_names import unknown_name
 from camlab.models.preprocess import INTERPOLATIONS, Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.models.weights import download, matching_tensors, read_tensors
+from camlab.models.weights import check_dense, download, matching_tensors, read_tensors
 
 
 def from_name(name: str, weights: str | None = "DEFAULT") -> TrainedNetwork:
@@ -57,12 +57,25 @@ def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:
         special = {"init_weights": state is None, "transform_input": state is not None}
     network, num_classes = torchvision.models.get_model(name, weights=None, **special), len(best.meta["categories"])
     if state is not None:
-        head = list(network.state_dict())[-1]
-        if head in state and state[head].dim() and len(state[head]) != num_classes:
-            num_classes = len(state[head])
+        found = _classes_of_last_layer(state, network.state_dict(), given)
+        if found not in (None, num_classes):
+            num_classes = found
             network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **special)
         _fill(network, state, name, given)
     return TrainedNetwork(network.eval(), of_transforms(best.transforms()), _class_names(num_classes), name)
+
+
+def _classes_of_last_layer(state: Mapping[str, Tensor], own: Mapping[str, Tensor], given: str) -> int | None:
+    """Number of classes in the weights of a file; None unless their last layer differs in that number only.
+
+    All of the layer is compared, because a small file could ask for a layer that exhausts the memory.
+    """
+    last = list(own)[-2:]  # weight and bias
+    if not all(key in state and state[key].dim() and state[key].shape[1:] == own[key].shape[1:] for key in last):
+        return None
+    check_dense({key: state[key] for key in last}, given)
+    counts = {len(state[key]) for key in last}
+    return counts.pop() if len(counts) == 1 else None
 
 
 def of_transforms(transforms: Any) -> Preprocess:

@@ -33,6 +33,7 @@ class TrainedNetwork:
         class_names: Names of the M outputs; those beyond the classes of the data are named `output 10`, ….
         name: Name of the network in captions and reports.
         path: Checkpoint file that it was read from; None for a network of torchvision's or timm's.
+        data_fingerprint: Hash of the data that it was trained with; None if it is unknown.
     """
 
     network: nn.Module
@@ -40,3 +41,4 @@ class TrainedNetwork:
     class_names: tuple[str, ...]
     name: str
     path: Path | None = None
+    data_fingerprint: str | None = None

@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from camlab.errors import UserError, first_line
+from camlab.errors import UserError, cut, first_line
+
+_MOST_VALUES = 5_000_000  # in a file of torch.save; a checkpoint holds some thousands
 
 
 def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) -> None:
@@ -71,7 +73,7 @@ def matching_tensors(
 
 
 def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], given: str) -> None:
-    """Refuse weights that are sparse, quantised or without values, are not floating-point numbers, or are not finite.
+    """Refuse weights that are not ordinary dense tensors, are not floating-point numbers, or are not finite.
 
     Args:
         found: Tensors of a file by name.
@@ -81,10 +83,9 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], g
     Raises:
         UserError: The message names the tensor.
     """
+    check_dense({name: found[name] for name in expected if name in found}, given)
     for name, tensor in expected.items():
         value = found.get(name)
-        if value is not None and (kind := unusual_kind(value)):
-            raise UserError(f"{given}: {name} is {kind}. Save it as an ordinary dense tensor.")
         if value is None or not tensor.is_floating_point():
             continue
         if not value.is_floating_point():
@@ -94,6 +95,23 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], g
             )
         if not value.to(tensor.dtype).isfinite().all():
             raise UserError(f"{given}: {name} holds NaN or infinite numbers. Give another file.")
+
+
+def check_dense(tensors: Mapping[str, Tensor], given: str) -> None:
+    """Refuse tensors that are sparse, quantised or without values, or have fewer places in memory than elements.
+
+    A tensor of the last kind can have any size, though its file is small.
+
+    Args:
+        tensors: Tensors of a file by name.
+        given: The setting that named the file, for messages.
+
+    Raises:
+        UserError: The message names the tensor.
+    """
+    for name, tensor in tensors.items():
+        if kind := unusual_kind(tensor):
+            raise UserError(f"{given}: {cut(name, 80)} is {kind}. Save it as an ordinary dense tensor.")
 
 
 def read_tensors(path: Path, key: str = "arch.weights", named: str = "imagenet") -> Mapping[str, Tensor]:
@@ -138,11 +156,42 @@ def load_without_code(path: Path, given: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings about old pickle versions and about the checks of sparse tensors
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            if is_zip := zipfile.is_zipfile(path):
+                _check_uncompressed(path)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        _check_extent(content)
+        return content
     except pickle.UnpicklingError as error:
         raise UserError(f"{given}: refused: it is damaged or holds code, and only tensors are read.") from error
     except Exception as error:  # a damaged file can raise any exception
         raise UserError(f"{given}: damaged or not a file of torch.save ({first_line(error)}).") from error
+
+
+def _check_uncompressed(path: Path) -> None:
+    """Refuse a file with compressed parts, which can be a thousand times larger in memory; torch.save makes none.
+
+    Raises:
+        ValueError: There is such a part.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise ValueError("its parts are compressed")
+
+
+def _check_extent(content: Any) -> None:
+    """Refuse nested dictionaries and lists that hold too many values to visit, because some are in many places.
+
+    Raises:
+        ValueError: There are more than `_MOST_VALUES`.
+    """
+    left, count = [content], 0
+    while left:
+        node = left.pop()
+        children = node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, tuple)) else ()
+        count += len(children)
+        if count > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES} values")
+        left.extend(children)
 
 
 def download(enum: WeightsEnum, given: str) -> Mapping[str, Tensor]:
@@ -173,7 +222,15 @@ def unusual_kind(tensor: Tensor) -> str | None:
         return "sparse"
     if tensor.is_quantized:
         return "quantised"
-    return "on the meta device, without values" if tensor.is_meta else None
+    if tensor.is_meta:
+        return "on the meta device, without values"
+    return None if _has_places(tensor) else "a view whose elements share their places in memory"
+
+
+def _has_places(tensor: Tensor) -> bool:
+    """Whether a tensor has a place in memory for each of its elements, in any order of its dimensions."""
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return tensor.permute(order).is_contiguous()
 
 
 def _size(tensor: Tensor) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 from camlab.errors import UserError
 from camlab.runs import run_folder
+from camlab.runs.data_identity import DATA
 from camlab.storage.documents import read_yaml
 
-_HYDRA = ".hydra"  # folder in which Hydra records a job's configuration, before the job begins
+HYDRA = ".hydra"  # folder with the configuration of a job, as Hydra records it
 _COMMANDS = ("train", "evaluate", "explain")
 _SWEEP = "multirun.yaml"  # file in which Hydra records a sweep's configuration
-_FOLDERS = (_HYDRA, "checkpoints", run_folder.HEATMAPS, "overlays", "wandb", "tensorboard")
-_FILES = (_SWEEP, "optimization_results.yaml", *(f"{_HYDRA}/{name}.yaml" for name in ("config", "hydra", "overrides")))
+_FOLDERS = (HYDRA, "checkpoints", run_folder.HEATMAPS, "overlays", "wandb", "tensorboard")
+_FILES = (_SWEEP, "optimization_results.yaml", *(f"{HYDRA}/{name}.yaml" for name in ("config", "hydra", "overrides")))
 
 
 def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
@@ -25,10 +26,12 @@ def check_run_folder(folder: Path, config_hash: str, force: bool) -> None:
         force: Whether the run may replace another run; it may never replace other files.
 
     Raises:
-        UserError: The folder holds other files, another run, or links.
+        UserError: The folder holds other files, another run, links, or folders in place of files.
     """
     check_places([folder])
-    own = run_folder.read_config_hash(folder) is not None or _is_of("train", folder / _HYDRA / "hydra.yaml")
+    own_files = (*(folder / name for name in (run_folder.CONFIG, DATA)), *run_folder.output_files(folder))
+    _check_no_folders(own_files)
+    own = run_folder.read_config_hash(folder) is not None or _is_of("train", folder / HYDRA / "hydra.yaml")
     if not own and (others := _content(folder)):
         raise UserError(
             f"{folder} holds files that are not from a camlab run, such as {others[0]}; nothing was changed."
@@ -42,13 +45,13 @@ def check_same_run(run_dir: Path, config_hash: str) -> None:
     """Refuse to overwrite another or an unknown run. A run without output may be replaced.
 
     Raises:
-        UserError: The folder holds a run of another configuration, or its configuration is damaged.
+        UserError: The folder holds a run of another configuration, or its configuration is damaged or changed.
     """
     found = run_folder.read_config_hash(run_dir)
     if found is None and (run_folder.has_output(run_dir) or (run_dir / run_folder.CONFIG).exists()):
         raise UserError(
-            f"{run_dir / run_folder.CONFIG} is missing or damaged, so it is unknown which run this is; nothing was"
-            " changed.",
+            f"{run_dir / run_folder.CONFIG} is missing, damaged or has been changed since the run wrote it, so it is"
+            " unknown which run this is; nothing was changed.",
             "Give another out=FOLDER; to replace that run with a new one, add force=true.",
         )
     if found not in (None, config_hash) and run_folder.has_output(run_dir):
@@ -109,7 +112,7 @@ def check_no_checkpoint(run_dir: Path) -> None:
 def was_started_with(run_dir: Path, resume: str) -> bool:
     """Whether the run in a folder was started with this `resume=`, so that the same command continues it."""
     try:
-        config = read_yaml(run_dir / run_folder.CONFIG)
+        config = run_folder.read_config(run_dir)
     except (OSError, ValueError):
         return False
     noted = config.get("resume") if isinstance(config, dict) else None
@@ -129,10 +132,10 @@ def check_sweep_folder(folder: Path, command: str) -> None:
     """
     jobs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     check_places([folder, *jobs])
-    own = _is_of(command, folder / _SWEEP) or any(_is_of(command, job / _HYDRA / "hydra.yaml") for job in jobs)
+    own = _is_of(command, folder / _SWEEP) or any(_is_of(command, job / HYDRA / "hydra.yaml") for job in jobs)
     empty = {job.name for job in jobs if not _content(job)}
     others = [] if own else [name for name in _content(folder) if name not in empty]
-    others += [job.name for job in jobs if _HYDRA in _content(job)]  # a job of another program
+    others += [job.name for job in jobs if HYDRA in _content(job)]  # a job of another program
     if (folder / _SWEEP).exists() and not _is_of(command, folder / _SWEEP):
         others.append(_SWEEP)
     if others:
@@ -167,6 +170,12 @@ def check_places(folders: Iterable[Path]) -> None:
         _check_kind((folder, *(folder / name for name in _FOLDERS)), Path.is_dir)
         _check_kind((path for path in inner if path.is_symlink()), Path.is_dir)
         _check_kind((*(folder / name for name in _FILES), *folder.glob("*.log")), Path.is_file)
+        _check_no_folders(folder / name for name in (run_folder.FAILURE, ".job.json", ".lock"))
+
+
+def _check_no_folders(paths: Iterable[Path]) -> None:
+    """Refuse folders in place of files that camlab replaces or removes."""
+    _check_kind((path for path in paths if not path.is_symlink()), lambda path: not path.is_dir())
 
 
 def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool]) -> None:
@@ -180,6 +189,12 @@ def _check_kind(paths: Iterable[Path], is_right: Callable[[Path], bool]) -> None
         raise UserError(f"{path} is {what}; nothing was changed. Remove it, or give another out=FOLDER.")
 
 
+def holds_output(folder: Path) -> bool:
+    """Whether a folder holds anything but hidden files, logs and the record of a failure."""
+    names = (path.name for path in folder.iterdir())
+    return any(name[0] != "." and not name.endswith(".log") and name != run_folder.FAILURE for name in names)
+
+
 def _resolved(path: str) -> Path:
     return Path(os.path.expanduser(path)).resolve()
 
@@ -190,11 +205,11 @@ def _content(folder: Path) -> list[str]:
     These are its failure, and beside the `.hydra` of a job of camlab its log. Other hidden files do not count, either.
     """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    notes = folder / _HYDRA / "hydra.yaml"
+    notes = folder / HYDRA / "hydra.yaml"
     own = any(_is_of(command, notes) for command in _COMMANDS)
-    if own or _HYDRA not in names or not any((folder / _HYDRA).iterdir()):
-        names.discard(_HYDRA)
-    shown = (name for name in names if name == _HYDRA or name[0] != ".")
+    if own or HYDRA not in names or not any((folder / HYDRA).iterdir()):
+        names.discard(HYDRA)
+    shown = (name for name in names if name == HYDRA or name[0] != ".")
     return sorted(name for name in shown if name != run_folder.FAILURE and not (own and name.endswith(".log")))
 
 

@@ -68,8 +68,11 @@ class RunRecord:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """All values of `config.yaml`, by dotted name; empty if there is no such file."""
-        return dict(_leaves(_read_yaml(self.folder / run_folder.CONFIG), ""))
+        """All values of `config.yaml`, by dotted name; empty if it is missing, damaged or has been changed."""
+        try:
+            return dict(_leaves(run_folder.read_config(self.folder), ""))
+        except (OSError, ValueError):
+            return {}
 
     @cached_property
     def _choices(self) -> dict[str, str]:

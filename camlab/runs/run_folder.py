@@ -1,5 +1,6 @@
 """A run's folder: its files, whether the run in it is finished, and the checkpoint that training resumes from."""
 
+import hashlib
 import itertools
 import json
 import logging
@@ -24,7 +25,7 @@ LAST, BEFORE_LAST, BEST = (f"checkpoints/{name}.ckpt" for name in ("last", "befo
 NOT_FINITE = "checkpoints/not_finite.ckpt"
 METRICS, HEATMAPS, FAILURE = "metrics.csv", "heatmaps", "failure.json"
 _HEATMAP = re.compile(r"pictures/\d+\.png|epoch_\d+/(\d+\.jpg|sheet\.png|maps\.npz)")
-_HASH_LINE, _RUN_LINE = "# config_hash: ", "# run_id: "
+_CHECKSUM_LINE, _HASH_LINE, _RUN_LINE = "# sha256: ", "# config_hash: ", "# run_id: "
 _TRACKERS = ("wandb", "tensorboard")  # folders of what the trackers log
 _RANKS = {"WORLD_SIZE": ("RANK", "LOCAL_RANK"), "SLURM_NTASKS": ("SLURM_PROCID",)}  # of torchrun, Lightning, SLURM
 
@@ -35,11 +36,40 @@ def write_config(run_dir: Path, yaml: str, config_hash: str, run_id: str = "") -
     An earlier result is removed, because it may belong to another configuration.
     """
     (run_dir / RESULT).unlink(missing_ok=True)
-    write_atomically(run_dir / CONFIG, f"{_HASH_LINE}{config_hash}\n{_RUN_LINE}{run_id}\n{yaml}")
+    write_atomically(run_dir / CONFIG, with_checksum(f"{_HASH_LINE}{config_hash}\n{_RUN_LINE}{run_id}\n{yaml}"))
+
+
+def with_checksum(content: str) -> str:
+    """Put a line with the checksum of a text before it, which reveals later changes of `config.yaml`."""
+    return f"{_CHECKSUM_LINE}{hashlib.sha256(content.encode()).hexdigest()}\n{content}"
+
+
+def read_config(run_dir: Path) -> Any:
+    """Read the configuration that the run in a folder has recorded, as plain values.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file is damaged, or has been changed since the run wrote it.
+    """
+    return documents.parse_yaml(_config_text(run_dir))
+
+
+def is_config_changed(run_dir: Path) -> bool:
+    """Whether the configuration in a folder is damaged, or has been changed since the run wrote it."""
+    try:
+        _config_text(run_dir)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def read_config_hash(run_dir: Path) -> str | None:
-    """Hash of the configuration that the run in a folder was started with; None if no run was started there."""
+    """Hash of the configuration that the run in a folder was started with.
+
+    None if no run was started there, or if the configuration has been changed since.
+    """
     return _read_line(run_dir, _HASH_LINE)
 
 
@@ -54,9 +84,23 @@ def folder_of(checkpoint: Path) -> Path | None:
     return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
 
 
+def _config_text(run_dir: Path) -> str:
+    """Content of `config.yaml` below its checksum.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The content does not have this checksum.
+    """
+    text = read_text(run_dir / CONFIG)
+    content = text.partition("\n")[2]
+    if text != with_checksum(content):
+        raise ValueError("changed since the run wrote it")
+    return content
+
+
 def _read_line(run_dir: Path, start: str) -> str | None:
     try:
-        head = read_text(run_dir / CONFIG).split("\n", 2)[:2]
+        head = _config_text(run_dir).split("\n", 2)[:2]
     except (OSError, ValueError):
         return None
     return next((line.removeprefix(start) for line in head if re.fullmatch(rf"{start}\S+", line)), None)

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from camlab.errors import UserError, plain
+from camlab.errors import UserError, listed, plain
 from camlab.progress import duration
+from camlab.runs import run_folder
 from camlab.runs.comparison import MEASURES, SEED, UNKNOWN, Comparison, Group, side_by_side
 from camlab.runs.records import read_runs
 from camlab.runs.short_names import shorten
@@ -48,6 +49,10 @@ def compare(folders: Sequence[Path], out: Path) -> Comparison:
 
         write_atomically(out / f"{NAME}.png", draw(compared))
         _print(header, rows)
+        if changed := [str(run.folder) for run in compared.runs if run_folder.is_config_changed(run.folder)]:
+            print(
+                f"The settings in {run_folder.CONFIG} have been changed since the run, or damaged: {listed(changed)}."
+            )
     return compared
 
 

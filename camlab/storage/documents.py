@@ -28,13 +28,22 @@ def read_json(path: Path) -> Any:
 def read_yaml(path: Path) -> Any:
     """Read a YAML file of plain values.
 
-    Aliases are refused: neither camlab nor Hydra writes any, and their expansion can exhaust the memory.
-
     Raises:
         OSError: The file cannot be read, or is not a regular file.
         ValueError: The file is damaged.
     """
-    text, depth = read_text(path), 0
+    return parse_yaml(read_text(path))
+
+
+def parse_yaml(text: str) -> Any:
+    """Read plain values from a text in YAML.
+
+    Aliases are refused: neither camlab nor Hydra writes any, and their expansion can exhaust the memory.
+
+    Raises:
+        ValueError: The text is damaged.
+    """
+    depth = 0
     try:
         for event in yaml.parse(text, Loader=_Loader):  # not recursive, unlike the loader
             if isinstance(event, yaml.AliasEvent):

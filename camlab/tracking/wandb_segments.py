@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from camlab.errors import plain
+
 _SEGMENT = re.compile(r"(offline-)?run-\d+_\d+-[\w-]+", re.ASCII)  # as W&B names it: run-<time>-<id>
+_ID_BYTES = 4  # in a run's id, as hex digits
+_OWN_ID = re.compile(rf"[0-9a-f]{{{2 * _ID_BYTES}}}")
 _EMPTY = 7  # bytes: size of an empty segment's log
 _ROOM = 2**20  # bytes; a disk with less free space counts as full
 
@@ -30,15 +34,17 @@ def segments(run_dir: Path) -> list[Path]:
 
 
 def run_id(segments: Sequence[Path]) -> str:
-    """Return the id of the run that a folder holds, from the names of its segments; a new id if there are none.
+    """Return the id of the run that a folder holds, from its last segment; a new id if there is none.
 
-    Example:
-        >>> run_id([Path("offline-run-20260131_120000-abc123")])
-        'abc123'
+    A segment counts only if its id is of the form that this function gives, and its log has the same id. Thus, a folder
+    that was renamed or put there cannot send the run's data to another run, such as one with a chosen name.
     """
-    if segments:
-        return segments[-1].name.removeprefix("offline-").split("-", 2)[2]  # run-<time>-<id>
-    return secrets.token_hex(4)
+    for segment in reversed(segments):
+        found = segment.name.removeprefix("offline-").split("-", 2)[2]  # run-<time>-<id>
+        log = segment / f"run-{found}.wandb"
+        if _OWN_ID.fullmatch(found) and not segment.is_symlink() and log.is_file() and not log.is_symlink():
+            return found
+    return secrets.token_hex(_ID_BYTES)
 
 
 def unsynced_before(segment: Path) -> list[Path]:
@@ -81,10 +87,10 @@ def complaint(segment: Path) -> str | None:
 
 
 def one_line(error: BaseException | str) -> str:
-    """Return the message of an error, shortened to one line.
+    """Return the message of an error, shortened to one line of plain text.
 
     Example:
         >>> one_line(ValueError("broken   pipe"))
         'broken pipe'
     """
-    return textwrap.shorten(str(error) or type(error).__name__, 240, placeholder=" …")
+    return plain(textwrap.shorten(str(error) or type(error).__name__, 240, placeholder=" …"))

@@ -1,6 +1,7 @@
 """Settings that differ between a checkpoint and the run that continues from it: which of them can be applied."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 from typing import Any
 
 from camlab.errors import UserError, cut
@@ -23,6 +24,24 @@ _ORDER = (
     "trainer.val_check_interval", "trainer.check_val_every_n_epoch",
     "trainer.devices", "trainer.num_nodes", "trainer.strategy",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Optimizing:
+    """The optimizer of a run that continues.
+
+    Attributes:
+        defaults: Its settings, as in the attribute `defaults` of torch's optimizers.
+        state_names: Names of what it keeps for each weight from one step to the next.
+    """
+
+    defaults: Mapping[str, Any]
+    state_names: Set[str]
+
+    def lacks_state(self, content: Mapping[str, Any]) -> bool:
+        """Whether it needs what the optimizer of a checkpoint has not kept, such as RMSprop with a new momentum."""
+        states = content["optimizer_states"][0]["state"].values()
+        return any(isinstance(state, dict) and state and not self.state_names <= state.keys() for state in states)
 
 
 def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
@@ -48,21 +67,19 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> Changes
     }
 
 
-def check_changes(
-    changes: Changes, now: Mapping[str, Any], content: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> None:
+def check_changes(changes: Changes, now: Mapping[str, Any], content: Mapping[str, Any], optimizing: Optimizing) -> None:
     """Refuse changes that cannot be applied to a run that has begun.
 
     Args:
         changes: Changes, as `changed_settings` returns them.
         now: Settings of the run that continues.
         content: Content of the checkpoint that it continues from.
-        defaults: Settings of its optimizer, as in the attribute `defaults` of torch's optimizers.
+        optimizing: Its optimizer.
 
     Raises:
         UserError: The message names the settings with their old and new values.
     """
-    refused = {name: change for name, change in changes.items() if not _is_applicable(name, now, content, defaults)}
+    refused = {name: change for name, change in changes.items() if not _is_applicable(name, now, content, optimizing)}
     if refused:
         raise UserError(
             f"These settings cannot change when a run continues: {describe_changes(refused)}.",
@@ -82,12 +99,13 @@ def describe_changes(changes: Changes) -> str:
     return ", ".join(described[:20]) + (f", … ({len(described)} in all)" if len(described) > 20 else "")
 
 
-def _is_applicable(name: str, now: Mapping[str, Any], content: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+def _is_applicable(name: str, now: Mapping[str, Any], content: Mapping[str, Any], optimizing: Optimizing) -> bool:
     section, key, *_ = [*name.split("."), ""]
     if section in _FOR_GOOD:
         return False
     if section == "optimizer":
-        return _is_number(defaults.get(key)) and not (content["lr_schedulers"] and name in _SCHEDULED)
+        scheduled = content["lr_schedulers"] and name in _SCHEDULED
+        return _is_number(optimizing.defaults.get(key)) and not scheduled and not optimizing.lacks_state(content)
     if section == "callbacks":
         return not _has_state((now.get("callbacks") or {}).get(key), content["callbacks"])
     progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]

@@ -1,20 +1,26 @@
 """Load networks from checkpoints. Only tensors and plain values are read; code in a file never runs."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from camlab.errors import UserError, cut, first_line, listed, plain
 from camlab.models.backbones import check_image_size
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork, output_names
-from camlab.models.weights import check_weights, load_without_code
+from camlab.models.weights import load_without_code, matching_tensors
 from camlab.runs import checkpoint_files, run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
 
+log = logging.getLogger(__name__)
+
 RUN_KEY = "camlab_run"  # in a checkpoint: the id, settings and progress of the run that wrote it
 
+_LARGE_IMAGES = 1024  # pixels
 _MOST = 300  # characters of a checkpoint's content in a message
 
 
@@ -43,9 +49,13 @@ def load_network(path: Path) -> TrainedNetwork:
     content = read_checkpoint(file)
     check_place(content, file)
     try:
-        return _rebuild(content, file)
+        trained = _rebuild(content, file)
     except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise unusable(file, error, "checkpoint") from error
+    if (size := trained.preprocess.image_size) > _LARGE_IMAGES:
+        where = plain(str(file))
+        log.warning("%s: its images are %d×%d pixels, which takes much time and memory.", where, size, size)
+    return trained
 
 
 def read_checkpoint(file: Path, setting: str = "checkpoint") -> dict[str, Any]:
@@ -94,6 +104,8 @@ def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, cla
 def check_place(content: Mapping[str, Any], file: Path, setting: str = "checkpoint") -> None:
     """Refuse a checkpoint in the folder of another run, because that run's settings or files would be used with it.
 
+    If the configuration there has been changed, so that its run is unknown, this is reported in one line.
+
     Args:
         content: Content of the checkpoint.
         file: The checkpoint.
@@ -104,6 +116,9 @@ def check_place(content: Mapping[str, Any], file: Path, setting: str = "checkpoi
     """
     folder, found = run_folder.folder_of(file), run_id(content)
     own = None if folder is None else run_folder.read_run_id(folder)
+    if folder is not None and run_folder.is_config_changed(folder):
+        changed = plain(str(folder / run_folder.CONFIG))
+        log.warning("%s is damaged or has been changed since the run wrote it; it is not used.", changed)
     if folder is not None and own is not None and found not in (None, own):
         raise UserError(
             f"{setting}={file}: {file.name} belongs to another run than {folder / run_folder.CONFIG}."
@@ -130,8 +145,11 @@ def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     """Rebuild the network that a checkpoint describes. The description is not trusted, so all of it is checked."""
     about, prefix = content[CHECKPOINT_KEY], "network."
     state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
-    network = CamNet(**_spec(about["network"], state))
-    check_weights(state, network.state_dict(), f"checkpoint={file}")
+    spec, given = _spec(about["network"], state), f"checkpoint={file}"
+    with torch.device("meta"):  # the sizes are compared before memory is allocated for them
+        expected = CamNet(**spec).state_dict()
+    matching_tensors(state, expected, spec["backbone"], given)
+    network = CamNet(**spec)
     network.load_state_dict(state)
     class_names, outputs = _class_names(about), network.spec["num_classes"]
     if len(class_names) > outputs:
@@ -139,7 +157,9 @@ def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     preprocess = Preprocess.from_dict(about["preprocess"])
     check_image_size(network.spec["backbone"], network.spec["keep_last_pool"], preprocess.image_size)
     names = output_names(tuple(map(plain, class_names)), outputs)
-    return TrainedNetwork(network.eval(), preprocess, names, network.spec["backbone"], file)
+    known = about.get("data_fingerprint")
+    known = known if isinstance(known, str) else None
+    return TrainedNetwork(network.eval(), preprocess, names, network.spec["backbone"], file, known)
 
 
 def _spec(spec: Any, state: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The Lightning module that trains a CamNet with cross-entropy; metrics stay on the device until an epoch ends."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypedDict
 
 import lightning as L
@@ -16,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from camlab.data.loader import Batch
 from camlab.data.module import ImageData
-from camlab.errors import UserError
+from camlab.errors import UserError, first_line
 from camlab.models.cam_net import CamNet
 from camlab.models.devices import settled_time
 
@@ -51,7 +52,8 @@ class Classifier(L.LightningModule):
             epoch.
 
     Raises:
-        UserError: The optimizer is LBFGS, which computes several losses in each step.
+        UserError: The optimizer is LBFGS, which computes several losses in each step; or the optimizer or the scheduler
+            refuses its settings.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Classifier(L.LightningModule):
         self.metrics = _Metrics({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
         self._epoch_began, self._epoch_seconds, self._images_seen = 0.0, 0.0, 0
         self._best_acc = torch.tensor(0.0)
+        self.rehearsal()  # refuses wrong settings now, and not after the run has begun
 
     @property
     def best_acc(self) -> float:
@@ -86,13 +89,25 @@ class Classifier(L.LightningModule):
         """Settings of the optimizer, as in the attribute `defaults` of torch's optimizers."""
         return self._make_optimizer(self._trained_weights()).defaults
 
+    def optimizer_state_names(self) -> set[str]:
+        """Names of what the optimizer keeps for each weight from one step to the next."""
+        optimizer, _ = self.rehearsal()
+        step_with_zeros(optimizer)
+        return {name for state in optimizer.state.values() for name in state}
+
     def rehearsal(self) -> tuple[Optimizer, LRScheduler | None]:
-        """Make an optimizer and a schedule like the module's, of zeros, to try out what may be restored into them."""
-        optimizer = self._make_optimizer([nn.Parameter(torch.zeros_like(p)) for p in self._trained_weights()])
+        """Make an optimizer and a schedule like the module's, of zeros, to try out what may be restored into them.
+
+        Raises:
+            UserError: They refuse their settings.
+        """
+        with _refusing("optimizer"):
+            optimizer = self._make_optimizer([nn.Parameter(torch.zeros_like(p)) for p in self._trained_weights()])
         if self._make_scheduler is None:
             return optimizer, None
         length = {"total_steps": 1000} if self._counts_steps(self._make_scheduler) else {}
-        return optimizer, self._make_scheduler(optimizer, **length)
+        with _refusing("scheduler"):
+            return optimizer, self._make_scheduler(optimizer, **length)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -223,6 +238,22 @@ class Classifier(L.LightningModule):
     def _metrics_of(self, split: str) -> tuple[Metric, Metric]:
         metrics: Any = self.metrics[f"{split}_split"]
         return metrics[0], metrics[1]
+
+
+def step_with_zeros(optimizer: Optimizer) -> None:
+    """Take a step with gradients of zero, after which the optimizer has its state."""
+    for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(lambda: 0.0)
+
+
+@contextmanager
+def _refusing(section: str) -> Iterator[None]:
+    """Report the settings that an optimizer or a scheduler of torch refuses."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{section}: {first_line(error).rstrip('.')}. Correct the settings of this section.") from error
 
 
 class _Metrics(nn.ModuleDict):

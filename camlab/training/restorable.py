@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from camlab.errors import cut
 from camlab.models.weights import check_weights, unusual_kind
-from camlab.training.classifier import CHECKPOINT_KEY, Classifier
+from camlab.training.classifier import CHECKPOINT_KEY, Classifier, step_with_zeros
 
 _COUNTS = frozenset(
     ["ready", "started", "processed", "completed", "is_last_batch", "_batches_that_stepped", "epoch", "position"]
@@ -76,9 +76,7 @@ def _check_optimizer(state: Mapping[str, Any], optimizer: Optimizer) -> None:
     """Compare an optimizer's state with the one that the same optimizer has after a step."""
     optimizer.load_state_dict({"state": {}, "param_groups": state["param_groups"]})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step(lambda: 0.0)
+    step_with_zeros(optimizer)
     for index, found in state["state"].items():
         if not isinstance(found, dict):
             raise ValueError(f"the state of parameter {index} cannot be {_quoted(found)}")
@@ -93,20 +91,12 @@ def _check_state(found: Any, fresh: Any, name: str) -> None:
         raise ValueError(f"{name} cannot be {_quoted(found)}")
     if found.shape != fresh.shape:
         raise ValueError(f"{name} has the shape {_quoted(found)}, but {_quoted(fresh)} is needed")
-    if not _is_dense(found):
-        raise ValueError(f"the elements of {name} share their places in memory")
     # Squares of gradients can be too large for float16, which slows the training but does not break it.
     if (found.isnan() if found.dtype == torch.float16 else ~found.isfinite()).any():
         raise ValueError(f"{name} holds NaN or infinite numbers")
     if name.startswith("step ") and found.numel() == 1 and found < 0:
         raise ValueError(f"{name} is negative")
     return None
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor has a place in memory for each of its elements, in any order of its dimensions."""
-    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    return tensor.permute(order).is_contiguous()
 
 
 def _check_options(found: Any, fresh: Mapping[str, Any], name: str, reserved: Any = ()) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from camlab.data.module import ImageData
 from camlab.errors import UserError, cut
 from camlab.runs import checkpoint_files, run_folder
-from camlab.training.changes import Changes, changed_settings, check_changes, describe_changes
+from camlab.training.changes import Changes, Optimizing, changed_settings, check_changes, describe_changes
 from camlab.training.checkpoint import RUN_KEY, check_place, check_resumable, read_checkpoint, run_id, unusable
 from camlab.training.classifier import CHECKPOINT_KEY, Classifier
 from camlab.training.restorable import check_progress, check_states
@@ -149,7 +149,8 @@ def _continuation(
         for name, unit, done in _lengths(content):
             if (named and not in_place) or f"trainer.{name}" in changes:
                 _check_length(settings["trainer"].get(name), done, f"trainer.{name}", unit, file)
-        check_changes(changes, settings, content, classifier.optimizer_defaults())
+        own = Optimizing(classifier.optimizer_defaults(), classifier.optimizer_state_names())
+        check_changes(changes, settings, content, own)
         check_states(content, file, classifier)
         best, lost = _best(content, file, changes, same_data)
     except UserError:

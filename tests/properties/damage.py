@@ -288,8 +288,8 @@ def _save(content: Any, path: Path) -> None:
     if path.suffix == ".json":
         path.write_text(json.dumps(content))
     elif path.suffix == ".yaml":
-        first = path.read_text().partition("\n")[0] + "\n"  # the line with the hash of the configuration
-        path.write_text((first if first[0] == "#" else "") + yaml.safe_dump(content), errors="surrogatepass")
+        head = "".join(line for line in path.read_text().splitlines(keepends=True) if line[0] == "#")
+        path.write_text(head + yaml.safe_dump(content), errors="surrogatepass")
     elif path.suffix == ".safetensors":
         save_file({name: value.contiguous() for name, value in content.items()}, path)
     else:

@@ -8,6 +8,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from camlab.runs import run_folder
 from camlab.storage.files import sha256
 from properties.damage import Damage, Special, Surroundings, damages
 from properties.forked_command import Outcome, run
@@ -193,11 +195,14 @@ class Laboratory:
 
 
 def _seal(path: Path) -> None:
-    """Make the checksum of a checkpoint or of a cached array fit its content."""
+    """Make the checksum of a checkpoint, of a configuration or of a cached array fit its content."""
     entry = path.with_suffix(".json")
     if path.suffix == ".ckpt":
         for sums in path.parent.glob("*.sha256"):
             sums.unlink()  # without one, a checkpoint is trusted
+    elif path.name == run_folder.CONFIG and path.is_file() and not path.is_symlink():
+        with suppress(ValueError):  # it is not UTF-8
+            path.write_text(run_folder.with_checksum(path.read_text().partition("\n")[2]))
     elif path.suffix == ".npy" and path.is_file() and not path.is_symlink() and entry.is_file():
         about = json.loads(entry.read_text()) | {"num_bytes": path.stat().st_size, "sha256": sha256(path)}
         entry.write_text(json.dumps(about))
