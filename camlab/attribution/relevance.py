@@ -158,9 +158,11 @@ def legrad_maps(model: nn.Module, passed: AttentionPass, sign: int) -> Tensor:
         raise UserError("legrad: the network's attention is not in blocks of one attention each.")
     last = dict(model.named_modules())[blocks[-1].name]
 
+    outputs = torch.cat([block.tokens for block in blocks]).detach().requires_grad_()
+
     def of_all_layers(_: Tensor) -> Tensor:
         torch.set_grad_enabled(True)  # for the rest of the pass; `no_grad` restores the mode
-        return torch.cat([block.tokens for block in blocks])
+        return outputs.clone()
 
     with torch.no_grad(), replaced(last, of_all_layers):
         logits = logits_of(output_of(model, passed.images))
@@ -170,10 +172,11 @@ def legrad_maps(model: nn.Module, passed: AttentionPass, sign: int) -> Tensor:
     ranks = []
     for classes in passed.class_idx.unbind(1):
         with torch.enable_grad():
-            scores = by_layer.gather(2, classes.expand(len(blocks), -1)[:, :, None]).sum(dim=(1, 2))
+            score = by_layer.gather(2, classes.expand(len(blocks), -1)[:, :, None]).sum()
+        (of_outputs,) = torch.autograd.grad(score, outputs, retain_graph=True)
         gradients = [
-            sign * torch.autograd.grad(score, weights, retain_graph=True)[0]
-            for score, weights in zip(scores, passed.weights, strict=True)
+            sign * torch.autograd.grad(block.tokens, weights, of_output, retain_graph=True)[0]
+            for block, weights, of_output in zip(blocks, passed.weights, of_outputs.chunk(len(blocks)), strict=True)
         ]
         if not any(gradient.any() for gradient in gradients):
             raise UserError("legrad: no class score depends on the attention (all gradients are zero).")
