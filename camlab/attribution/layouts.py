@@ -31,6 +31,11 @@ class Layout:
     grid: tuple[int, int]
     prefix: int = 0
 
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels in the layer's output."""
+        return {"NCHW": 1, "NHWC": 3, "NLC": 2}[self.order]
+
     def to_map(self, output: Tensor) -> Tensor:
         """Rearrange a layer's output, or a gradient with respect to it, as N×K×H×W."""
         if self.order == "NCHW":
