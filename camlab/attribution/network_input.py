@@ -6,6 +6,21 @@ from torch import Tensor, nn
 from camlab.errors import UserError, first_line
 
 
+def check_network(model: object) -> None:
+    """Refuse what is not a network whose layers can be read.
+
+    Raises:
+        UserError: It is no module, or it was compiled to TorchScript as a whole.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError(
+            "model: a TorchScript network does not show its layers, so no map can be computed. Give the Python network"
+            " that it was made from."
+        )
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: got {type(model).__name__}, but a torch module is needed.")
+
+
 def check_images(images: object) -> None:
     """Refuse anything that is not a batch of images.
 

@@ -9,7 +9,7 @@ from it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from camlab.attribution.hooks import first_tensor
-from camlab.attribution.layouts import Layout, nchw, possible_layouts
+from camlab.attribution.layouts import Layout, Reshape, nchw, possible_layouts, stated
 from camlab.attribution.network_input import output_of
 from camlab.errors import UserError
 
@@ -73,12 +73,13 @@ class Survey:
     Args:
         model: A network in eval mode, in a context for passes (`camlab.attribution.hooks.passing`).
         image: 1×C×H×W.
+        reshape: What the user states about the layouts of layers.
 
     Raises:
-        UserError: The network cannot take the image.
+        UserError: The network cannot take the image, or a stated layout does not fit.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor) -> None:
+    def __init__(self, model: nn.Module, image: Tensor, reshape: Mapping[str, Reshape] | None = None) -> None:
         self.calls = _record_calls(model, image)
         first = {id(module): name for name, module in model.named_modules()}
         self._first_name = {name: first[id(module)] for name, module in model.named_modules(remove_duplicate=False)}
@@ -93,6 +94,10 @@ class Survey:
         if any(layout.order != "NCHW" for layout in probed.values()):
             known = {}  # here, a convolution may run over something else than the picture
         found = known | probed
+        shapes = {call.name: call.shape for call in self.once}
+        for name, how in (reshape or {}).items():
+            if self._first_name[name] in shapes:
+                found[self._first_name[name]] = stated(how, shapes[self._first_name[name]], name)
         self.layouts = {call.name: found[call.name] for call in self.once if call.name in found}
 
     def layout(self, name: str) -> Layout:
@@ -117,7 +122,8 @@ class Survey:
             )
         raise UserError(
             f"layer={name}: its output for one image is {shape}, and probing the network does not show which axes are"
-            f" rows and columns of the picture. Choose another layer{self._near(recorded_as)}."
+            f" rows and columns of the picture. Choose another layer{self._near(recorded_as)}, or state the layout in"
+            " Python (reshape=)."
         )
 
     def _near(self, name: str) -> str:
