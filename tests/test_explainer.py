@@ -477,25 +477,6 @@ def test_cam_refuses_a_single_cell():
 # ---- what is not a classifier ----
 
 
-@pytest.mark.parametrize(
-    ("output", "said"),
-    [
-        (lambda logits, features: features, "Tensor"),
-        (lambda logits, features: (logits, features), "tuple"),
-        (lambda logits, features: {"out": logits}, "dict"),
-    ],
-)
-def test_what_is_not_a_classifier(images, output, said):
-    class Other(Gap):
-        def forward(self, images: Tensor) -> object:
-            features = self.relu(self.conv(images))
-            return output(self.fc(features.mean(dim=(2, 3))), features)
-
-    for method in ("grad_cam", "score_cam"):
-        with pytest.raises(UserError, match=f"gives {said} instead of N×M logits; is it a classifier"):
-            heatmaps(Other(), images, method)
-
-
 def test_logits_by_name(images):
     class Named(Gap):
         def forward(self, images: Tensor) -> SimpleNamespace:

@@ -180,6 +180,22 @@ def test_the_default_layer_of_a_head_that_starts_with_zeros():
         camlab.heatmaps(network, IMAGES)
 
 
+def test_a_branch_that_starts_with_a_norm_is_no_norm():
+    class NormMlp(nn.Sequential):
+        pass
+
+    class Network(ViT):
+        def __init__(self) -> None:
+            super().__init__(pool="mean", prefix=0, depth=0)
+            self.norm, self.mlp = nn.LayerNorm(WIDTH), NormMlp(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH))
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = self.norm(self.embed(images).flatten(2).transpose(1, 2))
+            return self.head((tokens + self.mlp(tokens)).mean(dim=1))
+
+    assert Explainer(Network().eval()).default_layer(IMAGES) == "mlp.0"
+
+
 def test_a_mean_pooled_head_on_tokens():
     """Z · Grad-CAM = CAM where the mean of the tokens goes into one linear layer."""
     network = vit(pool="mean", prefix=2)

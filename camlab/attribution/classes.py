@@ -1,4 +1,4 @@
-"""Extract the logits from a network's output, and choose the classes to explain."""
+"""Choose the classes to explain."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,22 +9,6 @@ from torch import Tensor
 from camlab.errors import UserError, cut
 
 Chooser = Callable[[Tensor], Tensor]  # logits N×M → the R classes to explain for each image, N×R
-
-
-def logits_of(output: object) -> Tensor:
-    """Return the logits of a network's output: the output itself, or its attribute `logits`.
-
-    Raises:
-        UserError: The output holds no N×M logits.
-
-    Example:
-        >>> logits_of(torch.zeros(2, 10)).shape
-        torch.Size([2, 10])
-    """
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise UserError(f"The network gives {type(output).__name__} instead of N×M logits; is it a classifier?")
-    return logits
 
 
 def one_per_image(target: int | Tensor | Sequence[int], images: Tensor) -> Tensor:

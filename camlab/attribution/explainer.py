@@ -1,5 +1,6 @@
 """Compute heatmaps of any image classifier: `heatmaps` for a single call, `Explainer` for repeated calls."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,10 +9,18 @@ from torch import Tensor, nn
 
 from camlab import maps
 from camlab.attribution.classes import Chooser, choose, one_per_image
+from camlab.attribution.classifier import Classifier, Output
 from camlab.attribution.forward_pass import record_pass
 from camlab.attribution.hooks import passing, unwrapped
+from camlab.attribution.layouts import Layout, Reshape
 from camlab.attribution.methods import METHODS, check_counterfactual, check_methods
-from camlab.attribution.network_input import check_images, check_layers, check_maps, check_model, check_values
+from camlab.attribution.network_input import (
+    check_images,
+    check_layers,
+    check_maps,
+    check_model,
+    check_values,
+)
 from camlab.attribution.raw_maps import RawMaps
 from camlab.attribution.relevance import record_attention
 from camlab.attribution.survey import Survey
@@ -28,11 +37,15 @@ def heatmaps(
     target: int | Tensor | Sequence[int] | None = None,
     normalize: Normalization = "per_image",
     counterfactual: bool = False,
+    output: Output | None = None,
+    reshape: Reshape | None = None,
 ) -> Tensor:
     """Compute heatmaps that show where a classifier looks, for one class per image.
 
     Args:
-        model: Any classifier of images, N×C×H×W → N×M logits.
+        model: Any classifier of images, N×C×H×W → N×M logits. They may be in a tuple, a dict or an output of
+            transformers. If there is one logit, as before a sigmoid, the map shows the evidence for "yes" and the
+            counterfactual that for "no".
         images: The network's input, on the network's device.
         method: Name from `camlab.attribution.methods.METHODS`, or `auto`: CAM where it is exact, Grad-CAM for other
             convolutional networks, attention relevance for transformers, and HiResCAM for networks whose attention is
@@ -43,6 +56,9 @@ def heatmaps(
         target: The class: None for the predicted one, an index for all images, or one index per image.
         normalize: `per_image` and `shared` give [0, 1]; `raw` gives the rectified map in the units of the score.
         counterfactual: Show the evidence against the class, from negated gradients (Selvaraju et al. 2017, §3.3).
+        output: Which part of an odd output is the logits: a key, an index, or a function of the output.
+        reshape: How the output of `layer` is arranged, where camlab cannot find it out: a
+            `camlab.attribution.layouts.Layout`, or a function that rearranges the output as N×K×H×W.
 
     Returns:
         Heatmaps, float32 N×H×W, on the images' device and of the images' size.
@@ -61,7 +77,7 @@ def heatmaps(
         >>> heatmaps(network, torch.rand(5, 3, 32, 48), layer=network[1], target=0).shape
         torch.Size([5, 32, 48])
     """
-    return Explainer(model, layer)(images, method, target, normalize, counterfactual)
+    return Explainer(model, layer, output, reshape)(images, method, target, normalize, counterfactual)
 
 
 @dataclass(frozen=True)
@@ -91,8 +107,12 @@ class Explainer:
             module inside the wrapper is used.
         layer: As in `heatmaps`. The default is determined at the first call with each image size.
 
+        output: As in `heatmaps`.
+        reshape: As in `heatmaps`; it holds for all layers that are given.
+
     Raises:
-        UserError: A layer is not part of the network.
+        UserError: A layer is not part of the network, or the network is compiled to TorchScript; or a layout is given
+            without a layer.
 
     Example:
         >>> head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
@@ -104,13 +124,23 @@ class Explainer:
         torch.Size([5, 2, 30, 46])
     """
 
-    def __init__(self, model: nn.Module, layer: Layer | Sequence[Layer] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: Layer | Sequence[Layer] | None = None,
+        output: Output | None = None,
+        reshape: Reshape | None = None,
+    ) -> None:
         check_model(model)
         check_layers(layer)
         self.model = unwrapped(model)
+        self._classifier = Classifier(self.model, output)
         named = self.model.named_modules(remove_duplicate=False)  # a module may have two names
         self._modules = {name: module for name, module in named if name}
         self._layers = () if layer is None else layer_names(self._modules, layer)
+        if reshape is not None and not self._layers:
+            raise UserError("reshape: it states the layout of a layer's output. Give layer, too.")
+        self._reshape = {} if reshape is None else dict.fromkeys(self._layers, reshape)
         self._surveys: dict[torch.Size, Survey] = {}  # by the size of the images, as the two below
         self._defaults: dict[torch.Size, str] = {}
         self._auto: dict[tuple[torch.Size, bool], str] = {}
@@ -161,16 +191,18 @@ class Explainer:
         check_methods(methods)
         check_counterfactual(methods if counterfactual else ())
         survey, layers = self._survey(images), self._layers_by_method(methods, images)
-        passed = record_pass(
-            self.model,
-            images,
-            self._modules,
-            {layer: survey.layout(layer) for chosen in layers.values() for layer in chosen},
-            choose=lambda logits: choose(logits, class_idx, top_k),
-            scores=sorted({METHODS[name].score for name in methods if METHODS[name].kind in ("gradients", "pixels")}),
-        )
-        sign = -1 if counterfactual else 1
-        computed = RawMaps(self.model, self._modules, survey, passed, sign)
+        chosen = functools.partial(choose, class_idx=class_idx, top_k=top_k)
+        attention = None
+        if any(layers.values()):
+            layouts = {layer: survey.layout(layer) for names in layers.values() for layer in names}
+            by_gradients = [METHODS[name] for name in methods if METHODS[name].kind in ("gradients", "pixels")]
+            scores = sorted({method.score for method in by_gradients})
+            passed = record_pass(self._classifier, images, self._modules, layouts, chosen, scores)
+        else:
+            with passing(self.model, images.device):
+                attention = record_attention(self._classifier, images, survey, chosen)
+            passed = attention.detached()
+        computed = RawMaps(self._classifier, self._modules, survey, passed, -1 if counterfactual else 1, attention)
         found = {name: computed.of_method(name, layers[name]) for name in methods}
         for name, of_layers in found.items():
             layers[name] = layers[name] or (computed.attention.where,)
@@ -202,7 +234,9 @@ class Explainer:
         survey = self._survey(images)
         try:
             with passing(self.model, images.device):
-                record_attention(self.model, images[:1], survey, lambda logits: logits.argmax(dim=1, keepdim=True))
+                record_attention(
+                    self._classifier, images[:1], survey, lambda logits: logits.argmax(dim=1, keepdim=True)
+                )
         except UserError:
             return False
         return True
@@ -213,14 +247,22 @@ class Explainer:
         if size not in self._defaults:
             survey = self._survey(images)
             with passing(self.model, images.device):
-                self._defaults[size] = layer_for_gradients(self.model, images[:1].clone(), survey)
+                self._defaults[size] = layer_for_gradients(self._classifier, images[:1].clone(), survey)
         return self._named("grad_cam_layer") or self._defaults[size]
+
+    def layout_of(self, layer: str, images: Tensor) -> Layout:
+        """Return how the output of a layer is arranged for images of this size.
+
+        Raises:
+            UserError: The layout is not known, or the layer is not used exactly once.
+        """
+        return self._survey(images).layout(layer)
 
     def _survey(self, images: Tensor) -> Survey:
         size = images.shape[1:]
         if size not in self._surveys:
             with passing(self.model, images.device), torch.no_grad():
-                self._surveys[size] = Survey(self.model, images[:1].clone())
+                self._surveys[size] = Survey(self.model, images[:1].clone(), self._reshape)
         return self._surveys[size]
 
     def _layers_by_method(self, methods: Sequence[str], images: Tensor) -> dict[str, tuple[str, ...]]:

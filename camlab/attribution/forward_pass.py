@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from camlab.attribution.classes import logits_of
+from camlab.attribution.classifier import Classifier
 from camlab.attribution.hooks import cut, last_linear, passing, reading
 from camlab.attribution.layouts import Layout
-from camlab.attribution.network_input import check_logits, output_of
+from camlab.attribution.network_input import check_logits
 from camlab.errors import UserError
 from camlab.maps import finer_scores
 
@@ -49,7 +49,7 @@ class ForwardPass:
 
 
 def record_pass(
-    model: nn.Module,
+    classifier: Classifier,
     images: Tensor,
     modules: Mapping[str, nn.Module],
     layouts: Mapping[str, Layout],
@@ -60,7 +60,7 @@ def record_pass(
     """Run a network once and keep the outputs of layers, with gradients if they are wanted.
 
     Args:
-        model: The network.
+        classifier: The network.
         images: Its input, N×C×H×W.
         modules: The network's modules by name.
         layouts: Layouts of the target layers by name; each of them is called once.
@@ -73,14 +73,14 @@ def record_pass(
             the images, or its output is not finite.
     """
     grad_mode = torch.enable_grad() if whole_graph else torch.no_grad()
-    with passing(model, images.device), grad_mode:
+    with passing(classifier.network, images.device), grad_mode:
         inputs = images.clone() if images.is_inference() else images
-        with cut(modules, layouts, bool(scores)) as kept, reading(last_linear(model)) as classifier_inputs:
-            logits = logits_of(output_of(model, inputs))
+        with cut(modules, layouts, bool(scores)) as kept, reading(last_linear(classifier.network)) as classifier_inputs:
+            logits = classifier.logits(inputs)
         if scores and layouts and not logits.requires_grad and not whole_graph:
             # A network that runs its backbone in `no_grad` restores the grad mode of this pass when it leaves that
             # block. This undoes what the hook has set, so the pass is repeated with gradients enabled throughout.
-            return record_pass(model, images, modules, layouts, choose, scores, whole_graph=True)
+            return record_pass(classifier, images, modules, layouts, choose, scores, whole_graph=True)
         check_logits(logits)
         class_idx = choose(logits)
         with torch.enable_grad():

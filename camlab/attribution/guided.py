@@ -5,11 +5,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from camlab.attribution.classes import logits_of
-from camlab.attribution.network_input import output_of
+from camlab.attribution.classifier import Classifier
 from camlab.errors import UserError
 
 _RELU = {F.relu, torch.relu, Tensor.relu}
@@ -47,11 +46,11 @@ class _GuidedReLUs(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def guided_gradients(model: nn.Module, images: Tensor, class_idx: Tensor, sign: int) -> Tensor:
+def guided_gradients(classifier: Classifier, images: Tensor, class_idx: Tensor, sign: int) -> Tensor:
     """Guided gradients of class scores with respect to the images (Springenberg et al. 2015), R×N×C×H×W.
 
     Args:
-        model: The network, in a context for passes (`camlab.attribution.hooks.passing`).
+        classifier: The network, in a context for passes (`camlab.attribution.hooks.passing`).
         images: Its input, N×C×H×W.
         class_idx: The classes, N×R.
         sign: -1 to differentiate the negative scores, 1 otherwise.
@@ -62,7 +61,7 @@ def guided_gradients(model: nn.Module, images: Tensor, class_idx: Tensor, sign: 
     with torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()
         with _GuidedReLUs():
-            logits = logits_of(output_of(model, leaf))
+            logits = classifier.logits(leaf)
         scores = sign * logits.gather(1, class_idx).sum(dim=0)
         if not scores.requires_grad:
             raise UserError(

@@ -1,12 +1,14 @@
 """Layouts: how the output of a layer is arranged in space."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from camlab.errors import UserError, first_line
 
 _MOST_PREFIX_TOKENS = 32
 _ASPECT_TOLERANCE = 1.6  # a grid of tokens is about as wide, for its height, as the picture
@@ -30,6 +32,17 @@ class Layout:
     order: Literal["NCHW", "NHWC", "NLC"]
     grid: tuple[int, int]
     prefix: int = 0
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels in the layer's output."""
+        return {"NCHW": 1, "NHWC": 3, "NLC": 2}[self.order]
+
+    def fits(self, shape: torch.Size) -> bool:
+        """Whether a layer's output of this shape, with the images first, can be arranged so."""
+        if self.order == "NLC":
+            return len(shape) == 3 and shape[1] == self.prefix + math.prod(self.grid)
+        return len(shape) == 4 and tuple(shape[2:] if self.order == "NCHW" else shape[1:3]) == tuple(self.grid)
 
     def to_map(self, output: Tensor) -> Tensor:
         """Rearrange a layer's output, or a gradient with respect to it, as N×K×H×W."""
@@ -55,6 +68,69 @@ class Layout:
         height, width = self.grid
         prefix = f" behind {self.prefix} other token{'s' if self.prefix > 1 else ''}" if self.prefix else ""
         return f"{self.order} {height}×{width}{prefix}"
+
+
+@dataclass(frozen=True, eq=False)
+class Rearrangement(Layout):
+    """A layout that the user's function states.
+
+    Attributes:
+        cells: Index of each value of the map in the flattened output of one image, K×H×W.
+    """
+
+    cells: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def to_map(self, output: Tensor) -> Tensor:
+        """Rearrange a layer's output, or a gradient with respect to it, as N×K×H×W."""
+        return output.flatten(1)[:, self.cells]
+
+    def without_channels(self, output: Tensor, channels: Tensor) -> Tensor:
+        """Copy a layer's output with one channel of each image set to zero in all cells."""
+        changed = output.flatten(1).clone()
+        for values, channel in zip(changed, channels, strict=True):
+            values[self.cells[channel]] = 0
+        return changed.view_as(output)
+
+    def __str__(self) -> str:
+        return f"{self.grid[0]}×{self.grid[1]} by reshape"
+
+
+Reshape = Layout | Callable[[Tensor], Tensor]
+
+
+def stated(reshape: Reshape, shape: torch.Size, layer: str) -> Layout:
+    """Return the layout that the user states for the output of a layer.
+
+    Args:
+        reshape: A layout, or a function that rearranges the layer's output as N×K×H×W.
+        shape: Shape of the output, with the images first.
+        layer: Name of the layer, for messages.
+
+    Raises:
+        UserError: The layout does not fit the output, or the function does more than to rearrange it.
+
+    Example:
+        >>> grid = lambda tokens: tokens[:, 1:].transpose(1, 2).reshape(-1, 8, 2, 2)
+        >>> str(stated(grid, torch.Size([1, 5, 8]), "norm"))
+        '2×2 by reshape'
+    """
+    size = "×".join(map(str, shape[1:]))
+    if isinstance(reshape, Layout):
+        if not reshape.fits(shape):
+            raise UserError(f"reshape={reshape}: the output of {layer} for one image is {size}, which does not fit.")
+        return reshape
+    places = torch.arange(math.prod(shape[1:])).view(1, *shape[1:])
+    try:
+        found = reshape(places)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise UserError(
+            f"reshape: the function cannot take the output of {layer}, 1×{size}: {first_line(error)}"
+        ) from error
+    if not isinstance(found, Tensor) or found.dim() != 4 or len(found) != 1 or len(found.unique()) != found.numel():
+        raise UserError(f"reshape: the function must only rearrange the output of {layer}, 1×{size}, as N×K×H×W.")
+    if found.is_floating_point() or not bool(torch.isin(found, places).all()):
+        raise UserError("reshape: the function must not change values or number format; it may only rearrange them.")
+    return Rearrangement("NCHW", (found.shape[2], found.shape[3]), cells=found[0])
 
 
 def nchw(shape: torch.Size) -> Layout:

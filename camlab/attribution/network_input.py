@@ -7,10 +7,10 @@ from camlab.errors import UserError, first_line
 
 
 def check_model(model: object) -> None:
-    """Refuse anything that is not a network.
+    """Refuse anything that is not a network whose layers can be read.
 
     Raises:
-        UserError: The message names what was given.
+        UserError: It is no module, or it was compiled to TorchScript as a whole.
 
     Example:
         >>> check_model("resnet50")
@@ -18,6 +18,11 @@ def check_model(model: object) -> None:
         ...
         camlab.errors.UserError: model: got str, but a torch.nn.Module is needed.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError(
+            "model: a TorchScript network does not show its layers, so no map can be computed. Give the Python network"
+            " that it was made from."
+        )
     if not isinstance(model, nn.Module):
         raise UserError(f"model: got {_kind(model)}, but a torch.nn.Module is needed.")
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlab import maps
-from camlab.attribution.classes import logits_of
+from camlab.attribution.classifier import Classifier
 from camlab.attribution.forward_pass import ForwardPass
 from camlab.attribution.guided import guided_gradients
 from camlab.attribution.hooks import last_linear, passing, replaced
@@ -28,17 +28,25 @@ class RawMaps:
     """Computes the signed maps of methods from a recorded pass, and from more passes where a method needs them.
 
     Args:
-        model: The network.
+        classifier: The network.
         modules: Its modules by name.
         survey: Survey of the network for images of this size.
         passed: A pass with the target layers of all methods.
         sign: -1 for counterfactuals: gradients are negated; 1 otherwise.
+        attention: A pass in which attention weights are recorded, if there is one already.
     """
 
     def __init__(
-        self, model: nn.Module, modules: Mapping[str, nn.Module], survey: Survey, passed: ForwardPass, sign: int
+        self,
+        classifier: Classifier,
+        modules: Mapping[str, nn.Module],
+        survey: Survey,
+        passed: ForwardPass,
+        sign: int,
+        attention: AttentionPass | None = None,
     ) -> None:
-        self._model, self._modules, self._survey, self._passed, self._sign = model, modules, survey, passed, sign
+        self._classifier, self._modules, self._survey = classifier, modules, survey
+        self._passed, self._sign, self._attention = passed, sign, attention
         self._cams: dict[str, Tensor] = {}
 
     def of_method(self, method: str, layers: Sequence[str]) -> list[Tensor]:
@@ -47,18 +55,20 @@ class RawMaps:
         Raises:
             UserError: The method cannot be applied to the network or to a layer.
         """
-        with passing(self._model, self._passed.images.device):
+        with passing(self._classifier.network, self._passed.images.device):
             if METHODS[method].kind == "attention":
                 if method == "legrad":
-                    return [legrad_maps(self._model, self.attention, self._sign)]
+                    return [legrad_maps(self._classifier, self.attention, self._sign)]
                 return [relevance_maps(self.attention, self._sign)]
             return [self._at_layer(method, layer) for layer in layers]
 
-    @functools.cached_property
+    @property
     def attention(self) -> AttentionPass:
-        """A pass in which attention weights are recorded."""
-        images, class_idx = self._passed.images, self._passed.class_idx
-        return record_attention(self._model, images, self._survey, lambda logits: class_idx)
+        """A pass in which attention weights are recorded; it is run when it is first needed."""
+        if self._attention is None:
+            images, class_idx = self._passed.images, self._passed.class_idx
+            self._attention = record_attention(self._classifier, images, self._survey, lambda _: class_idx)
+        return self._attention
 
     @property
     def cam_of_all_classes(self) -> Tensor | None:
@@ -70,7 +80,7 @@ class RawMaps:
         if kind == "gradients":
             return self._from_gradients(method, layer)
         if kind == "weights":
-            self._cams[layer] = cam_of_all_classes(self._model, self._passed, layer)
+            self._cams[layer] = cam_of_all_classes(self._classifier.network, self._passed, layer)
             return of_classes(self._cams[layer], class_idx)
         if kind == "activations":
             return maps.eigen_cam(self._passed.activations[layer])[:, None].expand(-1, class_idx.shape[1], -1, -1)
@@ -91,21 +101,21 @@ class RawMaps:
         return torch.stack([function(activations, self._sign * of_class) for of_class in gradients], dim=1)
 
     def _way_out(self, layer: str) -> str:
-        default = layer_for_gradients(self._model, self._passed.images[:1], self._survey)
+        default = layer_for_gradients(self._classifier, self._passed.images[:1], self._survey)
         return "" if default == layer else f" Choose layer={default}."
 
     def _guided_grad_cam(self, layer: str) -> Tensor:
         images = self._passed.images
         heat = maps.normalize(self._from_gradients("grad_cam", layer), "raw")
         coarse = maps.upsample(heat, (images.shape[-2], images.shape[-1]))
-        guided = guided_gradients(self._model, images, self._passed.class_idx, self._sign)
+        guided = guided_gradients(self._classifier, images, self._passed.class_idx, self._sign)
         ranks = zip(guided, coarse.unbind(1), strict=True)
         return torch.stack([maps.guided_grad_cam(gradients, heat) for gradients, heat in ranks], dim=1)
 
     def _score_cam(self, layer: str, classes: Tensor) -> Tensor:
         """Score-CAM of one class for each image, N×h×w; it takes K more forward passes for each image."""
         activations = self._passed.activations[layer]
-        return maps.score_cam(lambda x: logits_of(self._model(x)), self._passed.images, activations, classes)
+        return maps.score_cam(self._classifier.logits, self._passed.images, activations, classes)
 
     def _ablation_cam(self, layer: str, classes: Tensor) -> Tensor:
         """Ablation-CAM of one class for each image, N×h×w; it takes K more forward passes for each image."""
@@ -115,7 +125,7 @@ class RawMaps:
             scores = []
             for channels in torch.arange(activations.shape[1], device=image.device).split(_ABLATED_AT_ONCE):
                 with replaced(self._modules[layer], functools.partial(layout.without_channels, channels=channels)):
-                    scores.append(logits_of(self._model(image.expand(len(channels), -1, -1, -1)))[:, own])
+                    scores.append(self._classifier.logits(image.expand(len(channels), -1, -1, -1))[:, own])
             ablated.append(torch.cat(scores))
         of_images = self._passed.logits.gather(1, classes[:, None])[:, 0]
         return maps.ablation_cam(activations, of_images, torch.stack(ablated))

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from camlab import maps
 from camlab.attribution.attention import AttentionRecorder
-from camlab.attribution.classes import logits_of
+from camlab.attribution.classifier import Classifier
+from camlab.attribution.forward_pass import ForwardPass
 from camlab.attribution.hooks import first_tensor, replaced
 from camlab.attribution.layouts import Layout
-from camlab.attribution.network_input import check_logits, output_of
+from camlab.attribution.network_input import check_logits
 from camlab.attribution.survey import Survey
 from camlab.errors import UserError
 
@@ -62,6 +63,10 @@ class AttentionPass:
         names = [block.name for block in self.blocks()]
         return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
+    def detached(self) -> ForwardPass:
+        """The logits and classes without a graph, as of a pass without target layers."""
+        return ForwardPass(self.images, self.logits.detach(), self.class_idx, {}, {}, [])
+
     def blocks(self) -> list[_Tokens]:
         """For each layer of attention, the largest module that has this one alone."""
         found = {block.first: block for block in self.outputs if block.end - block.first == 1}  # the last one to end
@@ -69,7 +74,7 @@ class AttentionPass:
 
 
 def record_attention(
-    model: nn.Module,
+    classifier: Classifier,
     images: Tensor,
     survey: Survey,
     choose: Callable[[Tensor], Tensor],
@@ -77,7 +82,7 @@ def record_attention(
     """Run a transformer once and keep its attention weights, with the graph that leads from them to the logits.
 
     Args:
-        model: The network, in a context for passes (`camlab.attribution.hooks.passing`).
+        classifier: The network, in a context for passes (`camlab.attribution.hooks.passing`).
         images: Its input, N×C×H×W.
         survey: Survey of the network for images of this size.
         choose: Function that chooses the classes to explain from the logits, N×M → N×R.
@@ -85,12 +90,12 @@ def record_attention(
     Raises:
         UserError: The network has no attention, or its attention is not between all tokens of one grid.
     """
-    by_name = dict(model.named_modules())
+    by_name = dict(classifier.network.named_modules())
     grids = {name: layout for name, layout in survey.layouts.items() if layout.order == "NLC"}
     inputs = images.clone() if images.is_inference() else images
     recorder, outputs = AttentionRecorder(), list[_Tokens]()
     with torch.no_grad(), _recorded({name: by_name[name] for name in grids}, recorder, outputs), recorder:
-        logits = logits_of(output_of(model, inputs))
+        logits = classifier.logits(inputs)
     check_logits(logits)
     class_idx = choose(logits)
     weights, pooling, layout = _checked(recorder.weights, len(images), grids, survey)
@@ -147,7 +152,7 @@ def _readers(passed: AttentionPass, gradients: Tensor | None, sign: int) -> Tens
     return counted / counted.sum(dim=2, keepdim=True).clamp_min(1)
 
 
-def legrad_maps(model: nn.Module, passed: AttentionPass, sign: int) -> Tensor:
+def legrad_maps(classifier: Classifier, passed: AttentionPass, sign: int) -> Tensor:
     """Maps of LeGrad, N×R×h×w.
 
     The score s^l of layer l is computed by a second pass in which the output of the last layer is replaced by the
@@ -156,7 +161,7 @@ def legrad_maps(model: nn.Module, passed: AttentionPass, sign: int) -> Tensor:
     blocks = passed.blocks()
     if len(blocks) != len(passed.weights):
         raise UserError("legrad: the network's attention is not in blocks of one attention each.")
-    last = dict(model.named_modules())[blocks[-1].name]
+    last = dict(classifier.network.named_modules())[blocks[-1].name]
 
     outputs = torch.cat([block.tokens for block in blocks]).detach().requires_grad_()
 
@@ -165,7 +170,7 @@ def legrad_maps(model: nn.Module, passed: AttentionPass, sign: int) -> Tensor:
         return outputs.clone()
 
     with torch.no_grad(), replaced(last, of_all_layers):
-        logits = logits_of(output_of(model, passed.images))
+        logits = classifier.logits(passed.images)
     if len(logits) != len(blocks) * len(passed.images):
         raise UserError("legrad: the network's head cannot be applied to the outputs of other layers.")
     by_layer = logits.unflatten(0, (len(blocks), -1))

@@ -51,7 +51,7 @@ class PictureResult:
     Attributes:
         source: The picture.
         class_idx: The R classes that the maps are of.
-        probabilities: Softmax of the logits, M.
+        probabilities: Softmax of the logits, M; if there is one logit, its sigmoid.
         maps: Signed maps by method, R×h×w for each target layer, on the layer's own grid.
         label: The true class; None if it is not known.
         cam_of_all_classes: CAM of every class, M×h×w; None if it is not kept.
@@ -76,7 +76,8 @@ def results_of(
         labels: True classes, N.
         all_classes: Whether to keep the CAM of every class, if there is one.
     """
-    probabilities = explanation.logits.float().softmax(dim=1).cpu()
+    logits = explanation.logits.float()
+    probabilities = (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)).cpu()
     class_idx = explanation.class_idx.tolist()
     known = [None] * len(sources) if labels is None else labels.tolist()
     maps = {method: [part.float().cpu() for part in layers] for method, layers in explanation.maps.items()}

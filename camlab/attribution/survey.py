@@ -9,7 +9,7 @@ from it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from camlab.attribution.hooks import first_tensor
-from camlab.attribution.layouts import Layout, nchw, possible_layouts
+from camlab.attribution.layouts import Layout, Reshape, nchw, possible_layouts, stated
 from camlab.attribution.network_input import output_of
 from camlab.errors import UserError
 
@@ -73,12 +73,13 @@ class Survey:
     Args:
         model: A network in eval mode, in a context for passes (`camlab.attribution.hooks.passing`).
         image: 1×C×H×W.
+        reshape: What the user states about the layouts of layers.
 
     Raises:
-        UserError: The network cannot take the image.
+        UserError: The network cannot take the image, or a stated layout does not fit.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor) -> None:
+    def __init__(self, model: nn.Module, image: Tensor, reshape: Mapping[str, Reshape] | None = None) -> None:
         self.calls = _record_calls(model, image)
         first = {id(module): name for name, module in model.named_modules()}
         self._first_name = {name: first[id(module)] for name, module in model.named_modules(remove_duplicate=False)}
@@ -93,6 +94,10 @@ class Survey:
         if any(layout.order != "NCHW" for layout in probed.values()):
             known = {}  # here, a convolution may run over something else than the picture
         found = known | probed
+        shapes = {call.name: call.shape for call in self.once}
+        for name, how in (reshape or {}).items():
+            if self._first_name[name] in shapes:
+                found[self._first_name[name]] = stated(how, shapes[self._first_name[name]], name)
         self.layouts = {call.name: found[call.name] for call in self.once if call.name in found}
 
     def layout(self, name: str) -> Layout:
@@ -117,7 +122,8 @@ class Survey:
             )
         raise UserError(
             f"layer={name}: its output for one image is {shape}, and probing the network does not show which axes are"
-            f" rows and columns of the picture. Choose another layer{self._near(recorded_as)}."
+            f" rows and columns of the picture. Choose another layer{self._near(recorded_as)}, or state the layout in"
+            " Python (reshape=)."
         )
 
     def _near(self, name: str) -> str:
@@ -196,7 +202,7 @@ def _probe(model: nn.Module, image: Tensor, names: set[str]) -> dict[str, Layout
 
     def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
         if name in names and len(output) == 1 + len(_PLACES):
-            right = [layout for layout in possible_layouts(output.shape, size) if _is_right(layout, output)]
+            right = _right_layouts(output.float(), size)
             if len(right) == 1:
                 found[name] = right[0]
 
@@ -219,17 +225,30 @@ def _noise_that_differs_in_places(image: Tensor) -> Tensor:
     return pictures.to(image)
 
 
-def _is_right(layout: Layout, output: Tensor) -> bool:
-    """Whether the output, arranged in this layout, differs most in `_PLACES`."""
-    maps = layout.to_map(output.float())
-    norms = maps[:1].norm(dim=1)
-    changes = (maps[1:] - maps[:1]).norm(dim=1) / (norms + norms.mean() + 1e-12)
-    if layout.prefix:
-        before = output[:, : layout.prefix].float()
-        of_prefix = (before[1:] - before[:1]).norm(dim=2) / (before[:1].norm(dim=2) + norms.mean() + 1e-12)
-        if bool((of_prefix.amax(dim=1) > changes.amax(dim=(1, 2))).any()):
-            return False
-    return all(_is_near(change, place) for change, place in zip(changes, _PLACES, strict=True))
+def _right_layouts(output: Tensor, image_size: tuple[int, int]) -> list[Layout]:
+    """The layouts in which the output differs most in `_PLACES`."""
+    changes: dict[int, Tensor] = {}  # by the axis of the channels, since layouts with the same axis are many
+    right = []
+    for layout in possible_layouts(output.shape, image_size):
+        if layout.channel_axis not in changes:
+            changes[layout.channel_axis] = _relative_change(output, layout.channel_axis)
+        if _is_right(layout, changes[layout.channel_axis]):
+            right.append(layout)
+    return right
+
+
+def _relative_change(output: Tensor, channel_axis: int) -> Tensor:
+    """How much each cell differs from that of the first picture; the axis of the channels is kept, with length 1."""
+    norms = output[:1].norm(dim=channel_axis, keepdim=True)
+    return (output[1:] - output[:1]).norm(dim=channel_axis, keepdim=True) / (norms + norms.mean() + 1e-12)
+
+
+def _is_right(layout: Layout, change: Tensor) -> bool:
+    """Whether the change, arranged in this layout, is greatest in `_PLACES`."""
+    cells = layout.to_map(change)[:, 0]
+    if layout.prefix and bool((change[:, : layout.prefix].amax(dim=(1, 2)) > cells.amax(dim=(1, 2))).any()):
+        return False
+    return all(_is_near(cells_HW, place) for cells_HW, place in zip(cells, _PLACES, strict=True))
 
 
 def _is_near(change_HW: Tensor, place: tuple[float, float, float]) -> bool:

@@ -6,9 +6,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from camlab.attribution.classes import logits_of
+from camlab.attribution.classifier import Classifier
 from camlab.attribution.hooks import first_tensor, last_linear, reading
-from camlab.attribution.network_input import output_of
 from camlab.attribution.survey import ACTIVATIONS, Call, Survey
 from camlab.errors import UserError, did_you_mean
 
@@ -64,7 +63,7 @@ def layer_for_cam(survey: Survey) -> str:
     return with_space[-1]
 
 
-def layer_for_gradients(model: nn.Module, image: Tensor, survey: Survey) -> str:
+def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -> str:
     """Return the name of the default layer for gradient methods.
 
     In a convolutional network it is the activation after the last convolution, if it is used once and no pooling comes
@@ -73,7 +72,7 @@ def layer_for_gradients(model: nn.Module, image: Tensor, survey: Survey) -> str:
     before the coarsest (experiments/architectures compares layers).
 
     Args:
-        model: The network, in a context for passes (`camlab.attribution.hooks.passing`).
+        classifier: The network, in a context for passes (`camlab.attribution.hooks.passing`).
         image: 1×C×H×W.
         survey: Survey of the network for images of this size.
 
@@ -83,7 +82,7 @@ def layer_for_gradients(model: nn.Module, image: Tensor, survey: Survey) -> str:
     last = layer_for_cam(survey)
     if survey.is_convolutional:
         return _last_activation(survey) or last
-    reached = _reached_by_gradient(model, image, survey)
+    reached = _reached_by_gradient(classifier, image, survey)
     if not reached:
         return last
     coarsest = survey.layouts[reached[-1]]
@@ -96,7 +95,8 @@ def _is_stage(call: Call, survey: Survey) -> bool:
     """Whether a call is that of a norm, or of a block in a list of blocks, with a known layout."""
     in_list = call.name[-1].isdecimal() and call.name.count(".") < 3  # as blocks.11, layers.3.blocks.1, layer_11
     is_block = in_list and any(call.module.children())
-    return call.name in survey.layouts and (is_block or "norm" in type(call.module).__name__.lower())
+    is_norm = "norm" in type(call.module).__name__[1:].lower()  # LayerNorm2d, BatchNormAct2d; not NormMlp
+    return call.name in survey.layouts and (is_block or is_norm)
 
 
 def _last_activation(survey: Survey) -> str | None:
@@ -114,13 +114,13 @@ def _last_activation(survey: Survey) -> str | None:
     return None
 
 
-def _reached_by_gradient(model: nn.Module, image: Tensor, survey: Survey) -> list[str]:
+def _reached_by_gradient(classifier: Classifier, image: Tensor, survey: Survey) -> list[str]:
     """Norms and blocks on whose cells the network's output depends.
 
     It is the input of the last linear layer that is differentiated, since that layer may start with weights of zero.
     """
     names = [call.name for call in survey.once if _is_stage(call, survey)]
-    modules, outputs = dict(model.named_modules()), dict[str, Tensor]()
+    modules, outputs = dict(classifier.network.named_modules()), dict[str, Tensor]()
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
@@ -131,8 +131,8 @@ def _reached_by_gradient(model: nn.Module, image: Tensor, survey: Survey) -> lis
 
     handles = [modules[name].register_forward_hook(keep(name)) for name in names]
     try:
-        with torch.enable_grad(), reading(last_linear(model), detach=False) as features:
-            logits = logits_of(output_of(model, image.detach().clone().requires_grad_()))
+        with torch.enable_grad(), reading(last_linear(classifier.network), detach=False) as features:
+            logits = classifier.logits(image.detach().clone().requires_grad_())
             ends = features[-1] if features else logits
             weights = torch.randn(ends.shape, generator=torch.Generator().manual_seed(0)).to(ends)
             score = (ends * weights).sum()

@@ -1,0 +1,126 @@
+"""A network as a classifier: how its output is computed, and which part of its output is the logits."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from camlab.attribution.network_input import described, output_of
+from camlab.errors import UserError, listed
+
+# Which part of an odd output is the logits: a key or attribute, an index, or a function of the output.
+Output = str | int | Callable[[object], Tensor]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network whose output holds logits.
+
+    Attributes:
+        network: The network, not wrapped.
+        output: Which part of its output is the logits; None if `logits_of` finds it.
+
+    Example:
+        >>> import torch
+        >>> Classifier(nn.Flatten()).logits(torch.zeros(2, 1, 2, 2)).shape
+        torch.Size([2, 4])
+    """
+
+    network: nn.Module
+    output: Output | None = None
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Run the network and return its logits, N×M.
+
+        Raises:
+            UserError: The network cannot take the images, or its output holds no logits.
+        """
+        given = output_of(self.network, images)
+        return logits_of(given if self.output is None else _chosen(given, self.output))
+
+
+def logits_of(output: object) -> Tensor:
+    """Return the logits that a network's output holds, N×M. A single score for each image, N, becomes N×1.
+
+    The output may be the logits; a dict or an object with `logits` (as in transformers) or with a single N×M tensor; or
+    a tuple or list whose first element holds them.
+
+    Raises:
+        UserError: The output holds no logits.
+
+    Example:
+        >>> import torch
+        >>> logits_of((torch.zeros(2, 10), torch.zeros(2, 8))).shape, logits_of({"logits": torch.zeros(2)}).shape
+        (torch.Size([2, 10]), torch.Size([2, 1]))
+    """
+    found = _found(output)
+    if found is None:
+        raise UserError(f"The network gives {_described(output)} instead of N×M logits; {_way_out(output)}")
+    return found[:, None] if found.dim() == 1 else found
+
+
+def _found(output: object) -> Tensor | None:
+    if isinstance(output, Tensor):
+        return output if output.dim() in (1, 2) and output.is_floating_point() else None
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if named is not None:
+        return _found(named)
+    if isinstance(output, Mapping):
+        candidates = [logits for value in output.values() if (logits := _found_tensor(value)) is not None]
+        return candidates[0] if len(candidates) == 1 else None
+    return _found(output[0]) if isinstance(output, (tuple, list)) and output else None
+
+
+def _found_tensor(value: object) -> Tensor | None:
+    return _found(value) if isinstance(value, Tensor) else None
+
+
+def _chosen(output: object, part: Output) -> object:
+    """The part of an output that the user names.
+
+    Raises:
+        UserError: The output has no such part.
+    """
+    if callable(part):
+        return part(output)
+    try:
+        if isinstance(part, str) and not isinstance(output, Mapping):
+            return getattr(output, part)
+        if isinstance(output, (Mapping, tuple, list)):
+            return output[part]  # type: ignore[index]
+        raise TypeError("not a container")
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise UserError(
+            f"output={part}: the network gives {_described(output)}, which has no such part. Give a key, an index, or a"
+            " function that returns N×M logits."
+        ) from error
+
+
+def _described(output: object) -> str:
+    """Describe an output for messages.
+
+    Example:
+        >>> import torch
+        >>> _described({"out": torch.zeros(2, 21, 8, 8), "aux": None}), _described([torch.zeros(2)])
+        ('a dict with out, aux', 'a list of 1')
+    """
+    if isinstance(output, Tensor):
+        return described(output)
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"a {'dict' if isinstance(output, dict) else kind} with {listed([str(key) for key in output])}"
+    return f"a {kind} of {len(output)}" if isinstance(output, (tuple, list)) else kind
+
+
+def _way_out(output: object) -> str:
+    """What a network that gives no logits is, and what can be done."""
+    first: object = output[0] if isinstance(output, (tuple, list)) and output else output
+    if isinstance(first, Mapping) and "boxes" in first:
+        return "it is a detector. Give a classifier, such as the detector's backbone with a head."
+    values = list(first.values()) if isinstance(first, Mapping) else [first]
+    if any(isinstance(value, Tensor) and value.dim() == 4 and value.shape[-1] > 1 for value in values):
+        return (
+            "it looks like a segmenter, which scores each pixel. Give a classifier, or in Python"
+            " output=FUNCTION that makes N×M scores of the output."
+        )
+    return "is it a classifier? In Python, output=KEY, INDEX or FUNCTION picks the logits of an output."
