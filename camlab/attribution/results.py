@@ -51,7 +51,7 @@ class PictureResult:
     Attributes:
         source: The picture.
         class_idx: The R classes that the maps are of.
-        probabilities: Softmax of the logits, M.
+        probabilities: Softmax of the logits, or their sigmoids if a picture may have several classes; M.
         maps: Signed maps by method, R×h×w for each target layer, on the layer's own grid.
         label: The true class; None if it is not known.
         cam_of_all_classes: CAM of every class, M×h×w; None if it is not kept.
@@ -66,7 +66,11 @@ class PictureResult:
 
 
 def results_of(
-    explanation: Explanation, sources: Sequence[Source], labels: Tensor | None = None, all_classes: bool = False
+    explanation: Explanation,
+    sources: Sequence[Source],
+    labels: Tensor | None = None,
+    all_classes: bool = False,
+    multi_label: bool = False,
 ) -> list[PictureResult]:
     """Split the explanation of a batch into the results of its pictures.
 
@@ -75,8 +79,10 @@ def results_of(
         sources: The pictures of the batch.
         labels: True classes, N.
         all_classes: Whether to keep the CAM of every class, if there is one.
+        multi_label: Whether a picture may have several classes.
     """
-    probabilities = explanation.logits.float().softmax(dim=1).cpu()
+    logits = explanation.logits.float()
+    probabilities = (logits.sigmoid() if multi_label else logits.softmax(dim=1)).cpu()
     class_idx = explanation.class_idx.tolist()
     known = [None] * len(sources) if labels is None else labels.tolist()
     maps = {method: [part.float().cpu() for part in layers] for method, layers in explanation.maps.items()}
