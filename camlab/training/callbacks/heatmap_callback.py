@@ -102,20 +102,16 @@ class HeatmapCallback(L.Callback):
         alpha: float = 0.5,
         colormap: str = "jet",
     ) -> None:
+        _check_counts(top_k=top_k, every_n_epochs=every_n_epochs, num_images=num_images)
         self.class_names, self.model, self.every_n_epochs, self.folder = class_names, model, every_n_epochs, folder
         self.read_batch, self.num_images, self.multi_label = read_batch, min(num_images, IMAGES_PER_KEY), multi_label
         methods = [methods] if isinstance(methods, str) else methods
         check_methods(method for method in methods or () if method != "auto")
-        _check_counts(top_k=top_k, every_n_epochs=every_n_epochs, num_images=num_images)
         self.request = Request(methods, layers, top_k=top_k, all_classes=methods is None)
         self.style = Style(normalize=normalize, alpha=alpha, colormap=colormap, boxes=False)
         _check_style(self.style)
         self.images, self.labels = checked_images(images, labels)
-        if (mean is None) != (std is None):
-            raise UserError("mean, std: one of them is missing. Give both.")
-        self.normalizer: Normalizer | None = None if mean is None else (floats(mean), floats(std))
-        if self.normalizer is not None and min(self.normalizer[1]) <= 0:
-            raise UserError(f"std={self.normalizer[1]}: must be numbers above 0.")
+        self.normalizer = _normalizer(mean, std)
         self._waits = not isinstance(self.images, Tensor)  # for a batch
         self._forget()
 
@@ -259,6 +255,17 @@ def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if type(count) is not int or count < 1:
             raise UserError(f"{name}={count!r}: must be a whole number, at least 1.")
+
+
+def _normalizer(mean: float | Sequence[float] | None, std: float | Sequence[float] | None) -> Normalizer | None:
+    if mean is None or std is None:
+        if mean is not std:
+            raise UserError("mean, std: one of them is missing. Give both.")
+        return None
+    normalizer = floats(mean), floats(std)
+    if min(normalizer[1]) <= 0:
+        raise UserError(f"std={normalizer[1]}: must be numbers above 0.")
+    return normalizer
 
 
 def _check_style(style: Style) -> None:
