@@ -1,18 +1,24 @@
 """camlab: train image classifiers and draw heatmaps of where they look, with Lightning, Hydra and W&B."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from camlab.attribution.explainer import Explainer, heatmaps
+    from camlab.training.callbacks.heatmap_callback import HeatmapCallback
 
 __version__ = "0.1.0"
-__all__ = ["Explainer", "heatmaps"]
+__all__ = ["Explainer", "HeatmapCallback", "heatmaps"]
+
+_PLACES = {
+    "Explainer": "camlab.attribution.explainer",
+    "HeatmapCallback": "camlab.training.callbacks.heatmap_callback",
+    "heatmaps": "camlab.attribution.explainer",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `camlab.heatmaps` and `camlab.Explainer`, and torch with them, when they are first used."""
-    if name in __all__:
-        from camlab.attribution import explainer
-
-        return getattr(explainer, name)
+    """Import a public name, and torch with it, when it is first used."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'camlab' has no attribute {name!r}")

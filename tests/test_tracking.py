@@ -102,7 +102,7 @@ def test_tensorboard_gets_the_pictures(tmp_path):
     logger = TensorBoardLogger(str(tmp_path), name="tensorboard", version="")
     pictures = [np.full((20, 30, 3), value, np.uint8) for value in (10, 200)]
     for epoch in (0, 1):
-        log_pictures([logger], "heatmaps/probe", pictures, ["a", "b"], epoch)
+        log_pictures(logger, "heatmaps/probe", pictures, ["a", "b"], epoch)
     logger.finalize("success")
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
     events.Reload()

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from camlab.attribution.explainer import Explainer
 from camlab.attribution.results import PictureResult, Source, results_of
+from camlab.errors import UserError
+
+TRUE_CLASSES = 3  # of a picture that has several; more would not fit beside each other
 
 
 @dataclass(frozen=True)
@@ -15,13 +18,15 @@ class Request:
     """The maps that are to be computed.
 
     Attributes:
-        methods: Names from `camlab.attribution.methods.METHODS`, or None for the usual ones: CAM where it is exact and
-            Grad-CAM for convolutional networks, and for others the method that `auto` names.
+        methods: Names from `camlab.attribution.methods.METHODS`, or `auto` for the method that suits the network. None
+            stands for the usual ones: CAM where it is exact and Grad-CAM for convolutional networks, and for others the
+            method that `auto` names.
         layers: Names of the network's layers, or None for the default.
         target: A class index for all pictures, or None for the `top_k` classes with the highest scores.
         top_k: Number of classes for each picture if `target` is None.
         counterfactual: Whether to show the evidence against the class; for gradient methods only.
         all_classes: Whether to keep the CAM of every class as well.
+        multi_label: Whether a picture may have several classes, so that probabilities are sigmoids and not a softmax.
     """
 
     methods: Sequence[str] | None = None
@@ -30,6 +35,7 @@ class Request:
     top_k: int = 1
     counterfactual: bool = False
     all_classes: bool = False
+    multi_label: bool = False
 
 
 class BatchExplainer:
@@ -49,8 +55,12 @@ class BatchExplainer:
     def __init__(self, network: nn.Module, request: Request) -> None:
         self.request = request
         self.layers: dict[str, tuple[str, ...]] = {}
-        self._explainer = Explainer(network, request.layers)
-        self._methods: Sequence[str] | None = request.methods
+        self._network = network
+        self._start()
+
+    def _start(self) -> None:
+        self._explainer = Explainer(self._network, self.request.layers)
+        self._methods: list[str] = []
 
     def explain(self, inputs: Tensor, sources: Sequence[Source], labels: Tensor | None = None) -> list[PictureResult]:
         """Compute the maps of a batch.
@@ -58,32 +68,52 @@ class BatchExplainer:
         Args:
             inputs: The network's input, N×C×H×W.
             sources: The N pictures.
-            labels: True classes, N. If they are given, the maps are of the predicted and of the true class.
+            labels: True classes, N, or N×M with ones for them if there may be several. If they are given, the maps are
+                of the predicted and of the true classes; of several, of those with the highest scores.
 
         Raises:
             UserError: As for `camlab.attribution.explainer.heatmaps`.
         """
-        if self._methods is None:
-            self._methods = self._usual_methods(inputs[:1])
         request = self.request
-        explanation = self._explainer.explain(
-            inputs, self._methods, self._classes(inputs, labels), request.top_k, request.counterfactual
-        )
+        try:
+            self._methods = self._methods or self._find_methods(inputs[:1])
+            explanation = self._explainer.explain(
+                inputs, self._methods, self._classes(inputs, labels), request.top_k, request.counterfactual
+            )
+        except UserError:
+            self._start()  # what has been found may hold for these weights only: a head of zeros passes no gradients on
+            raise
         self.layers = explanation.layers
-        return results_of(explanation, sources, labels, request.all_classes)
+        single = labels if labels is not None and labels.dim() == 1 else None
+        return results_of(explanation, sources, single, request.all_classes, request.multi_label)
 
     def _classes(self, inputs: Tensor, labels: Tensor | None) -> Tensor | Callable[[Tensor], Tensor] | None:
         if labels is not None:
-            return lambda logits: torch.stack([logits.argmax(dim=1), labels.to(logits.device)], dim=1)
+            return lambda logits: _predicted_and_true(logits, labels.to(logits.device), self.request.top_k)
         if self.request.target is not None:
             return torch.full((len(inputs), 1), self.request.target, device=inputs.device)
         return None
 
-    def _usual_methods(self, one: Tensor) -> tuple[str, ...]:
-        """CAM where it is exact and Grad-CAM, for convolutional networks; otherwise the method that `auto` names.
+    def _find_methods(self, one: Tensor) -> list[str]:
+        """The methods by their own names, which one picture tells.
 
         CAM is left out of counterfactuals, because it has no gradients to negate.
         """
-        counterfactual = self.request.counterfactual
-        named = self._explainer.method_for(one, counterfactual)
-        return ("cam", "grad_cam") if named == "cam" else (named,)
+        asked = self.request.methods
+        if asked is not None and "auto" not in asked:
+            return list(asked)
+        named = self._explainer.method_for(one, self.request.counterfactual)
+        if asked is None:
+            return ["cam", "grad_cam"] if named == "cam" else [named]
+        return list(dict.fromkeys(named if method == "auto" else method for method in asked))
+
+
+def _predicted_and_true(logits: Tensor, labels: Tensor, top_k: int) -> Tensor:
+    """The `top_k` classes with the highest scores and the true ones: N×R; an image with fewer repeats its first."""
+    best = logits.topk(min(top_k, logits.shape[1]), dim=1).indices
+    if labels.dim() == 1:
+        return torch.cat([best, labels[:, None]], dim=1)
+    scores = logits.float().masked_fill(labels == 0, -torch.inf)
+    most = max(1, min(TRUE_CLASSES, int((labels != 0).sum(dim=1).max())))
+    true = scores.topk(most, dim=1)
+    return torch.cat([best, torch.where(true.values.isfinite(), true.indices, best[:, :1])], dim=1)

@@ -51,7 +51,7 @@ class PictureResult:
     Attributes:
         source: The picture.
         class_idx: The R classes that the maps are of.
-        probabilities: Softmax of the logits, M; if there is one logit, its sigmoid.
+        probabilities: Softmax of the logits, M; sigmoids if there is one logit or a picture may have several classes.
         maps: Signed maps by method, R×h×w for each target layer, on the layer's own grid.
         label: The true class; None if it is not known.
         cam_of_all_classes: CAM of every class, M×h×w; None if it is not kept.
@@ -66,7 +66,11 @@ class PictureResult:
 
 
 def results_of(
-    explanation: Explanation, sources: Sequence[Source], labels: Tensor | None = None, all_classes: bool = False
+    explanation: Explanation,
+    sources: Sequence[Source],
+    labels: Tensor | None = None,
+    all_classes: bool = False,
+    multi_label: bool = False,
 ) -> list[PictureResult]:
     """Split the explanation of a batch into the results of its pictures.
 
@@ -75,9 +79,11 @@ def results_of(
         sources: The pictures of the batch.
         labels: True classes, N.
         all_classes: Whether to keep the CAM of every class, if there is one.
+        multi_label: Whether a picture may have several classes.
     """
     logits = explanation.logits.float()
-    probabilities = (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)).cpu()
+    one_by_one = multi_label or logits.shape[1] == 1
+    probabilities = (logits.sigmoid() if one_by_one else logits.softmax(dim=1)).cpu()
     class_idx = explanation.class_idx.tolist()
     known = [None] * len(sources) if labels is None else labels.tolist()
     maps = {method: [part.float().cpu() for part in layers] for method, layers in explanation.maps.items()}

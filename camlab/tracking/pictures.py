@@ -1,28 +1,81 @@
-"""Send pictures to all trackers that can show them."""
+"""Send pictures to all loggers that can show them: W&B, TensorBoard, MLflow, Comet and Neptune."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
-from camlab.tracking.wandb_logger import WandbLogger
+from camlab.tracking.wandb_logger import IMAGES_PER_KEY, WandbLogger
+
+Send = Callable[[Any, str, Sequence[np.ndarray], Sequence[str], int], None]
 
 
 def log_pictures(
-    loggers: Sequence[Logger], key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epoch: int
+    logger: Logger, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epochs_done: int
 ) -> None:
-    """Send uint8 RGB pictures with captions to all trackers that can show them.
+    """Send uint8 RGB pictures with captions to a logger, if it can show them.
 
     Args:
-        loggers: Loggers of a Trainer; those that keep only numbers are skipped.
+        logger: Logger of a Trainer; one that keeps only numbers is left alone.
         key: Name of the set, for instance `heatmaps/probe`.
         pictures: H×W×3 each; each index stands for the same subject in every epoch.
         captions: One caption for each picture.
-        epoch: Number of epochs done, the value on the x-axis.
+        epochs_done: Number of epochs done, the value on the x-axis.
     """
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_pictures(key, pictures, captions, epoch)
-        elif isinstance(logger, TensorBoardLogger):
-            for i, picture in enumerate(pictures):
-                logger.experiment.add_image(f"{key}/{i:02d}", picture, epoch, dataformats="HWC")
+    if isinstance(logger, WandbLogger):
+        logger.log_pictures(key, pictures, captions, epochs_done)
+        return
+    for kind in type(logger).__mro__:  # by name, because not every version of Lightning has each of these loggers
+        if kind.__name__ in _SENDERS:
+            _SENDERS[kind.__name__](logger, key, pictures, captions, epochs_done)
+            return
+
+
+def _to_wandb(logger: Any, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epochs_done: int) -> None:
+    import wandb
+
+    axis = f"{key.partition('/')[0]}/epochs_done"  # Lightning itself logs `epoch`, counted from 0
+    logger.experiment.define_metric(key, step_metric=axis)
+    pairs = list(zip(pictures, captions, strict=True))[:IMAGES_PER_KEY]
+    images = [wandb.Image(picture, caption=caption, file_type="jpg") for picture, caption in pairs]
+    logger.experiment.log({key: images, axis: epochs_done})
+
+
+def _to_tensorboard(
+    logger: Any, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epochs_done: int
+) -> None:
+    for i, picture in enumerate(pictures):
+        logger.experiment.add_image(f"{key}/{i:02d}", picture, epochs_done, dataformats="HWC")
+
+
+def _to_mlflow(
+    logger: Any, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epochs_done: int
+) -> None:
+    for i, picture in enumerate(pictures):
+        logger.experiment.log_image(logger.run_id, picture, f"{key}/epoch_{epochs_done:04d}/{i:02d}.jpg")
+
+
+def _to_comet(logger: Any, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epochs_done: int) -> None:
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        about = {"caption": caption, "epochs_done": epochs_done}
+        logger.experiment.log_image(picture, name=f"{key}/{i:02d}", step=epochs_done, metadata=about)
+
+
+def _to_neptune(
+    logger: Any, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epochs_done: int
+) -> None:
+    from PIL import Image
+
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        series = logger.experiment[f"{key}/{i:02d}"]
+        series.append(Image.fromarray(picture), step=epochs_done, description=caption)
+
+
+_SENDERS: dict[str, Send] = {
+    "WandbLogger": _to_wandb,
+    "TensorBoardLogger": _to_tensorboard,
+    "MLFlowLogger": _to_mlflow,
+    "CometLogger": _to_comet,
+    "NeptuneLogger": _to_neptune,
+}
