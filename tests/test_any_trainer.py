@@ -591,7 +591,7 @@ def test_a_logger_that_fails_is_told_once_and_the_others_get_the_pictures(tmp_pa
             lambda: Module(nn.Conv2d(3, 4, 3)),
             lambda: loader(pictures(), torch.zeros(8, 30, 30).long()),
             {},
-            r"No heatmaps: The network gives Tensor instead of N×M logits; is it a classifier\?\. Give model=NAME, .*",
+            r"No heatmaps: The network gives float32 1×4×30×30 instead of N×M logits; it looks like a segmenter.*",
         ),
     ],
     ids=["channels", "labels", "names", "mean", "model", "no space", "no images", "reader", "segmenter"],

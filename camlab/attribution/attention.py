@@ -67,13 +67,13 @@ class AttentionRecorder(TorchFunctionMode):
         """What F.scaled_dot_product_attention computes, without dropout, since the network is in eval mode."""
         if is_causal or enable_gqa:
             raise UserError("The network's attention is causal or shares keys between heads; neither is supported.")
-        scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+        scores = query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale) @ key.transpose(-2, -1)
         if attn_mask is not None:
             scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
         weights = scores.softmax(dim=-1)
         return (self._keep(weights) if weights.dim() == 4 else weights) @ value
 
-    def _multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    def _multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """What F.multi_head_attention_forward computes for self-attention; tensors are T×N×D."""
         given = _MULTI_HEAD.bind(*args, **kwargs).arguments
         unusual = ("bias_k", "bias_v", "key_padding_mask", "attn_mask", "static_k", "static_v", "q_proj_weight")
@@ -87,4 +87,7 @@ class AttentionRecorder(TorchFunctionMode):
             for x, part, bias in zip((query, given["key"], given["value"]), parts, biases, strict=True)
         )
         mixed = self._scaled_dot_product(q, k, v).permute(2, 0, 1, 3).flatten(2)
-        return F.linear(mixed, given["out_proj_weight"], given["out_proj_bias"]), None
+        weights = self.weights[-1] if given.get("need_weights", True) else None
+        if weights is not None and given.get("average_attn_weights", True):
+            weights = weights.mean(dim=1)
+        return F.linear(mixed, given["out_proj_weight"], given["out_proj_bias"]), weights

@@ -57,7 +57,9 @@ def choose(logits: Tensor, class_idx: Tensor | Chooser | None, top_k: int) -> Te
     n, count = logits.shape
     if class_idx is None:
         return logits.detach().topk(min(top_k, count), dim=1).indices
-    chosen = class_idx if isinstance(class_idx, Tensor) else class_idx(logits.detach())
+    chosen = (class_idx if isinstance(class_idx, Tensor) else class_idx(logits.detach())).to(logits.device)
+    if chosen.dim() != 2:
+        raise UserError(f"class_idx: got {tuple(chosen.shape)}, but N×R classes are needed.")
     if chosen.shape[0] != n:
         raise UserError(f"target: {n} images need one class each (or one for all), not {chosen.shape[0]}.")
     if int(chosen.min()) < 0 or int(chosen.max()) >= count:

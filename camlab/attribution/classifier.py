@@ -29,34 +29,44 @@ class Classifier:
     network: nn.Module
     output: Output | None = None
 
-    def logits(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor, rows: int | None = None) -> Tensor:
         """Run the network and return its logits, N×M.
+
+        Args:
+            images: The network's input; a copy of it is given to the network, which may change it.
+            rows: Number N of rows that are expected, if it is not the number of images.
 
         Raises:
             UserError: The network cannot take the images, or its output holds no logits.
         """
-        given = output_of(self.network, images)
-        return logits_of(given if self.output is None else _chosen(given, self.output))
+        given = output_of(self.network, images.clone())
+        return logits_of(given if self.output is None else _chosen(given, self.output), rows or len(images))
 
 
-def logits_of(output: object) -> Tensor:
-    """Return the logits that a network's output holds, N×M. A single score for each image, N, becomes N×1.
+def logits_of(output: object, rows: int) -> Tensor:
+    """Return the logits that a network's output holds, N×M.
+
+    A vector is a score for each image, N×1, or, if there is one image, its M scores.
 
     The output may be the logits; a dict or an object with `logits` (as in transformers) or with a single N×M tensor; or
     a tuple or list whose first element holds them.
 
     Raises:
-        UserError: The output holds no logits.
+        UserError: The output holds no logits, or not those of N images.
 
     Example:
         >>> import torch
-        >>> logits_of((torch.zeros(2, 10), torch.zeros(2, 8))).shape, logits_of({"logits": torch.zeros(2)}).shape
+        >>> logits_of((torch.zeros(2, 10), torch.zeros(2, 8)), 2).shape, logits_of({"logits": torch.zeros(2)}, 2).shape
         (torch.Size([2, 10]), torch.Size([2, 1]))
     """
     found = _found(output)
     if found is None:
         raise UserError(f"The network gives {_described(output)} instead of N×M logits; {_way_out(output)}")
-    return found[:, None] if found.dim() == 1 else found
+    if found.dim() == 1:
+        found = found[None] if rows == 1 else found[:, None]
+    if len(found) != rows:
+        raise UserError(f"The network gives {described(found)} for {rows} images; each image needs a row of scores.")
+    return found
 
 
 def _found(output: object) -> Tensor | None:

@@ -13,7 +13,19 @@ from camlab.errors import UserError
 
 _RELU = {F.relu, torch.relu, Tensor.relu}
 _OTHERS = {F.gelu, F.silu, F.elu, F.selu, F.celu, F.mish, F.leaky_relu, F.hardswish, F.relu6, F.hardtanh, F.softplus}
-_OTHERS |= {torch.relu_, Tensor.relu_, F.leaky_relu_, F.elu_, F.prelu, F.rrelu, torch.tanh, Tensor.tanh}
+_OTHERS |= {
+    torch.clamp,
+    Tensor.clamp,
+    F.threshold,
+    torch.relu_,
+    Tensor.relu_,
+    F.leaky_relu_,
+    F.elu_,
+    F.prelu,
+    F.rrelu,
+    torch.tanh,
+    Tensor.tanh,
+}
 
 
 class _GuidedReLU(torch.autograd.Function):
@@ -31,12 +43,21 @@ class _GuidedReLU(torch.autograd.Function):
 
 
 class _GuidedReLUs(TorchFunctionMode):
-    """Replaces the ReLUs that are called within the context; modules and hooks are not touched."""
+    """Replaces the ReLUs that are called within the context; modules and hooks are not touched.
+
+    Attributes:
+        count: Number of ReLUs that were called.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func in _RELU:
+            self.count += 1
             return _GuidedReLU.apply(args[0] if args else (kwargs or {})["input"])
         if func in _OTHERS:
             raise UserError(
@@ -46,7 +67,7 @@ class _GuidedReLUs(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def guided_gradients(classifier: Classifier, images: Tensor, class_idx: Tensor, sign: int) -> Tensor:
+def guided_gradients(classifier: Classifier, images: Tensor, class_idx: Tensor, sign: int, expected: Tensor) -> Tensor:
     """Guided gradients of class scores with respect to the images (Springenberg et al. 2015), R×N×C×H×W.
 
     Args:
@@ -54,14 +75,22 @@ def guided_gradients(classifier: Classifier, images: Tensor, class_idx: Tensor, 
         images: Its input, N×C×H×W.
         class_idx: The classes, N×R.
         sign: -1 to differentiate the negative scores, 1 otherwise.
+        expected: The network's logits for the images.
 
     Raises:
-        UserError: The network has other activations than ReLUs, or cuts the graph.
+        UserError: The network has no ReLUs or other activations, relies on ReLUs that work in place, or cuts the graph.
     """
+    if not images.is_floating_point():
+        raise UserError("guided_grad_cam: images of whole numbers have no gradient. Choose another method.")
     with torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()
-        with _GuidedReLUs():
+        with _GuidedReLUs() as relus:
             logits = classifier.logits(leaf)
+        if not relus.count or not torch.allclose(logits, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+            raise UserError(
+                "guided_grad_cam: guided backpropagation is defined for ReLUs that can be replaced, and the network has"
+                " none or depends on their working in place. Choose another method."
+            )
         scores = sign * logits.gather(1, class_idx).sum(dim=0)
         if not scores.requires_grad:
             raise UserError(

@@ -22,9 +22,24 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def passing(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Set up a pass through a network: eval mode, no inference mode, no compiled graphs, a gradient-safe autocast."""
-    with gradient_safe(device), _eager(), evaluating(model):
+    """Set up a pass through a network: eval mode, no inference mode, no compiled graphs, a gradient-safe autocast.
+
+    Gradient checkpointing as in timm is off, since it runs parts of the network again when hooks are gone.
+    """
+    with gradient_safe(device), _eager(), evaluating(model), _without_checkpointing(model):
         yield
+
+
+@contextmanager
+def _without_checkpointing(model: nn.Module) -> Iterator[None]:
+    flagged = [module for module in model.modules() if getattr(module, "grad_checkpointing", False) is True]
+    try:
+        for module in flagged:
+            module.__dict__["grad_checkpointing"] = False
+        yield
+    finally:
+        for module in flagged:
+            module.__dict__["grad_checkpointing"] = True
 
 
 @contextmanager

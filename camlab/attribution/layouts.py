@@ -19,7 +19,7 @@ class Layout:
     """How the output of a layer is arranged in space.
 
     Attributes:
-        order: `NCHW`, `NHWC`, or `NLC`: tokens, row by row.
+        order: `NCHW`, `NHWC`, or `NLC`: tokens, row by row; `NCWH`, with rows and columns exchanged, is never drawn.
         grid: Height and width in cells.
         prefix: Number of tokens before the grid: class, distillation and register tokens.
 
@@ -29,25 +29,27 @@ class Layout:
         [[2.0, 4.0], [6.0, 8.0]]
     """
 
-    order: Literal["NCHW", "NHWC", "NLC"]
+    order: Literal["NCHW", "NCWH", "NHWC", "NLC"]
     grid: tuple[int, int]
     prefix: int = 0
 
     @property
     def channel_axis(self) -> int:
         """The axis of the channels in the layer's output."""
-        return {"NCHW": 1, "NHWC": 3, "NLC": 2}[self.order]
+        return {"NCHW": 1, "NCWH": 1, "NHWC": 3, "NLC": 2}[self.order]
 
     def fits(self, shape: torch.Size) -> bool:
         """Whether a layer's output of this shape, with the images first, can be arranged so."""
         if self.order == "NLC":
             return len(shape) == 3 and shape[1] == self.prefix + math.prod(self.grid)
-        return len(shape) == 4 and tuple(shape[2:] if self.order == "NCHW" else shape[1:3]) == tuple(self.grid)
+        return len(shape) == 4 and self.to_map(torch.empty(shape, device="meta")).shape[2:] == torch.Size(self.grid)
 
     def to_map(self, output: Tensor) -> Tensor:
         """Rearrange a layer's output, or a gradient with respect to it, as N×K×H×W."""
         if self.order == "NCHW":
             return output
+        if self.order == "NCWH":
+            return output.transpose(2, 3)
         if self.order == "NHWC":
             return output.permute(0, 3, 1, 2)
         return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
@@ -150,7 +152,7 @@ def possible_layouts(shape: torch.Size, image_size: tuple[int, int]) -> Iterator
         ['NLC 2×2 behind 1 other token']
     """
     if len(shape) == 4:
-        for layout in (nchw(shape), Layout("NHWC", (shape[1], shape[2]))):
+        for layout in (nchw(shape), Layout("NCWH", (shape[3], shape[2])), Layout("NHWC", (shape[1], shape[2]))):
             if math.prod(layout.grid) > 1:
                 yield layout
     elif len(shape) == 3:

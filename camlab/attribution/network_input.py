@@ -90,9 +90,9 @@ def output_of(model: nn.Module, images: Tensor) -> object:
         return model(images)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except Exception as error:  # whatever the network raises
         one = f"{_number_format(images)} images of {_size(images[0])}"
         raise UserError(f"images: the network cannot take {one}: {first_line(error)}") from error
 

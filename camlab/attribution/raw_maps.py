@@ -108,7 +108,7 @@ class RawMaps:
         images = self._passed.images
         heat = maps.normalize(self._from_gradients("grad_cam", layer), "raw")
         coarse = maps.upsample(heat, (images.shape[-2], images.shape[-1]))
-        guided = guided_gradients(self._classifier, images, self._passed.class_idx, self._sign)
+        guided = guided_gradients(self._classifier, images, self._passed.class_idx, self._sign, self._passed.logits)
         ranks = zip(guided, coarse.unbind(1), strict=True)
         return torch.stack([maps.guided_grad_cam(gradients, heat) for gradients, heat in ranks], dim=1)
 
@@ -125,7 +125,7 @@ class RawMaps:
             scores = []
             for channels in torch.arange(activations.shape[1], device=image.device).split(_ABLATED_AT_ONCE):
                 with replaced(self._modules[layer], functools.partial(layout.without_channels, channels=channels)):
-                    scores.append(self._classifier.logits(image.expand(len(channels), -1, -1, -1))[:, own])
+                    scores.append(self._classifier.logits(image.repeat(len(channels), 1, 1, 1))[:, own])
             ablated.append(torch.cat(scores))
         of_images = self._passed.logits.gather(1, classes[:, None])[:, 0]
         return maps.ablation_cam(activations, of_images, torch.stack(ablated))

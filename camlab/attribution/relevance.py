@@ -1,5 +1,6 @@
 """Compute the maps of the attention methods: record a transformer's attention and its gradients, and read out cells."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +25,14 @@ class _Tokens:
 
     Attributes:
         name: Name of the module.
+        given: Its input; None if it has none of the same shape.
         first: Number of calls of attention before the module's call.
         end: Number of calls of attention at its end.
         tokens: Its output, N×T×D.
     """
 
     name: str
+    given: Tensor | None
     first: int
     end: int
     tokens: Tensor
@@ -78,6 +81,7 @@ def record_attention(
     images: Tensor,
     survey: Survey,
     choose: Callable[[Tensor], Tensor],
+    whole_graph: bool = False,
 ) -> AttentionPass:
     """Run a transformer once and keep its attention weights, with the graph that leads from them to the logits.
 
@@ -86,6 +90,7 @@ def record_attention(
         images: Its input, N×C×H×W.
         survey: Survey of the network for images of this size.
         choose: Function that chooses the classes to explain from the logits, N×M → N×R.
+        whole_graph: Enable gradients before the first attention, too.
 
     Raises:
         UserError: The network has no attention, or its attention is not between all tokens of one grid.
@@ -94,16 +99,30 @@ def record_attention(
     grids = {name: layout for name, layout in survey.layouts.items() if layout.order == "NLC"}
     inputs = images.clone() if images.is_inference() else images
     recorder, outputs = AttentionRecorder(), list[_Tokens]()
-    with torch.no_grad(), _recorded({name: by_name[name] for name in grids}, recorder, outputs), recorder:
+    grad_mode = torch.enable_grad() if whole_graph else torch.no_grad()
+    with grad_mode, _recorded({name: by_name[name] for name in grids}, recorder, outputs), recorder:
         logits = classifier.logits(inputs)
     check_logits(logits)
-    class_idx = choose(logits)
     weights, pooling, layout = _checked(recorder.weights, len(images), grids, survey)
+    if not logits.requires_grad and not whole_graph:  # the network runs a part of itself in `no_grad`
+        return record_attention(classifier, images, survey, choose, whole_graph=True)
     if not logits.requires_grad:
         raise UserError("attention: no gradient reaches the attention; the network cuts the graph (detach, no_grad).")
     tokens = layout.prefix + layout.grid[0] * layout.grid[1]
     kept = [output for output in outputs if output.tokens.shape[1] == tokens]
-    return AttentionPass(inputs.detach(), logits, class_idx, weights, pooling, layout, kept)
+    passed = AttentionPass(inputs.detach(), logits, choose(logits), weights, pooling, layout, kept)
+    if not _is_sequence(passed):
+        raise UserError("attention: the network's attention layers do not follow one another in a list of blocks.")
+    return passed
+
+
+def _is_sequence(passed: AttentionPass) -> bool:
+    """Whether each layer of attention is in a block of its own, which is given the tokens of the block before."""
+    blocks = passed.blocks()
+    pairs = itertools.pairwise(blocks)
+    return len(blocks) == len(passed.weights) and all(
+        after.given is not None and torch.equal(after.given, before.tokens) for before, after in pairs
+    )
 
 
 def relevance_maps(passed: AttentionPass, sign: int) -> Tensor:
@@ -113,11 +132,7 @@ def relevance_maps(passed: AttentionPass, sign: int) -> Tensor:
     is computed from is found by the gradient: relevance is averaged over the tokens that the score depends on at the
     end. Each token's relevance for itself (R = 1 at the start) is left out.
     """
-    ends = passed.pooling
-    if ends is None:
-        if not passed.outputs or passed.outputs[-1].end < len(passed.weights):
-            raise UserError("attention_relevance: the tokens behind the last attention were not found.")
-        ends = passed.outputs[-1].tokens
+    ends = _ends(passed)
     ranks = []
     for score in _scores(passed):
         *gradients, of_ends = torch.autograd.grad(score, [*passed.weights, ends], retain_graph=True, allow_unused=True)
@@ -127,13 +142,34 @@ def relevance_maps(passed: AttentionPass, sign: int) -> Tensor:
         )
         relevance = relevance - torch.eye(relevance.shape[-1], device=relevance.device)
         readers = _readers(passed, of_ends, sign)
-        ranks.append(
-            _cells((readers @ relevance + (readers if passed.pooling is not None else 0))[:, 0], passed.layout)
-        )
+        with torch.autocast(relevance.device.type, enabled=False):
+            read = readers @ relevance + (readers if passed.pooling is not None else 0)
+        ranks.append(_cells(read[:, 0], passed.layout))
     return torch.stack(ranks, dim=1)
 
 
-def _readers(passed: AttentionPass, gradients: Tensor | None, sign: int) -> Tensor:
+def _ends(passed: AttentionPass) -> Tensor:
+    """What the scores are computed from: the pooling's attention, or the last tokens on which they depend.
+
+    Raises:
+        UserError: No score depends on tokens behind the last attention.
+    """
+    if passed.pooling is not None:
+        return passed.pooling
+    behind = [output.tokens for output in passed.outputs if output.end == len(passed.weights)]
+    with torch.enable_grad():
+        score = passed.logits.gather(1, passed.class_idx).sum()
+    for tokens in reversed(behind):
+        (gradient,) = torch.autograd.grad(score, tokens, retain_graph=True, allow_unused=True)
+        if gradient is not None and gradient.any():
+            return tokens
+    raise UserError(
+        "attention_relevance: no class score depends on the tokens (all gradients are zero). Are the weights of the"
+        " last layer zero?"
+    )
+
+
+def _readers(passed: AttentionPass, gradients: Tensor, sign: int) -> Tensor:
     """Weight of each token in what the score is computed from, N×1×T.
 
     Args:
@@ -141,11 +177,6 @@ def _readers(passed: AttentionPass, gradients: Tensor | None, sign: int) -> Tens
         gradients: Gradient of the score with respect to the pooling's attention, or else to the last tokens.
         sign: -1 for counterfactuals.
     """
-    if gradients is None or not gradients.any():
-        raise UserError(
-            "attention_relevance: no class score depends on the tokens (all gradients are zero). Are the weights of the"
-            " last layer zero?"
-        )
     if passed.pooling is not None:
         return (passed.pooling.detach().float() * sign * gradients.float()).relu().mean(dim=1)
     counted = (gradients != 0).any(dim=2).float()[:, None]
@@ -159,8 +190,6 @@ def legrad_maps(classifier: Classifier, passed: AttentionPass, sign: int) -> Ten
     outputs of all layers, one behind the other in the batch.
     """
     blocks = passed.blocks()
-    if len(blocks) != len(passed.weights):
-        raise UserError("legrad: the network's attention is not in blocks of one attention each.")
     last = dict(classifier.network.named_modules())[blocks[-1].name]
 
     outputs = torch.cat([block.tokens for block in blocks]).detach().requires_grad_()
@@ -170,9 +199,7 @@ def legrad_maps(classifier: Classifier, passed: AttentionPass, sign: int) -> Ten
         return outputs.clone()
 
     with torch.no_grad(), replaced(last, of_all_layers):
-        logits = classifier.logits(passed.images)
-    if len(logits) != len(blocks) * len(passed.images):
-        raise UserError("legrad: the network's head cannot be applied to the outputs of other layers.")
+        logits = classifier.logits(passed.images, rows=len(outputs))
     by_layer = logits.unflatten(0, (len(blocks), -1))
     ranks = []
     for classes in passed.class_idx.unbind(1):
@@ -208,6 +235,8 @@ def _checked(
         raise UserError("attention: the network has no attention whose weights can be recorded.")
     shapes = {call.name: call.shape for call in survey.calls}
     layouts = {shapes[name][1]: layout for name, layout in grids.items()}
+    if any(layout != layouts[shapes[name][1]] for name, layout in grids.items()):
+        raise UserError("attention: the network has several grids with the same number of tokens.")
     layers, tokens = list(recorded), recorded[0].shape[-1]
     pooling = layers.pop() if len(layers) > 1 and layers[-1].shape[2:] == (1, tokens) else None
     square = all(weights.shape[0] == batch and weights.shape[2:] == (tokens, tokens) for weights in layers)
@@ -222,11 +251,12 @@ def _checked(
 @contextmanager
 def _recorded(modules: dict[str, nn.Module], recorder: AttentionRecorder, outputs: list[_Tokens]) -> Iterator[None]:
     """Append the tokens that modules give to `outputs`."""
-    begun: dict[str, int] = {}
+    begun: dict[str, tuple[Tensor | None, int]] = {}
 
     def before(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[object, ...]) -> None:
-            begun[name] = len(recorder.weights)
+        def hook(module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
+            given = next((value for value in (*inputs, *named.values()) if isinstance(value, Tensor)), None)
+            begun[name] = given, len(recorder.weights)
 
         return hook
 
@@ -234,11 +264,11 @@ def _recorded(modules: dict[str, nn.Module], recorder: AttentionRecorder, output
         def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
             tokens = first_tensor(output)
             if tokens is not None:
-                outputs.append(_Tokens(name, begun[name], len(recorder.weights), tokens))
+                outputs.append(_Tokens(name, *begun[name], len(recorder.weights), tokens))
 
         return hook
 
-    handles = [module.register_forward_pre_hook(before(name)) for name, module in modules.items()]
+    handles = [module.register_forward_pre_hook(before(name), with_kwargs=True) for name, module in modules.items()]
     handles += [module.register_forward_hook(after(name)) for name, module in modules.items()]
     try:
         yield

@@ -44,6 +44,8 @@ _ELEMENTWISE = (*ACTIVATIONS, nn.Identity, nn.Dropout, nn.Sigmoid, nn.Hardsigmoi
 # left tells the first row from tokens before the grid; as it is on the diagonal, it cannot tell rows from columns.
 _PLACES = ((0.0, 0.0, 0.0625), (0.1, 0.9, 0.125), (0.9, 0.1, 0.125), (0.3, 0.6, 0.125))
 
+_MOST_STRETCHED = 4.0  # how much longer a cell of a map may be in one direction than in the other
+
 
 @dataclass(frozen=True)
 class Call:
@@ -63,7 +65,9 @@ class Call:
 
     @property
     def is_vector(self) -> bool:
-        """Whether the output has no space left: N×K, N×K×1×1, or a single token."""
+        """Whether the output of one image has no space left: K, K×1×1, or a single token."""
+        if self.shape[0] != 1:  # pieces of the picture in the batch, or tokens in front of it
+            return False
         return len(self.shape) <= 2 or prod(self.shape[2:]) == 1 or (len(self.shape) == 3 and self.shape[1] == 1)
 
 
@@ -86,14 +90,12 @@ class Survey:
         self.image_size = (image.shape[-2], image.shape[-1])
         counts = Counter(call.name for call in self.calls)
         self.once = [call for call in self.calls if counts[call.name] == 1]
-        self.is_certain = any(call.is_nchw for call in self.calls) and all(
-            call.is_nchw or call.is_vector for call in self.calls
-        )
-        known = {call.name: nchw(call.shape) for call in self.once if call.is_nchw and _is_map(call.shape)}
-        probed = {} if self.is_certain else _probe(model, image, {call.name for call in self.once})
-        if any(layout.order != "NCHW" for layout in probed.values()):
-            known = {}  # here, a convolution may run over something else than the picture
-        found = known | probed
+        probed = _probe(model, image, {call.name for call in self.once if not call.is_vector})
+        if any(layout.order not in ("NCHW", "NCWH") for layout in probed.values()):
+            found = probed  # here, a convolution may run over something else than the picture
+        else:
+            found = {call.name: nchw(call.shape) for call in self.once if call.is_nchw and _is_map(call.shape)} | probed
+        found = {name: layout for name, layout in found.items() if _is_plausible(layout, self.image_size)}
         shapes = {call.name: call.shape for call in self.once}
         for name, how in (reshape or {}).items():
             if self._first_name[name] in shapes:
@@ -134,22 +136,35 @@ class Survey:
         return f", such as {', '.join(known)}" if known else ""
 
     @property
+    def has_unknown_end(self) -> bool:
+        """Whether layers behind the last one with a known layout have space, or tokens, that was not made out."""
+        names = [call.name for call in self.calls]
+        end = max((i for i, name in enumerate(names) if name in self.layouts), default=-1)
+        known = [call.is_vector or (call.is_nchw and call.shape[0] == 1) for call in self.calls[end + 1 :]]
+        return not all(known)
+
+    @property
     def is_convolutional(self) -> bool:
         """Whether all features are N×K×H×W, or the last ones are and convolutions have mixed neighbouring positions.
 
         A convolution whose stride is its kernel cuts the picture into patches and mixes nothing.
         """
-        if self.is_certain:
-            return True
-        with_layout = [call.name for call in self.calls if call.name in self.layouts]
-        if not with_layout or self.layouts[with_layout[-1]].order != "NCHW":
+        if not self.layouts or self.has_unknown_end or list(self.layouts.values())[-1].order != "NCHW":
             return False
+        if all(call.is_vector or call.is_nchw for call in self.calls):
+            return True
         convolutions = [call.module for call in self.calls if isinstance(call.module, nn.Conv2d)]
         return any(module.kernel_size != module.stride for module in convolutions)
 
 
 def _is_map(shape: torch.Size) -> bool:
-    return len(shape) == 4 and prod(shape[2:]) > 1
+    return len(shape) == 4 and shape[0] == 1 and prod(shape[2:]) > 1
+
+
+def _is_plausible(layout: Layout, image_size: tuple[int, int]) -> bool:
+    """Whether rows and columns are not exchanged, and the cells are not strips."""
+    aspect = layout.grid[0] / layout.grid[1] * image_size[1] / image_size[0]
+    return layout.order != "NCWH" and 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED
 
 
 @contextmanager
@@ -199,6 +214,8 @@ def _probe(model: nn.Module, image: Tensor, names: set[str]) -> dict[str, Layout
     """The layouts that probing finds, by the name of the layer."""
     size = (image.shape[-2], image.shape[-1])
     found: dict[str, Layout] = {}
+    if image.is_meta:  # there are no values to compare
+        return found
 
     def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
         if name in names and len(output) == 1 + len(_PLACES):

@@ -1,14 +1,14 @@
 """Find the layers at which maps are computed: those that the user names, or the defaults of a network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from camlab.attribution.classifier import Classifier
-from camlab.attribution.hooks import first_tensor, last_linear, reading
-from camlab.attribution.survey import ACTIVATIONS, Call, Survey
+from camlab.attribution.hooks import cut, last_linear, reading
+from camlab.attribution.survey import ACTIVATIONS, Survey
 from camlab.errors import UserError, did_you_mean
 
 Layer = str | nn.Module
@@ -82,21 +82,32 @@ def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -
     last = layer_for_cam(survey)
     if survey.is_convolutional:
         return _last_activation(survey) or last
-    reached = _reached_by_gradient(classifier, image, survey)
-    if not reached:
-        return last
+    named = [call.name for call in survey.once if call.name in survey.layouts]
+    reached = _reached_by_gradient(classifier, image, _stages(classifier, named), survey)
+    reached = reached or _reached_by_gradient(classifier, image, named, survey)
+    if not reached or survey.has_unknown_end:
+        raise UserError(
+            "It is not known how the network's last features are arranged in space, or no score depends on them. Give"
+            f" layer=NAME of a layer that you have checked, such as {last}, or in Python reshape=FUNCTION."
+        )
     coarsest = survey.layouts[reached[-1]]
     alike = [(name, survey.layouts[name]) for name in reached if survey.layouts[name].order == coarsest.order]
     finer = [name for name, layout in alike if prod(layout.grid) > prod(coarsest.grid)]
     return (finer or reached)[-1]
 
 
-def _is_stage(call: Call, survey: Survey) -> bool:
-    """Whether a call is that of a norm, or of a block in a list of blocks, with a known layout."""
-    in_list = call.name[-1].isdecimal() and call.name.count(".") < 3  # as blocks.11, layers.3.blocks.1, layer_11
-    is_block = in_list and any(call.module.children())
-    is_norm = "norm" in type(call.module).__name__[1:].lower()  # LayerNorm2d, BatchNormAct2d; not NormMlp
-    return call.name in survey.layouts and (is_block or is_norm)
+def _stages(classifier: Classifier, names: Sequence[str]) -> list[str]:
+    """Those of the layers that are norms, or blocks in a list of blocks."""
+    modules = dict(classifier.network.named_modules())
+
+    def is_block(name: str) -> bool:
+        parent = modules[name.rpartition(".")[0]]
+        return isinstance(parent, (nn.ModuleList, nn.Sequential)) and any(modules[name].children())
+
+    def is_norm(name: str) -> bool:
+        return "norm" in type(modules[name]).__name__[1:].lower()  # LayerNorm2d, BatchNormAct2d; not NormMlp
+
+    return [name for name in names if is_block(name) or is_norm(name)]
 
 
 def _last_activation(survey: Survey) -> str | None:
@@ -114,31 +125,21 @@ def _last_activation(survey: Survey) -> str | None:
     return None
 
 
-def _reached_by_gradient(classifier: Classifier, image: Tensor, survey: Survey) -> list[str]:
-    """Norms and blocks on whose cells the network's output depends.
+def _reached_by_gradient(classifier: Classifier, image: Tensor, names: Sequence[str], survey: Survey) -> list[str]:
+    """Those of the layers on whose cells the network's output depends.
 
     It is the input of the last linear layer that is differentiated, since that layer may start with weights of zero.
     """
-    names = [call.name for call in survey.once if _is_stage(call, survey)]
-    modules, outputs = dict(classifier.network.named_modules()), dict[str, Tensor]()
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if (tensor := first_tensor(output)) is not None and tensor.requires_grad:
-                outputs[name] = tensor
-
-        return hook
-
-    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
-    try:
-        with torch.enable_grad(), reading(last_linear(classifier.network), detach=False) as features:
-            logits = classifier.logits(image.detach().clone().requires_grad_())
-            ends = features[-1] if features else logits
-            weights = torch.randn(ends.shape, generator=torch.Generator().manual_seed(0)).to(ends)
-            score = (ends * weights).sum()
-    finally:
-        for handle in handles:
-            handle.remove()
+    modules = dict(classifier.network.named_modules())
+    with (
+        torch.enable_grad(),
+        reading(last_linear(classifier.network), detach=False) as features,
+        cut(modules, names, differentiate=True) as outputs,
+    ):
+        logits = classifier.logits(image)
+        ends = features[-1] if features else logits
+        weights = torch.randn(ends.shape, generator=torch.Generator().manual_seed(0)).to(ends)
+        score = (ends * weights).sum()
     if not score.requires_grad or not outputs:
         return []
     gradients = torch.autograd.grad(score, list(outputs.values()), allow_unused=True)

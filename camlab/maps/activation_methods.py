@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+_LEAST_SPREAD = 0.01  # of the norms of the cells, relative to their mean, from which Eigen-CAM's sign follows them
+
 
 def cam(features_NKHW: Tensor, weight_MK: Tensor) -> Tensor:
     """Class activation maps of all classes at once: M_c(x, y) = Σ_k w_ck f_k(x, y) (Zhou et al. 2016, eq. 2).
@@ -28,7 +30,8 @@ def eigen_cam(activations_NKHW: Tensor) -> Tensor:
     """Eigen-CAM: the activations of each cell, projected on their first principal component (Muhammad and Yeasin 2020).
 
     The map is the same for all classes. The activations are centred before the decomposition, as in pytorch-grad-cam.
-    The sign of a principal component is arbitrary; it is chosen so that the map grows with the norm of the activations.
+    The sign of a principal component is arbitrary; it is chosen so that the map grows with the norm of the activations
+    or, where all cells have nearly the same norm (behind a LayerNorm), so that the cell farthest from 0 is positive.
 
     Returns:
         Signed maps, N×H×W.
@@ -43,5 +46,7 @@ def eigen_cam(activations_NKHW: Tensor) -> Tensor:
     projected = (centred * first).sum(dim=2)
     norms = flat.norm(dim=2)
     agreement = (projected * (norms - norms.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
-    signed = torch.where(agreement < 0, -projected, projected)
+    farthest = projected.gather(1, projected.abs().argmax(dim=1, keepdim=True))
+    differ = norms.std(dim=1, keepdim=True) > _LEAST_SPREAD * norms.mean(dim=1, keepdim=True)
+    signed = torch.where(torch.where(differ, agreement, farthest) < 0, -projected, projected)
     return signed.reshape(len(flat), *activations_NKHW.shape[2:])

@@ -26,9 +26,10 @@ def attention_relevance(weights: Sequence[Tensor], gradients: Sequence[Tensor]) 
     """
     first = weights[0]
     relevance = torch.eye(first.shape[-1], dtype=torch.float32, device=first.device).expand(len(first), -1, -1)
-    for attention, gradient in zip(weights, gradients, strict=True):
-        positive = (attention.float() * gradient.float()).relu().mean(dim=1)
-        relevance = relevance + positive @ relevance
+    with torch.autocast(first.device.type, enabled=False):  # products of small gradients need float32
+        for attention, gradient in zip(weights, gradients, strict=True):
+            positive = (attention.float() * gradient.float()).relu().mean(dim=1)
+            relevance = relevance + positive @ relevance
     return relevance
 
 

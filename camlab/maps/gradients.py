@@ -82,8 +82,7 @@ def finer_scores(logits_NM: Tensor, class_idx_N: Tensor, gamma: float = 0.6, ref
         return own_N1[:, 0]
     distances = (logits_NM - own_N1).detach().abs().scatter(1, class_idx_N[:, None], torch.inf)
     nearest_NR = distances.topk(min(references, logits_NM.shape[1] - 1), dim=1, largest=False).indices
-    weights = logits_NM.softmax(dim=1).gather(1, nearest_NR)
-    weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    weights = logits_NM.gather(1, nearest_NR).softmax(dim=1)  # as p_r / Σ p_r, without division by a tiny sum
     return (weights * (own_N1 - gamma * logits_NM.gather(1, nearest_NR))).sum(dim=1)
 
 

@@ -47,7 +47,7 @@ def score_cam(
             low, high = masks.amin(dim=(1, 2), keepdim=True), masks.amax(dim=(1, 2), keepdim=True)
             masks = torch.where(high > low, (masks - low) / (high - low), torch.zeros_like(masks))
             scores.append(forward(image * masks[:, None])[:, class_idx])
-        maps.append(torch.einsum("k,khw->hw", torch.cat(scores).softmax(dim=0), activations))
+        maps.append(torch.einsum("k,khw->hw", torch.cat(scores).softmax(dim=0).to(activations.dtype), activations))
     return torch.stack(maps)
 
 
