@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig
 
 from camlab.command_line.launch import launch
 from camlab.errors import UserError, did_you_mean
+from camlab.storage.documents import read_names
 from camlab.storage.files import user_path
 
 if TYPE_CHECKING:
@@ -66,6 +67,27 @@ def explain(config: DictConfig) -> int:
 
 
 def _trained(config: DictConfig) -> TrainedNetwork:
+    """The network with the names of its classes."""
+    from dataclasses import replace
+
+    from camlab.attribution.classifier import count_classes
+
+    trained = _network(config)
+    if config.class_names is not None:
+        names = read_names(user_path(config.class_names, "class_names"))
+        count = count_classes(trained.network, trained.preprocess.image_size)
+        if len(names) != count:
+            raise UserError(
+                f"class_names={config.class_names}: {len(names)} names, but the network has {count} classes."
+            )
+        return replace(trained, class_names=names)
+    if not trained.class_names:
+        count = count_classes(trained.network, trained.preprocess.image_size)
+        return replace(trained, class_names=tuple(f"class {i}" for i in range(count)))
+    return trained
+
+
+def _network(config: DictConfig) -> TrainedNetwork:
     if config.checkpoint is not None:
         from camlab.training.checkpoint import load_network
 

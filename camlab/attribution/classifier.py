@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from camlab.attribution.network_input import described, output_of
@@ -21,7 +22,6 @@ class Classifier:
         output: Which part of its output is the logits; None if `logits_of` finds it.
 
     Example:
-        >>> import torch
         >>> Classifier(nn.Flatten()).logits(torch.zeros(2, 1, 2, 2)).shape
         torch.Size([2, 4])
     """
@@ -43,6 +43,20 @@ class Classifier:
         return logits_of(given if self.output is None else _chosen(given, self.output), rows or len(images))
 
 
+def count_classes(network: nn.Module, side: int) -> int:
+    """Count a network's classes by running it on an empty picture of this side.
+
+    Raises:
+        UserError: The network cannot take the picture, or gives no logits.
+
+    Example:
+        >>> count_classes(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), 2)
+        5
+    """
+    with torch.no_grad():
+        return Classifier(network).logits(torch.zeros(1, 3, side, side)).shape[1]
+
+
 def logits_of(output: object, rows: int) -> Tensor:
     """Return the logits that a network's output holds, N×M.
 
@@ -55,7 +69,6 @@ def logits_of(output: object, rows: int) -> Tensor:
         UserError: The output holds no logits, or not those of N images.
 
     Example:
-        >>> import torch
         >>> logits_of((torch.zeros(2, 10), torch.zeros(2, 8)), 2).shape, logits_of({"logits": torch.zeros(2)}, 2).shape
         (torch.Size([2, 10]), torch.Size([2, 1]))
     """
@@ -110,7 +123,6 @@ def _described(output: object) -> str:
     """Describe an output for messages.
 
     Example:
-        >>> import torch
         >>> _described({"out": torch.zeros(2, 21, 8, 8), "aux": None}), _described([torch.zeros(2)])
         ('a dict with out, aux', 'a list of 1')
     """

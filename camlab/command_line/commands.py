@@ -79,6 +79,7 @@ class Explain(TypedDict, total=False):
     network: Required[NamedNetwork]
     paths: Required[Outputs]
     checkpoint: str | None
+    class_names: str | None
     methods: Methods | None
     layer: Layers | None
     target: Required[str | int]

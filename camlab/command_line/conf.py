@@ -6,6 +6,7 @@ from pathlib import Path
 PATH_KEYS = frozenset(
     [
         "checkpoint",
+        "class_names",
         "images",
         "network.weights",
         "target",

@@ -1,4 +1,4 @@
-"""Build classifiers by name, with their trained weights: those of torchvision and, if it is installed, of timm."""
+"""Build classifiers by name, with their trained weights: torchvision's, and timm's if it is installed."""
 
 import math
 import os
@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlab.errors import UserError, first_line
 from camlab.models.classifier_names import unknown_name
+from camlab.models.own_networks import of_function, of_transformers
 from camlab.models.preprocess import INTERPOLATIONS, Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.models.weights import check_dense, download, matching_tensors, read_tensors
+from camlab.models.weights import check_dense, download, fill, read_tensors, without_prefix
 
 
 def from_name(name: str, weights: str | None = "DEFAULT") -> TrainedNetwork:
-    """Build a classifier of torchvision or timm.
+    """Build a classifier of torchvision, timm or transformers, or one that a user's function makes.
 
     Args:
-        name: `vgg16`, `resnet50`, …
+        name: `vgg16`, `resnet50`, `timm/NAME`, `hf/FOLDER`, or `package.module:function`, whose code runs.
         weights: A name of torchvision's enum (`DEFAULT`, `IMAGENET1K_V1`), a file of all the network's tensors, or None
             for random weights. For timm: `DEFAULT`, a file or None.
 
@@ -32,10 +33,14 @@ def from_name(name: str, weights: str | None = "DEFAULT") -> TrainedNetwork:
         >>> trained.preprocess.image_size, trained.preprocess.resize_size, trained.class_names[281]
         (224, 256, 'tabby')
     """
+    if name.startswith("hf/"):
+        return of_transformers(name.removeprefix("hf/"), weights)
+    if ":" in name:
+        return of_function(name, weights)
     known = torchvision.models.list_models(module=torchvision.models)
     if name in known:
         return _of_torchvision(name, weights)
-    if found := _of_timm(name, weights):
+    if found := _of_timm(name.removeprefix("timm/"), weights):
         return found
     raise unknown_name(name, known)
 
@@ -57,11 +62,12 @@ def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:
         special = {"init_weights": state is None, "transform_input": state is not None}
     network, num_classes = torchvision.models.get_model(name, weights=None, **special), len(best.meta["categories"])
     if state is not None:
+        state = without_prefix(state, network.state_dict())
         found = _classes_of_last_layer(state, network.state_dict(), given)
         if found not in (None, num_classes):
             num_classes = found
             network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **special)
-        _fill(network, state, name, given)
+        fill(network, state, name, given)
     return TrainedNetwork(network.eval(), of_transforms(best.transforms()), _class_names(num_classes), name)
 
 
@@ -106,7 +112,7 @@ def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
     else:
         network = timm.create_model(name)
         if weights is not None:
-            _fill(network, _of_file(weights), name, f"network.weights={weights}")
+            fill(network, _of_file(weights), name, f"network.weights={weights}")
     if not network.num_classes:
         raise UserError(f"network={name}: this network gives features and has no classes. Choose a classifier.")
     preprocess = of_data_config(timm.data.resolve_model_data_config(network))
@@ -154,10 +160,6 @@ def _pretrained_of_timm(name: str) -> Any:
 
 def _of_file(weights: str) -> Mapping[str, Tensor]:
     return read_tensors(Path(os.path.expanduser(weights)), "network.weights", named="DEFAULT")
-
-
-def _fill(network: nn.Module, state: Mapping[str, Tensor], name: str, given: str) -> None:
-    network.load_state_dict(matching_tensors(state, network.state_dict(), name, given), strict=False)
 
 
 def _class_names(num_classes: int) -> tuple[str, ...]:

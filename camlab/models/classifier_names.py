@@ -8,6 +8,8 @@ from pathlib import Path
 
 from camlab.errors import UserError, did_you_mean
 
+_FILES = (".pth", ".pt", ".pt2", ".ts", ".ckpt", ".safetensors", ".onnx", ".bin")
+
 
 @functools.cache
 def names_of_torchvision() -> tuple[str, ...]:
@@ -28,8 +30,19 @@ def check_name(name: str) -> None:
     """Refuse a name that torchvision does not have. If timm is installed, only timm itself can tell.
 
     Raises:
-        UserError: There is no such classifier; the message suggests similar names.
+        UserError: There is no such classifier, and the message suggests similar names; or the name is that of a file.
+
+    Example:
+        >>> check_name("resnet50"), check_name("my_package.networks:make_network")
+        (None, None)
     """
+    if Path(name).suffix in _FILES:
+        raise UserError(
+            f"network={name}: a file of weights does not say which network it is for, and a TorchScript file does not"
+            " show its layers. Give network=NAME or network=my_module:make_network, with network.weights=FILE."
+        )
+    if name.startswith("hf/") or ":" in name:
+        return
     known = names_of_torchvision()
     if name not in known and find_spec("timm") is None:
         raise unknown_name(name, known)

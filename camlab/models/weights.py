@@ -4,7 +4,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,40 @@ def matching_tensors(
     return {name: found[name] for name in expected if name in found}
 
 
+def fill(network: nn.Module, found: Mapping[str, Tensor], name: str, given: str = "network.weights") -> None:
+    """Load all tensors of a network, in place.
+
+    Args:
+        network: The network.
+        found: Tensors by name. The names may have a prefix, such as `model.` in a checkpoint of Lightning.
+        name: Name of the network, for messages.
+        given: The setting that asked for the weights, for messages.
+
+    Raises:
+        UserError: As for `matching_tensors`.
+    """
+    expected = network.state_dict()
+    state = matching_tensors(without_prefix(found, expected), expected, name, given)
+    network.load_state_dict(state, strict=False)
+
+
+def without_prefix(found: Mapping[str, Tensor], names: Iterable[str]) -> Mapping[str, Tensor]:
+    """Remove the prefix under which a file has all of a network's tensors, if there is one.
+
+    Example:
+        >>> list(without_prefix({"model.fc.bias": torch.ones(2), "loss.scale": torch.ones(1)}, ["fc.bias"]))
+        ['fc.bias']
+    """
+    needed = [name for name in names if not name.endswith("num_batches_tracked")]
+    if not needed or needed[0] in found:
+        return found
+    prefixes = [name.removesuffix(needed[0]) for name in found if name.endswith("." + needed[0])]
+    for prefix in prefixes:
+        if all(prefix + name in found for name in needed):
+            return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+    return found
+
+
 def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], given: str) -> None:
     """Refuse weights that are not ordinary dense tensors, are not floating-point numbers, or are not finite.
 
@@ -118,7 +152,7 @@ def read_tensors(path: Path, key: str = "arch.weights", named: str = "imagenet")
     """Read the tensors of a weights file by name. Pickled code is refused and never runs.
 
     Args:
-        path: A .safetensors, .pth or .pt file.
+        path: A .safetensors, .pth or .pt file, or a checkpoint of Lightning (.ckpt).
         key: The setting that named the file, for messages.
         named: The value that the setting may have instead of a file or null, for messages.
 
@@ -133,8 +167,8 @@ def read_tensors(path: Path, key: str = "arch.weights", named: str = "imagenet")
             return load_file(path)
         except (safetensors.SafetensorError, ValueError) as error:
             raise UserError(f"{given}: damaged or not a safetensors file ({first_line(error)}).") from error
-    if path.suffix not in (".pth", ".pt"):
-        raise UserError(f"{given}: unknown ending {path.suffix!r}. Choose from .safetensors, .pth, .pt.")
+    if path.suffix not in (".pth", ".pt", ".ckpt"):
+        raise UserError(f"{given}: unknown ending {path.suffix!r}. Choose from .safetensors, .pth, .pt, .ckpt.")
     content = load_without_code(path, given)
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -1,0 +1,112 @@
+"""Build classifiers that no catalogue lists: those of transformers, and those that a user's function makes."""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from camlab.errors import UserError, first_line
+from camlab.models.preprocess import Preprocess
+from camlab.models.trained_network import TrainedNetwork
+from camlab.models.weights import fill, read_tensors
+
+_IMAGENET = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 256)
+
+
+def of_function(name: str, weights: str | None) -> TrainedNetwork:
+    """Call a user's function, which returns a network, or a `TrainedNetwork` with its preparation of pictures.
+
+    Args:
+        name: `package.module:function`. The module is found as `python -m` would find it, in the working folder too.
+        weights: A file of the network's tensors; `DEFAULT` or None if the function itself sets them.
+
+    Returns:
+        The network, in eval mode. Unless the function says otherwise, its pictures are prepared as those of
+        torchvision's first ImageNet weights, and its classes have no names.
+
+    Raises:
+        UserError: There is no such function, it fails or returns no network, or the weights do not fit.
+    """
+    module, _, function = name.partition(":")
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except Exception as error:  # the user's code can raise any exception
+        kind = type(error).__name__
+        raise UserError(f"network={name}: it could not be made ({kind}: {first_line(error)}).") from error
+    trained = made if isinstance(made, TrainedNetwork) else TrainedNetwork(made, _IMAGENET, (), name)
+    if not isinstance(trained.network, nn.Module):
+        kind = type(trained.network).__name__
+        raise UserError(f"network={name}: the function returns {kind}. It must return a torch module.")
+    if weights not in (None, "DEFAULT"):
+        fill(trained.network, read_tensors(Path(str(weights)).expanduser(), "network.weights", "DEFAULT"), name)
+    trained.network.eval()
+    return trained
+
+
+def of_transformers(name: str, weights: str | None) -> TrainedNetwork:
+    """Build an image classifier of transformers from a folder of `save_pretrained`, or from the hub.
+
+    Args:
+        name: The folder, or the hub's name. No code of the folder or the hub runs.
+        weights: `DEFAULT` for its own weights, a file, or None for random ones.
+
+    Raises:
+        UserError: transformers is not installed; there is no such network, or it is no image classifier.
+    """
+    given, place = f"network=hf/{name}", str(Path(name).expanduser())
+    try:
+        from transformers import AutoConfig, AutoModelForImageClassification
+    except ImportError:
+        raise UserError(f"{given}: transformers is not installed. Install it: pip install transformers") from None
+    try:
+        config = AutoConfig.from_pretrained(place)
+        if weights == "DEFAULT":
+            network = AutoModelForImageClassification.from_pretrained(place)
+        else:
+            network = AutoModelForImageClassification.from_config(config)
+        preprocess = of_processor(_processor(place))
+    except Exception as error:  # transformers, huggingface_hub and httpx raise different errors
+        raise UserError(
+            f"{given}: not a readable image classifier ({first_line(error)}). Give a folder of save_pretrained, or a"
+            " name of the hub's."
+        ) from error
+    if weights not in (None, "DEFAULT"):
+        fill(network, read_tensors(Path(str(weights)).expanduser(), "network.weights", "DEFAULT"), name)
+    class_names = tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
+    return TrainedNetwork(network.eval(), preprocess, class_names, name)
+
+
+def _processor(place: str) -> Mapping[str, Any]:
+    """The settings of the image processor; empty if the folder has none."""
+    from transformers import AutoImageProcessor
+
+    if Path(place).is_dir() and not Path(place, "preprocessor_config.json").is_file():
+        return {}
+    found: Mapping[str, Any] = AutoImageProcessor.from_pretrained(place).to_dict()
+    return found
+
+
+def of_processor(settings: Mapping[str, Any]) -> Preprocess:
+    """Convert the settings of an image processor of transformers; pictures are cropped to a square, never squeezed.
+
+    Example:
+        >>> of_processor({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}).resize_size
+        256
+    """
+    size, crop = settings.get("size") or {}, settings.get("crop_size") or {}
+    shorter = size.get("shortest_edge") or size.get("height") or _IMAGENET.image_size
+    side = (settings.get("do_center_crop", True) and crop.get("height")) or shorter
+    if settings.get("do_normalize", True):
+        mean, std = settings.get("image_mean") or _IMAGENET.mean, settings.get("image_std") or _IMAGENET.std
+    else:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    share = settings.get("crop_pct") or 1.0  # ConvNeXt's
+    resized = max(side, int(shorter / share))
+    return Preprocess(
+        side, tuple(mean), tuple(std), resized, "bicubic" if settings.get("resample") == 3 else "bilinear"
+    )

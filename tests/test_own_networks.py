@@ -1,0 +1,185 @@
+"""Networks that no catalogue lists: a user's function, transformers, weights with a prefix, names of classes."""
+
+import importlib
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from test_explain import Run, run, table  # noqa: F401
+from torch import nn
+
+from camlab import Explainer
+from camlab.attribution.classifier import Classifier
+from camlab.errors import UserError
+from camlab.models import catalog
+from camlab.models.classifier_names import check_name
+from camlab.models.preprocess import Preprocess
+from camlab.storage.documents import read_names
+
+MODULE = """
+import torch
+from torch import nn
+from camlab.models.preprocess import Preprocess
+from camlab.models.trained_network import TrainedNetwork
+
+def make_network():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+def prepared():
+    return TrainedNetwork(make_network(), Preprocess(64), ("a", "b", "c"), "mine")
+
+def broken():
+    raise KeyError("no such thing")
+
+def text():
+    return "network"
+"""
+PREFIXES = ["", "model.", "model.net."]
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The working folder, with a module of the user's."""
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "nets.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    importlib.invalidate_caches()
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("own_package")]:
+        del sys.modules[name]
+
+
+def module() -> nn.Sequential:
+    namespace: dict = {}
+    exec(MODULE, namespace)
+    return namespace["make_network"]().eval()
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("ending", [".pth", ".ckpt", ".safetensors"])
+def test_a_function_of_ones_own_with_weights(own, prefix, ending):
+    torch.manual_seed(7)
+    network = module()
+    state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+    state["loss.weight"] = torch.ones(2)
+    file = own / f"w{ending}"
+    if ending == ".safetensors":
+        save_file(state, file)
+    else:
+        torch.save({"state_dict": state, "epoch": 3} if ending == ".ckpt" else state, file)
+    trained = catalog.from_name("own_package.nets:make_network", str(file))
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(trained.network(images), network(images))
+    assert not trained.network.training
+
+
+def test_a_function_may_state_the_preparation(own):
+    trained = catalog.from_name("own_package.nets:prepared", "DEFAULT")
+    assert trained.preprocess == Preprocess(64)
+    assert trained.class_names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own_package.nets:make", "network=own_package.nets:make: it could not be made (AttributeError: "),
+        ("own_package.nothing:make", "it could not be made (ModuleNotFoundError: No module named 'own_package.nothing')"),
+        ("own_package.nets:broken", "it could not be made (KeyError: 'no such thing')"),
+        ("own_package.nets:text", "the function returns str. It must return a torch module."),
+    ],
+)  # fmt: skip
+def test_functions_that_give_no_network(own, name, message):
+    with pytest.raises(UserError) as refused:
+        catalog.from_name(name)
+    assert message in str(refused.value)
+
+
+def test_weights_of_another_network(own):
+    torch.save({"model.0.weight": torch.ones(1)}, own / "w.pth")
+    with pytest.raises(UserError, match=r"network\.weights: no tensor 0\.weight, which own_package"):
+        catalog.from_name("own_package.nets:make_network", str(own / "w.pth"))
+
+
+@pytest.mark.parametrize("name", ["model.pt", "scripted.ts", "last.ckpt", "model.onnx"])
+def test_a_file_is_not_a_network(name):
+    with pytest.raises(
+        UserError, match=r"does not show its layers\. Give network=NAME or network=my_module:make_network"
+    ):
+        check_name(name)
+
+
+# ---- on the command line ----
+
+
+def test_names_of_classes(run: Run, own):  # noqa: F811
+    (own / "names.txt").write_text("cat\ndog\nzebra\n")
+    network = ["images=photos", "network=own_package.nets:make_network", "device=cpu"]
+    code, _, err = run(*network, "class_names=names.txt", "target=zebra", "out=out")
+    assert (code, err) == (0, "")
+    assert {row["class"] for row in table(own / "out" / "predictions.csv")} == {"zebra"}
+    code, _, err = run(*network, "target=2", "out=numbered")
+    assert code == 0, err
+    assert {row["class"] for row in table(own / "numbered" / "predictions.csv")} == {"class 2"}
+    (own / "names.txt").write_text("cat\ndog\n")
+    code, _, err = run(*network, "class_names=names.txt", "out=other")
+    assert (code, err) == (2, "class_names=names.txt: 2 names, but the network has 3 classes.\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"cat\n\ndog\n", "a line is empty"),
+        (b"", "a line is empty"),
+        (b"cat\ncat\n", "cat is given twice"),
+        (b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_files_that_hold_no_names(tmp_path, content, message):
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_names(tmp_path / "names.txt")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_names(tmp_path / "none.txt")
+
+
+# ---- transformers, which is not a dependency ----
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of a small ViT of transformers."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed; camlab works without it")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8,
+        id2label={0: "cat", 1: "dog", 2: "zebra"},
+    )  # fmt: skip
+    network = transformers.ViTForImageClassification(config).eval()
+    network.save_pretrained(tmp_path / "vit")
+    processor = '{"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "resample": 3,'
+    processor += '"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}'
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(processor)
+    return tmp_path / "vit", network
+
+
+def test_a_folder_of_transformers(folder):
+    place, network = folder
+    trained = catalog.from_name(f"hf/{place}")
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(Classifier(trained.network).logits(images), network(images).logits)
+    assert Explainer(trained.network).method_for(images) == "attention_relevance"
+    assert trained.class_names == ("cat", "dog", "zebra")
+    assert trained.preprocess == Preprocess(32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 32, "bicubic")
+    assert not torch.equal(catalog.from_name(f"hf/{place}", None).network(images).logits, network(images).logits)
+
+
+def test_folders_that_hold_no_classifier(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed; camlab works without it")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    for name in ("empty", "other"):
+        with pytest.raises(UserError, match=f"network=hf/.*{name}: not a readable image classifier"):
+            catalog.from_name(f"hf/{tmp_path / name}")
