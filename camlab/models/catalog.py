@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
-from camlab.errors import UserError, first_line
+from camlab.errors import UserError
 from camlab.models.classifier_names import unknown_name
+from camlab.models.named_networks import pretrained_of_timm
 from camlab.models.preprocess import INTERPOLATIONS, Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.models.weights import download, matching_tensors, read_tensors
+from camlab.models.weights import download, load_tensors, read_tensors
 
 
 def from_name(name: str, weights: str | None = "DEFAULT") -> TrainedNetwork:
@@ -61,7 +62,7 @@ def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:
         if head in state and state[head].dim() and len(state[head]) != num_classes:
             num_classes = len(state[head])
             network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **special)
-        _fill(network, state, name, given)
+        load_tensors(network, state, name, given)
     return TrainedNetwork(network.eval(), of_transforms(best.transforms()), _class_names(num_classes), name)
 
 
@@ -89,11 +90,11 @@ def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
     if not timm.is_model(name):
         return None
     if weights == "DEFAULT":
-        network = _pretrained_of_timm(name)
+        network = pretrained_of_timm(name, f"network={name}", "network.weights")
     else:
         network = timm.create_model(name)
         if weights is not None:
-            _fill(network, _of_file(weights), name, f"network.weights={weights}")
+            load_tensors(network, _of_file(weights), name, f"network.weights={weights}")
     if not network.num_classes:
         raise UserError(f"network={name}: this network gives features and has no classes. Choose a classifier.")
     preprocess = of_data_config(timm.data.resolve_model_data_config(network))
@@ -119,32 +120,8 @@ def of_data_config(config: Mapping[str, Any]) -> Preprocess:
     )
 
 
-def _pretrained_of_timm(name: str) -> Any:
-    """Build a network of timm with its weights, which are downloaded or read from the cache of huggingface_hub.
-
-    Raises:
-        UserError: There are no such weights, or they cannot be downloaded.
-    """
-    import timm
-
-    ways_out = "Give network.weights=FILE.safetensors, or network.weights=null for random weights."
-    if not timm.is_model_pretrained(name):
-        raise UserError(f"network={name}: timm has no pretrained weights for it. {ways_out}")
-    try:
-        return timm.create_model(name, pretrained=True)
-    except Exception as error:  # httpx, huggingface_hub and timm raise different errors if there is no connection
-        raise UserError(
-            f"network={name}: its weights could not be downloaded ({first_line(error)}). {ways_out} Weights that were"
-            " downloaded before are read from the cache of huggingface_hub (HF_HOME)."
-        ) from error
-
-
 def _of_file(weights: str) -> Mapping[str, Tensor]:
     return read_tensors(Path(os.path.expanduser(weights)), "network.weights", named="DEFAULT")
-
-
-def _fill(network: nn.Module, state: Mapping[str, Tensor], name: str, given: str) -> None:
-    network.load_state_dict(matching_tensors(state, network.state_dict(), name, given), strict=False)
 
 
 def _class_names(num_classes: int) -> tuple[str, ...]:

@@ -1,16 +1,15 @@
 """Read weights: torchvision's, or files that hold tensors and plain values only. Code in a file never runs."""
 
-import os
 import pickle
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
@@ -18,25 +17,31 @@ from torchvision.models import WeightsEnum
 from camlab.errors import UserError, first_line
 
 
-def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) -> None:
-    """Load weights into a backbone, in place.
+def load_tensors(module: nn.Module, found: Mapping[str, Tensor], network: str, given: str, prefix: str = "") -> None:
+    """Load tensors into a part of a network, in place; tensors of other parts are ignored.
 
     Args:
-        layers: torchvision's `features` of the backbone.
-        backbone: torchvision's name of the network.
-        weights: `imagenet`, or a `.safetensors`, `.pth` or `.pt` file with `features.*` tensors (others are ignored).
+        module: The part.
+        found: Tensors by name, as in the state dict of the whole network.
+        network: Name of the network, for messages.
+        given: The setting that asked for the weights, for messages.
+        prefix: What precedes the part's names in the state dict of the whole network.
 
     Raises:
-        UserError: The weights cannot be downloaded or read, or hold code; or a tensor is missing or has another shape
-            (the message names it).
+        UserError: A tensor is missing, has another shape, or cannot be loaded (the message names it).
     """
-    given, prefix = f"arch.weights={weights}", "features."
-    if weights == "imagenet":
-        found = download(torchvision.models.get_model_weights(backbone).IMAGENET1K_V1, given)
-    else:
-        found = read_tensors(Path(os.path.expanduser(weights)))
-    state = matching_tensors(found, layers.state_dict(prefix=prefix), backbone, given)
-    layers.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in state.items()}, strict=False)
+    state = matching_tensors(found, module.state_dict(prefix=prefix), network, given)
+    fill(module, {name.removeprefix(prefix): tensor for name, tensor in state.items()})
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load checked tensors into a module, which keeps the values of those that are missing.
+
+    The versions of the module's parts are those of the installed library: MNASNet refuses tensors without a version.
+    """
+    versioned: Any = OrderedDict(state)
+    versioned._metadata = getattr(module.state_dict(), "_metadata", {})
+    module.load_state_dict(versioned, strict=False)
 
 
 def matching_tensors(
@@ -96,7 +101,7 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], g
             raise UserError(f"{given}: {name} holds NaN or infinite numbers. Give another file.")
 
 
-def read_tensors(path: Path, key: str = "arch.weights", named: str = "imagenet") -> Mapping[str, Tensor]:
+def read_tensors(path: Path, key: str = "arch.weights", named: str = "pretrained") -> Mapping[str, Tensor]:
     """Read the tensors of a weights file by name. Pickled code is refused and never runs.
 
     Args:
