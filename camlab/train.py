@@ -1,4 +1,4 @@
-"""Command that trains a CamNet: `python -m camlab.train arch=alexnet mode=finetune`.
+"""Command that trains a network: `python -m camlab.train arch=alexnet mode=finetune`.
 
 Torch is imported only after the configuration has been validated, and only if the run is not finished yet.
 """
@@ -191,12 +191,16 @@ def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
 
 
 def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
+    from camlab.models.cam_net import CamNet
     from camlab.training.callbacks.pointing_game import warning_of_small_maps
     from camlab.training.classifier import Classifier
 
     network = instantiate(config.arch, num_classes=config.arch.num_classes or len(data.class_names))
     image_size = data.preprocess.image_size
-    if warning := warning_of_small_maps(network.map_size, image_size, network.spec["keep_last_pool"]):
+    network.check_image_size(image_size)
+    if isinstance(network, CamNet) and (
+        warning := warning_of_small_maps(network.map_size, image_size, network.has_last_pool)
+    ):
         log.warning("%s", warning)
     classifier = Classifier(
         network=network,

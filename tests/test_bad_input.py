@@ -23,7 +23,7 @@ from camlab.data.folder import Folder
 from camlab.errors import UserError
 from camlab.models.cam_net import CamNet
 from camlab.models.devices import check_accelerator
-from camlab.models.weights import load_backbone_weights, matching_tensors, read_tensors
+from camlab.models.weights import load_tensors, matching_tensors, read_tensors
 from camlab.runs.run_folder import write_config
 from camlab.training.checkpoint import load_network
 from camlab.training.classifier import CHECKPOINT_KEY
@@ -97,7 +97,7 @@ def alexnet_files(tmp_path_factory) -> dict[str, bytes]:
 def load(path: Path, backbone: str = "alexnet") -> None:
     with torch.device("meta"):
         layers = CamNet(backbone, keep_last_pool=False).backbone
-    load_backbone_weights(layers.to_empty(device="cpu"), backbone, str(path))
+    load_tensors(layers.to_empty(device="cpu"), read_tensors(path), backbone, f"arch.weights={path}", "features.")
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])

@@ -439,7 +439,7 @@ def test_batches_are_small_decoded_as_needed_and_change_nothing(redness, tmp_pat
         request, style = Request(("cam", "grad_cam"), top_k=2), Style(normalize=mode)
         assert explain_files(redness, files, tmp_path / str(batch_size), request, style, batch_size).done == 10
         if batch_size == 3:
-            assert max(batches) == 3
+            assert set(batches[2:]) == {3, 1}, "the survey's pass with one picture and that with five come first"
             assert opened_by_then[0] <= 6, "at most two batches may be open at once"
     few, many = (np.load(tmp_path / folder / "maps.npz") for folder in ("3", "10"))
     for name in few:

@@ -86,8 +86,8 @@ def test_the_least_size_is_the_layers(backbone):
 
 
 def test_unknown_backbone_is_named():
-    with pytest.raises(UserError, match=r"resnet50: unknown network. Choose from alexnet, vgg11"):
-        CamNet("resnet50")
+    with pytest.raises(UserError, match=r"resnet19: unknown network. Did you mean arch.backbone=resnet18"):
+        CamNet("resnet19")
 
 
 def test_backbones_are_torchvisions():

@@ -21,9 +21,11 @@ from camlab.training.classifier import Classifier
 from camlab.training.run import Run
 
 
-def classifier(backbone: str = "alexnet", mode: str = "finetune", lr: float = 1e-3, **options: Any) -> Classifier:
+def classifier(
+    backbone: str = "alexnet", mode: str = "finetune", lr: float = 1e-3, kind: Any = CamNet, **options: Any
+) -> Classifier:
     torch.manual_seed(0)
-    network = CamNet(backbone, num_classes=4, frozen=mode == "frozen", **options)
+    network = kind(backbone, num_classes=4, frozen=mode == "frozen", **options)
     return Classifier(network, functools.partial(torch.optim.Adam, lr=lr))
 
 

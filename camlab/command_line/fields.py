@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from camlab.drawing.colormaps import COLORMAPS
+from camlab.models.classifier_names import complaint_about
 
 
 class Words:
@@ -90,7 +91,14 @@ def _plain_name(value: str) -> str:
     return value
 
 
+def _known_backbone(name: str) -> str:
+    if complaint := complaint_about(name):
+        raise PydanticCustomError("backbone", "{complaint}", {"complaint": complaint})
+    return name
+
+
 Name = Annotated[str, AfterValidator(_plain_name)]
+Backbone = Annotated[str, AfterValidator(_known_backbone)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]

@@ -113,4 +113,4 @@ def _complaint(kind: str, error: Any, annotation: Any) -> str:
         return f"must be {_TYPES[kind]}{' or null' if NoneType in get_args(annotation) else ''}."
     if kind == "dict_type":
         return f"must be a section with {', '.join(settings_of(annotation))}."
-    return f"{error['msg']}."
+    return str(error["msg"]) if kind == "backbone" else f"{error['msg']}."

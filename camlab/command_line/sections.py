@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.command_line.fields import (
+    Backbone,
     Colormap,
     Count,
     Instead,
@@ -23,28 +24,39 @@ from camlab.command_line.fields import (
     Share,
     Words,
 )
-from camlab.models.backbones import BACKBONES, LARGEST_IMAGE_SIZE
+from camlab.models.backbones import LARGEST_IMAGE_SIZE
 
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt")
 
+ImageSize = Annotated[int, Field(ge=1, le=LARGEST_IMAGE_SIZE)]
 section = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))  # TypedDicts do not inherit it
 
 
 @section
 class Network(TypedDict, total=False):
-    backbone: Required[Annotated[str, Words(*BACKBONES)]]
+    backbone: Required[Backbone]
     num_classes: Annotated[int, Field(ge=2)] | None
-    cam_channels: Count
-    cam_relu: bool
-    keep_last_pool: bool
     weights: str | None
     frozen: bool
 
 
 @section
+class CamNet(Network, total=False):
+    cam_conv: bool
+    cam_channels: Count
+    cam_relu: bool
+    keep_last_pool: bool
+
+
+@section
+class ClassifierNet(Network, total=False):
+    image_size: ImageSize
+
+
+@section
 class ImageData(TypedDict, total=False):
     name: str
-    image_size: Annotated[int, Field(ge=1, le=LARGEST_IMAGE_SIZE)]
+    image_size: ImageSize
     mean: Annotated[list[float], Field(min_length=3, max_length=3)]
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
     flip: Share
@@ -213,7 +225,8 @@ class Trainer(TypedDict, total=False):
 
 
 SECTIONS: dict[str, Any] = {
-    "camlab.models.cam_net.CamNet": Network,
+    "camlab.models.cam_net.CamNet": CamNet,
+    "camlab.models.classifier_net.ClassifierNet": ClassifierNet,
     "camlab.data.cifar10.Cifar10": Cifar10,
     "camlab.data.folder.Folder": Folder,
     "camlab.data.shapes.Shapes": Shapes,

@@ -24,7 +24,7 @@ from camlab.command_line.run_data import with_data_of_run
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError
 from camlab.errors import plain as plain_text
-from camlab.models.backbones import check_image_size
+from camlab.models.backbones import BACKBONES, PRETRAINED, check_image_size
 from camlab.models.classifier_names import check_name
 from camlab.runs import ownership
 from camlab.runs.table import check_replaceable
@@ -38,6 +38,8 @@ from camlab.training.changes import OF_THE_PLACE, WEIGHTS_CHECKSUM
 INDECISIVE = frozenset(
     ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
 )
+# The name of a network of timm's contains a slash, but a run's name is the name of a folder.
+OmegaConf.register_new_resolver("without_slashes", lambda name: str(name).replace("/", "-"), replace=True)
 _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
 
 
@@ -170,7 +172,7 @@ def recorded_settings(config: DictConfig) -> dict[str, Any]:
 def _weights_file(settings: dict[str, Any]) -> str | None:
     arch = settings.get("arch")
     weights = arch.get("weights") if isinstance(arch, dict) else None
-    return weights if isinstance(weights, str) and weights != "imagenet" else None
+    return weights if isinstance(weights, str) and weights not in PRETRAINED else None
 
 
 def _content(file: str) -> str:
@@ -213,10 +215,10 @@ def _check_targets(plain: dict[str, Any]) -> None:
 
 
 def _check_image_size(plain: dict[str, Any]) -> None:
-    """Refuse images that are too small for the network; only camlab's own data and networks are checked."""
+    """Refuse images that are too small for AlexNet or a VGG as a CamNet; others are checked once they are built."""
     arch, data = plain["arch"], plain["data"]
     given = (arch.get("backbone"), arch.get("keep_last_pool"), data.get("image_size"))
-    if {arch["_target_"], data["_target_"]} <= SECTIONS.keys() and None not in given:
+    if {arch["_target_"], data["_target_"]} <= SECTIONS.keys() and None not in given and given[0] in BACKBONES:
         check_image_size(*given)
 
 
@@ -243,11 +245,11 @@ def _check_files(plain: dict[str, Any]) -> None:
             user_path(value, key)
     arch = plain.get("arch")
     weights = arch.get("weights") if isinstance(arch, dict) else None
-    if isinstance(weights, str) and weights != "imagenet":
+    if isinstance(weights, str) and weights not in PRETRAINED:
         path = user_path(weights, "arch.weights")
         if path.suffix not in WEIGHT_ENDINGS or not path.is_file():
             wrong = "no such file" if path.suffix in WEIGHT_ENDINGS else f"does not end in {', '.join(WEIGHT_ENDINGS)}"
-            raise UserError(f"arch.weights={weights}: {wrong}. Give imagenet, a weights file, or null for none.")
+            raise UserError(f"arch.weights={weights}: {wrong}. Give pretrained, a weights file, or null for none.")
     for key, words in (("resume", ("auto", "last")), ("checkpoint", ())):
         value = plain.get(key)
         if isinstance(value, str) and value not in words and not user_path(value, key).exists():

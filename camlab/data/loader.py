@@ -25,7 +25,7 @@ class Batch(NamedTuple):
         image_idx: Positions of the images in their set, int64, N.
         global_size: Number of images in this step over all ranks, by which a loss summed over N must be divided.
         masks: Masks of the objects, bool, N×H×W; None if the set has no masks.
-        head_statistic: Input of `CamNet.forward_head_statistic`. It replaces the images if the features of a frozen
+        head_statistic: Input of `Network.forward_head_statistic`. It replaces the images if the features of a frozen
             backbone are cached; else it is None.
     """
 

@@ -120,7 +120,7 @@ class ImageData(L.LightningDataModule, ABC):
 
         Args:
             split: Split that the features belong to.
-            head_statistics: `CamNet.head_statistic` of each image, in the order of the split, and of its mirror image
+            head_statistics: `Network.head_statistic` of each image, in the order of the split, and of its mirror image
                 if V is 2; N×V×…, on the training device.
         """
         self.head_statistics[split] = head_statistics

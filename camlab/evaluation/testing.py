@@ -10,7 +10,7 @@ from camlab.data.module import ImageData, Split
 from camlab.errors import UserError, listed
 from camlab.evaluation.confusion import ConfusionCounter
 from camlab.evaluation.report import Report
-from camlab.models.cam_net import CamNet
+from camlab.models.network import Network
 from camlab.models.trained_network import TrainedNetwork, output_names
 from camlab.training.callbacks.pointing_game import PointingGame
 from camlab.training.classifier import Classifier
@@ -44,7 +44,7 @@ def evaluate(
         raise UserError("trainer.limit_test_batches=0: no image would be evaluated. Leave the setting out.")
     data.setup()
     data.test_split = split
-    assert isinstance(trained.network, CamNet)
+    assert isinstance(trained.network, Network)
     names, own = output_names(trained.class_names, trained.network.spec["num_classes"]), data.class_names
     if len(own) > len(names) or names != output_names(own, len(names)):
         raise UserError(

@@ -1,4 +1,4 @@
-"""The networks of torchvision that a CamNet can be built on, and the smallest and largest images that they can take.
+"""The report's backbones, AlexNet and the VGGs of torchvision, and the smallest images that they can take.
 
 The module does not import torch, because the command line uses it.
 """
@@ -6,6 +6,7 @@ The module does not import torch, because the command line uses it.
 from camlab.errors import UserError
 
 LARGEST_IMAGE_SIZE = 4096  # pixels, of each side; larger inputs of any network would exhaust the memory
+PRETRAINED = ("pretrained", "imagenet")  # values of `arch.weights` for the weights of the backbone's own library
 BACKBONES = ("alexnet", *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")))
 
 

@@ -1,4 +1,4 @@
-"""CamNet: a torchvision backbone with a head whose class scores are weighted sums of feature maps.
+"""CamNet: a convolutional backbone with a head whose class scores are weighted sums of feature maps.
 
 As in section 2 of the report, after Zhou et al. 2016 (arXiv:1512.04150): a 3×3 convolution, global average pooling and
 one linear layer replace the layers after the last max-pooling.
@@ -13,30 +13,38 @@ from torch import Tensor, nn
 
 from camlab.errors import UserError
 from camlab.models.backbones import BACKBONES, check_image_size
-from camlab.models.weights import load_backbone_weights
+from camlab.models.classifier_names import check_backbone
+from camlab.models.named_networks import output_shape, trunk_and_channels, weight_tensors
+from camlab.models.network import Network
+from camlab.models.weights import load_tensors
 
 # Rows (or columns) that the first, second and third cell of a kernel read: (offset at the start, offset at the end).
 _WINDOWS = ((0, -1), (0, 0), (1, 0))
 
 
-class CamNet(nn.Module):
+class CamNet(Network):
     """backbone → pool → cam_conv → global average pooling → fc.
 
     Shapes for AlexNet at 224², letters as in `camlab.maps`: images N×3×224×224, last ReLU N×256×13×13, backbone
     N×256×6×6 (13×13 without the last pooling), features N×K×6×6, logits N×M.
 
     Args:
-        backbone: Name from `camlab.models.backbones.BACKBONES`.
+        backbone: Name of a network of torchvision (`alexnet`, `resnet18`, …), or of timm after `timm/`. Its part before
+            the head is used.
         num_classes: M.
         cam_channels: K, 10 in the report, 1024 in the paper.
         cam_relu: Put a ReLU after cam_conv (the report has none).
-        keep_last_pool: Keep the backbone's last max-pooling, as the report does; without it maps are twice as fine.
-        weights: Weights of the backbone: `imagenet` (torchvision's), a .safetensors or .pth file, or None for random
-            ones.
+        keep_last_pool: Keep the last max-pooling of AlexNet or a VGG, as the report does; without it maps are twice as
+            fine. Other networks of torchvision have none there.
+        weights: Weights of the backbone: `pretrained` or `imagenet` (those of its library), a .safetensors or .pth
+            file, or None for random ones.
         frozen: Keep the backbone's weights fixed and the backbone in eval mode.
+        cam_conv: Put the convolution before the pooling. Without it, a network that already ends in average pooling and
+            one linear layer keeps its structure: backbone → global average pooling → fc.
 
     Raises:
-        UserError: The backbone is unknown; the weights cannot be downloaded or read, or do not fit.
+        UserError: The backbone is unknown, has no convolutional trunk or, with `cam_conv` false, another head; the
+            weights cannot be downloaded or read, or do not fit.
     """
 
     def __init__(
@@ -48,45 +56,32 @@ class CamNet(nn.Module):
         keep_last_pool: bool = True,
         weights: str | None = None,
         frozen: bool = False,
+        cam_conv: bool = True,
     ) -> None:
         super().__init__()
-        if backbone not in BACKBONES:
-            raise UserError(f"arch.backbone={backbone}: unknown network. Choose from {', '.join(BACKBONES)}.")
-        self.spec: dict[str, Any] = {
+        if cam_relu and not cam_conv:
+            raise UserError(
+                "arch.cam_relu=true: arch.cam_conv=false leaves no cam_conv to put it after. Give one of them."
+            )
+        self.spec = {
             "backbone": backbone,
             "num_classes": num_classes,
             "cam_channels": cam_channels,
             "cam_relu": cam_relu,
             "keep_last_pool": keep_last_pool,
+            "cam_conv": cam_conv,
         }
-        with torch.device("meta"):  # nine tenths of the weights belong to a classifier that is not used
-            layers = torchvision.models.get_model(backbone, weights=None).features
-        layers = layers.to_empty(device=torch.get_default_device())
-        for layer in layers:
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
-        if weights is not None:
-            load_backbone_weights(layers, backbone, weights)
-        self.backbone = layers[:-1]  # ends with the ReLU after the last convolution
-        self.pool = layers[-1] if keep_last_pool else nn.Identity()
-        channels = next(layer.out_channels for layer in reversed(layers) if isinstance(layer, nn.Conv2d))
-        self.cam_conv = nn.Conv2d(channels, cam_channels, kernel_size=3, padding=1)
+        self.backbone, self.pool, channels = _backbone_and_pool(backbone, keep_last_pool, weights, not cam_conv)
+        self.cam_conv = nn.Conv2d(channels, cam_channels, kernel_size=3, padding=1) if cam_conv else nn.Identity()
         self.cam_relu = nn.ReLU() if cam_relu else nn.Identity()
-        self.fc = nn.Linear(cam_channels, num_classes)
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(cam_channels if cam_conv else channels, num_classes)
         self.grad_cam_layer = "backbone"  # the ReLU after the last pretrained convolution, before pooling
-        self.cam_layer = "cam_relu" if cam_relu else "cam_conv"  # the input of the global average pooling
-        self.frozen = frozen
-        self.backbone.requires_grad_(not frozen)
-        if weights is None:
+        self.cam_layer = "cam_relu" if cam_relu else "cam_conv" if cam_conv else "backbone"  # input of global_pool
+        if weights is None and backbone in BACKBONES:
             _initialize(self)
         self.to(memory_format=torch.channels_last)  # 1.2 to 1.7 × as fast on CPUs, and the layout for tensor cores
-        self.train()
-
-    def train(self, mode: bool = True) -> "CamNet":
-        super().train(mode)
-        if self.frozen:
-            self.backbone.eval()  # batch norm in train mode would move its running statistics
-        return self
+        self.freeze(frozen)
 
     def forward_last_relu(self, images: Tensor) -> Tensor:
         """Output of the ReLU after the last convolution, before pooling: Grad-CAM's default target."""
@@ -106,7 +101,7 @@ class CamNet(nn.Module):
 
     def forward_head(self, features: Tensor) -> Tensor:
         """N×M logits from `forward_features`' output: global average pooling, then fc."""
-        return self.fc(features.mean(dim=(2, 3)))
+        return self.fc(self.global_pool(features).flatten(1))
 
     def forward_from_last_relu(self, activations: Tensor) -> Tensor:
         """N×M logits from `forward_last_relu`'s output: the part of the network after Grad-CAM's default target."""
@@ -122,15 +117,29 @@ class CamNet(nn.Module):
             backbone_features: Output of `forward_backbone`, N×C×H×W.
 
         Returns:
-            N×(C·9); with a ReLU after cam_conv, the features themselves, N×C×H×W.
+            N×(C·9); with a ReLU after cam_conv, the features themselves, N×C×H×W; without cam_conv, their means, N×C.
         """
+        if not self.spec["cam_conv"]:
+            return backbone_features.mean(dim=(2, 3))
         return backbone_features if self.spec["cam_relu"] else window_means(backbone_features)
 
     def forward_head_statistic(self, head_statistic: Tensor) -> Tensor:
-        """N×M logits from `head_statistic`'s output, equal to `forward`'s except for rounding."""
+        if not self.spec["cam_conv"]:
+            return self.fc(head_statistic)
         if self.spec["cam_relu"]:
             return self.forward_head(self.forward_cam_conv(head_statistic))
+        assert isinstance(self.cam_conv, nn.Conv2d)
         return self.fc(F.linear(head_statistic, self.cam_conv.weight.flatten(1), self.cam_conv.bias))
+
+    @property
+    def statistic_spec(self) -> dict[str, Any]:
+        decisive = {key: self.spec[key] for key in ("backbone", "keep_last_pool", "cam_relu")}
+        return decisive if self.spec["cam_conv"] else {**decisive, "cam_conv": False}
+
+    @property
+    def has_last_pool(self) -> bool:
+        """Whether there is a last max-pooling that `keep_last_pool` could leave out."""
+        return not isinstance(self.pool, nn.Identity)
 
     def map_size(self, image_size: int) -> tuple[int, int]:
         """Return the (height, width) in cells of the features, and so of CAM, for images of `image_size`² pixels.
@@ -142,23 +151,40 @@ class CamNet(nn.Module):
             >>> CamNet("alexnet").map_size(224), CamNet("alexnet", keep_last_pool=False).map_size(224)
             ((6, 6), (13, 13))
         """
-        check_image_size(self.spec["backbone"], self.spec["keep_last_pool"], image_size)
-        side = self._features_side(image_size)
-        return side, side
+        if self.spec["backbone"] in BACKBONES:
+            check_image_size(self.spec["backbone"], self.spec["keep_last_pool"], image_size)
+        whole = nn.Sequential(self.backbone, self.pool)  # cam_conv keeps the size
+        height, width = output_shape(whole, self.spec["backbone"], image_size)[2:]
+        return height, width
 
-    def _features_side(self, side: int) -> int:
-        """Side of the features in cells, for square images; 0 if nothing is left for some layer to read."""
-        for layer in (*self.backbone, self.pool):  # cam_conv keeps the size
-            if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):
-                sizes: Any = (layer.kernel_size, layer.stride, layer.padding)
-                kernel, stride, padding = (size if isinstance(size, int) else size[0] for size in sizes)
-                side = max(0, (side + 2 * padding - kernel) // stride + 1)
-                if side == 0:
-                    break
-        return side
+    def check_image_size(self, image_size: int) -> None:
+        self.map_size(image_size)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
+
+def _backbone_and_pool(
+    backbone: str, keep_last_pool: bool, weights: str | None, keeps_head: bool
+) -> tuple[nn.Module, nn.Module, int]:
+    """Build a backbone with its weights, and the pooling after it: two modules, and the number of channels.
+
+    Only AlexNet and the VGGs of torchvision are cut between their last activation and their last pooling.
+    """
+    check_backbone(backbone)
+    if backbone not in BACKBONES or keeps_head:
+        trunk, channels = trunk_and_channels(backbone, keeps_head)
+        if weights is not None:
+            named = getattr(trunk, "network", trunk)
+            load_tensors(named, weight_tensors(backbone, weights), backbone, f"arch.weights={weights}")
+        return trunk, nn.Identity(), channels
+    with torch.device("meta"):  # nine tenths of the weights belong to a classifier that is not used
+        layers = torchvision.models.get_model(backbone, weights=None).features
+    layers = layers.to_empty(device=torch.get_default_device())
+    for layer in layers:
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    if weights is not None:
+        load_tensors(layers, weight_tensors(backbone, weights), backbone, f"arch.weights={weights}", "features.")
+    channels = next(layer.out_channels for layer in reversed(layers) if isinstance(layer, nn.Conv2d))
+    return layers[:-1], layers[-1] if keep_last_pool else nn.Identity(), channels
 
 
 def window_means(features_NCHW: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ from typing import Any
 import torchvision
 from torch import Tensor
 
-from camlab.errors import UserError, first_line
+from camlab.errors import UserError
 from camlab.models.classifier_names import unknown_name
+from camlab.models.named_networks import pretrained_of_timm
 from camlab.models.own_networks import of_function, of_transformers
 from camlab.models.preprocess import INTERPOLATIONS, Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.models.weights import check_dense, download, fill, read_tensors, without_prefix
+from camlab.models.weights import check_dense, download, load_tensors, read_tensors, without_prefix
 
 
 def from_name(name: str, weights: str | None = "DEFAULT") -> TrainedNetwork:
@@ -67,7 +68,7 @@ def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:
         if found not in (None, num_classes):
             num_classes = found
             network = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **special)
-        fill(network, state, name, given)
+        load_tensors(network, state, name, given)
     return TrainedNetwork(network.eval(), of_transforms(best.transforms()), _class_names(num_classes), name)
 
 
@@ -108,11 +109,11 @@ def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
     if not timm.is_model(name):
         return None
     if weights == "DEFAULT":
-        network = _pretrained_of_timm(name)
+        network = pretrained_of_timm(name, f"network={name}", "network.weights")
     else:
         network = timm.create_model(name)
         if weights is not None:
-            fill(network, _of_file(weights), name, f"network.weights={weights}")
+            load_tensors(network, _of_file(weights), name, f"network.weights={weights}")
     if not network.num_classes:
         raise UserError(f"network={name}: this network gives features and has no classes. Choose a classifier.")
     preprocess = of_data_config(timm.data.resolve_model_data_config(network))
@@ -136,26 +137,6 @@ def of_data_config(config: Mapping[str, Any]) -> Preprocess:
         math.floor(side / config["crop_pct"]),
         interpolation if interpolation in INTERPOLATIONS else "bicubic",
     )
-
-
-def _pretrained_of_timm(name: str) -> Any:
-    """Build a network of timm with its weights, which are downloaded or read from the cache of huggingface_hub.
-
-    Raises:
-        UserError: There are no such weights, or they cannot be downloaded.
-    """
-    import timm
-
-    ways_out = "Give network.weights=FILE.safetensors, or network.weights=null for random weights."
-    if not timm.is_model_pretrained(name):
-        raise UserError(f"network={name}: timm has no pretrained weights for it. {ways_out}")
-    try:
-        return timm.create_model(name, pretrained=True)
-    except Exception as error:  # httpx, huggingface_hub and timm raise different errors if there is no connection
-        raise UserError(
-            f"network={name}: its weights could not be downloaded ({first_line(error)}). {ways_out} Weights that were"
-            " downloaded before are read from the cache of huggingface_hub (HF_HOME)."
-        ) from error
 
 
 def _of_file(weights: str) -> Mapping[str, Tensor]:

@@ -1,4 +1,8 @@
-"""The names of torchvision's classifiers, without an import of torch: a wrong name is reported at once."""
+"""The names of torchvision's and timm's classifiers, without an import of torch: a wrong name is reported at once.
+
+The names come from the sources of the two libraries, where a decorator registers each classifier. No other name is ever
+looked up, so that a name in a checkpoint cannot make a library download something or run other code.
+"""
 
 import functools
 import re
@@ -6,24 +10,28 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from camlab.errors import UserError, did_you_mean
+from camlab.errors import UserError, cut, did_you_mean
+
+TIMM = "timm/"  # begins the names of timm's networks in `arch.backbone`
 
 _FILES = (".pth", ".pt", ".pt2", ".ts", ".ckpt", ".safetensors", ".onnx", ".bin")
 
 
 @functools.cache
 def names_of_torchvision() -> tuple[str, ...]:
-    """Read the names of all classifiers from torchvision's source, where a decorator registers each of them.
+    """Read the names of all classifiers from torchvision's source.
 
     Example:
         >>> [name for name in names_of_torchvision() if name.startswith("alex")]
         ['alexnet']
     """
-    spec = find_spec("torchvision")
-    folders = (spec and spec.submodule_search_locations) or []
-    texts = [file.read_text() for folder in folders for file in sorted(Path(folder, "models").glob("*.py"))]
-    registered = re.compile(r"^@register_model\(.*?^def (\w+)", re.MULTILINE | re.DOTALL)
-    return tuple(name for text in texts for name in registered.findall(text))
+    return _registered("torchvision")
+
+
+@functools.cache
+def names_of_timm() -> tuple[str, ...]:
+    """Read the names of all classifiers from timm's source; there are none if timm is not installed."""
+    return _registered("timm")
 
 
 def check_name(name: str) -> None:
@@ -48,9 +56,50 @@ def check_name(name: str) -> None:
         raise unknown_name(name, known)
 
 
+def check_backbone(name: str) -> None:
+    """Refuse the name of a backbone that neither torchvision nor timm has.
+
+    Args:
+        name: torchvision's name of the network, or timm's with `timm/` before it.
+
+    Raises:
+        UserError: There is no such network, or timm is not installed; the message says what to give instead.
+
+    Example:
+        >>> check_backbone("resnet18")
+    """
+    if complaint := complaint_about(name):
+        raise UserError(f"arch.backbone={cut(name)}: {complaint}")
+
+
+def complaint_about(backbone: str) -> str | None:
+    """What is wrong with the name of a backbone, in one or two sentences; None if there is such a network.
+
+    Example:
+        >>> complaint_about("timm/")
+        'unknown network. Choose a classifier of torchvision, or one of timm after timm/: resnet18, timm/resnet18.'
+    """
+    if backbone.startswith(TIMM) and find_spec("timm") is None:
+        return f"timm is not installed. Run: pip install timm, or choose a network of torchvision, without {TIMM}."
+    known = (*names_of_torchvision(), *(TIMM + name for name in names_of_timm()))
+    if backbone in known:
+        return None
+    alike = TIMM + backbone if TIMM + backbone in known else backbone
+    ways_out = f"Choose a classifier of torchvision, or one of timm after {TIMM}: resnet18, {TIMM}resnet18."
+    return f"unknown network. {did_you_mean(alike, known, 'arch.backbone=', most=3) or ways_out}".rstrip()
+
+
 def unknown_name(name: str, known: Iterable[str]) -> UserError:
     """Make the error for a name that no library has; the message suggests similar known names."""
     hint = did_you_mean(name, known, most=3)
     return UserError(
         f"network={name}: no such classifier in torchvision, nor in timm if that is installed. {hint}".rstrip()
     )
+
+
+def _registered(library: str) -> tuple[str, ...]:
+    spec = find_spec(library)
+    folders = (spec and spec.submodule_search_locations) or []
+    texts = [file.read_text() for folder in folders for file in sorted(Path(folder, "models").glob("*.py"))]
+    registered = re.compile(r"^@register_model\b.*?^def (\w+)", re.MULTILINE | re.DOTALL)
+    return tuple(name for text in texts for name in registered.findall(text))

@@ -11,7 +11,7 @@ from torch import nn
 from camlab.errors import UserError, first_line
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.models.weights import fill, read_tensors
+from camlab.models.weights import load_tensors, read_tensors
 
 _IMAGENET = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 256)
 
@@ -43,7 +43,8 @@ def of_function(name: str, weights: str | None) -> TrainedNetwork:
         kind = type(trained.network).__name__
         raise UserError(f"network={name}: the function returns {kind}. It must return a torch module.")
     if weights not in (None, "DEFAULT"):
-        fill(trained.network, read_tensors(Path(str(weights)).expanduser(), "network.weights", "DEFAULT"), name)
+        tensors = read_tensors(Path(str(weights)).expanduser(), "network.weights", "DEFAULT")
+        load_tensors(trained.network, tensors, name, "network.weights")
     trained.network.eval()
     return trained
 
@@ -76,7 +77,8 @@ def of_transformers(name: str, weights: str | None) -> TrainedNetwork:
             " name of the hub's."
         ) from error
     if weights not in (None, "DEFAULT"):
-        fill(network, read_tensors(Path(str(weights)).expanduser(), "network.weights", "DEFAULT"), name)
+        tensors = read_tensors(Path(str(weights)).expanduser(), "network.weights", "DEFAULT")
+        load_tensors(network, tensors, name, "network.weights")
     class_names = tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
     return TrainedNetwork(network.eval(), preprocess, class_names, name)
 

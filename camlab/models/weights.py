@@ -1,16 +1,15 @@
 """Read weights: torchvision's, or files that hold tensors and plain values only. Code in a file never runs."""
 
-import os
 import pickle
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
@@ -20,25 +19,33 @@ from camlab.errors import UserError, cut, first_line
 _MOST_VALUES = 5_000_000  # in a file of torch.save; a checkpoint holds some thousands
 
 
-def load_backbone_weights(layers: nn.Sequential, backbone: str, weights: str) -> None:
-    """Load weights into a backbone, in place.
+def load_tensors(module: nn.Module, found: Mapping[str, Tensor], network: str, given: str, prefix: str = "") -> None:
+    """Load tensors into a part of a network, in place; tensors of other parts are ignored.
 
     Args:
-        layers: torchvision's `features` of the backbone.
-        backbone: torchvision's name of the network.
-        weights: `imagenet`, or a `.safetensors`, `.pth` or `.pt` file with `features.*` tensors (others are ignored).
+        module: The part.
+        found: Tensors by name, as in the state dict of the whole network. All names may have a prefix, such as
+            `model.` in a checkpoint of Lightning.
+        network: Name of the network, for messages.
+        given: The setting that asked for the weights, for messages.
+        prefix: What precedes the part's names in the state dict of the whole network.
 
     Raises:
-        UserError: The weights cannot be downloaded or read, or hold code; or a tensor is missing or has another shape
-            (the message names it).
+        UserError: A tensor is missing, has another shape, or cannot be loaded (the message names it).
     """
-    given, prefix = f"arch.weights={weights}", "features."
-    if weights == "imagenet":
-        found = download(torchvision.models.get_model_weights(backbone).IMAGENET1K_V1, given)
-    else:
-        found = read_tensors(Path(os.path.expanduser(weights)))
-    state = matching_tensors(found, layers.state_dict(prefix=prefix), backbone, given)
-    layers.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in state.items()}, strict=False)
+    expected = module.state_dict(prefix=prefix)
+    state = matching_tensors(without_prefix(found, expected), expected, network, given)
+    fill(module, {name.removeprefix(prefix): tensor for name, tensor in state.items()})
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load checked tensors into a module, which keeps the values of those that are missing.
+
+    The versions of the module's parts are those of the installed library: MNASNet refuses tensors without a version.
+    """
+    versioned: Any = OrderedDict(state)
+    versioned._metadata = getattr(module.state_dict(), "_metadata", {})
+    module.load_state_dict(versioned, strict=False)
 
 
 def matching_tensors(
@@ -70,23 +77,6 @@ def matching_tensors(
             )
     check_weights(found, expected, given)
     return {name: found[name] for name in expected if name in found}
-
-
-def fill(network: nn.Module, found: Mapping[str, Tensor], name: str, given: str = "network.weights") -> None:
-    """Load all tensors of a network, in place.
-
-    Args:
-        network: The network.
-        found: Tensors by name. The names may have a prefix, such as `model.` in a checkpoint of Lightning.
-        name: Name of the network, for messages.
-        given: The setting that asked for the weights, for messages.
-
-    Raises:
-        UserError: As for `matching_tensors`.
-    """
-    expected = network.state_dict()
-    state = matching_tensors(without_prefix(found, expected), expected, name, given)
-    network.load_state_dict(state, strict=False)
 
 
 def without_prefix(found: Mapping[str, Tensor], names: Iterable[str]) -> Mapping[str, Tensor]:
@@ -148,7 +138,7 @@ def check_dense(tensors: Mapping[str, Tensor], given: str) -> None:
             raise UserError(f"{given}: {cut(name, 80)} is {kind}. Save it as an ordinary dense tensor.")
 
 
-def read_tensors(path: Path, key: str = "arch.weights", named: str = "imagenet") -> Mapping[str, Tensor]:
+def read_tensors(path: Path, key: str = "arch.weights", named: str = "pretrained") -> Mapping[str, Tensor]:
     """Read the tensors of a weights file by name. Pickled code is refused and never runs.
 
     Args:

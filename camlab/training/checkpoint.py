@@ -8,11 +8,14 @@ from typing import Any
 import torch
 
 from camlab.errors import UserError, cut, first_line, listed, plain
-from camlab.models.backbones import check_image_size
+from camlab.models.backbones import LARGEST_IMAGE_SIZE
 from camlab.models.cam_net import CamNet
+from camlab.models.classifier_net import ClassifierNet
+from camlab.models.named_networks import without_values
+from camlab.models.network import Network
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork, output_names
-from camlab.models.weights import load_without_code, matching_tensors
+from camlab.models.weights import check_dense, check_weights, fill, load_without_code
 from camlab.runs import checkpoint_files, run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
 
@@ -21,6 +24,20 @@ log = logging.getLogger(__name__)
 RUN_KEY = "camlab_run"  # in a checkpoint: the id, settings and progress of the run that wrote it
 
 _LARGE_IMAGES = 1024  # pixels
+# The arguments, with their types, from which a network is built again.
+_SPECS: dict[type[Network], dict[str, type]] = {
+    CamNet: {
+        "backbone": str,
+        "num_classes": int,
+        "cam_channels": int,
+        "cam_relu": bool,
+        "keep_last_pool": bool,
+        "cam_conv": bool,
+    },
+    ClassifierNet: {"backbone": str, "num_classes": int, "image_size": int},
+}
+_OLDER = _SPECS[CamNet].keys() - {"cam_conv"}  # of a CamNet in checkpoints before cam_conv could be left out
+
 _MOST = 300  # characters of a checkpoint's content in a message
 
 
@@ -80,14 +97,14 @@ def unusable(file: Path, error: Exception, setting: str = "resume") -> UserError
     return UserError(f"{setting}={file}: incomplete, or from another version of camlab ({reason}).")
 
 
-def check_resumable(content: Mapping[str, Any], file: Path, network: CamNet, class_names: tuple[str, ...]) -> None:
+def check_resumable(content: Mapping[str, Any], file: Path, network: Network, class_names: tuple[str, ...]) -> None:
     """Refuse to resume from a checkpoint of another network, or of a network that knows other classes.
 
     Raises:
         UserError: The checkpoint holds another network or other classes.
     """
     about = content[CHECKPOINT_KEY]
-    spec = about.get("network") if isinstance(about, dict) else None
+    spec = _completed(about.get("network")) if isinstance(about, dict) else None
     if spec != network.spec:
         there = spec if isinstance(spec, dict) else {}
         other = ", ".join(f"{k}={v}" for k, v in there.items() if network.spec.get(k) != v)
@@ -145,41 +162,53 @@ def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     """Rebuild the network that a checkpoint describes. The description is not trusted, so all of it is checked."""
     about, prefix = content[CHECKPOINT_KEY], "network."
     state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
-    spec, given = _spec(about["network"], state), f"checkpoint={file}"
-    with torch.device("meta"):  # the sizes are compared before memory is allocated for them
-        expected = CamNet(**spec).state_dict()
-    matching_tensors(state, expected, spec["backbone"], given)
-    network = CamNet(**spec)
-    network.load_state_dict(state)
+    check_dense(
+        {key: tensor for key, tensor in state.items() if isinstance(tensor, torch.Tensor)}, f"checkpoint={file}"
+    )
+    network = _network(_completed(about["network"]), state)
+    check_weights(state, network.state_dict(), f"checkpoint={file}")
+    fill(network, state)
     class_names, outputs = _class_names(about), network.spec["num_classes"]
     if len(class_names) > outputs:
         raise ValueError(f"{len(class_names)} classes, but only {outputs} outputs")
     preprocess = Preprocess.from_dict(about["preprocess"])
-    check_image_size(network.spec["backbone"], network.spec["keep_last_pool"], preprocess.image_size)
+    network.check_image_size(preprocess.image_size)
     names = output_names(tuple(map(plain, class_names)), outputs)
     known = about.get("data_fingerprint")
     known = known if isinstance(known, str) else None
     return TrainedNetwork(network.eval(), preprocess, names, network.spec["backbone"], file, known)
 
 
-def _spec(spec: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Check the arguments of `CamNet` that a checkpoint gives, and return them.
+def _completed(spec: Any) -> Any:
+    """The description of a network with the settings that older checkpoints lack."""
+    return {**spec, "cam_conv": True} if isinstance(spec, dict) and spec.keys() == _OLDER else spec
+
+
+def _network(spec: Any, state: dict[str, Any]) -> Network:
+    """Build the network that a checkpoint describes, with random weights; nothing is downloaded.
+
+    Memory is allocated only after the tensors have turned out to be those of this network.
 
     Raises:
+        UserError: The backbone is unknown.
         ValueError: The names are not the expected ones, or a value has the wrong type or does not fit the tensors.
     """
-    known = {"backbone": str, "num_classes": int, "cam_channels": int, "cam_relu": bool, "keep_last_pool": bool}
-    if not isinstance(spec, dict) or spec.keys() != known.keys():
+    kind = next(
+        (kind for kind, known in _SPECS.items() if isinstance(spec, dict) and spec.keys() == known.keys()), None
+    )
+    if kind is None:
         raise ValueError(f"the network cannot be {spec!r}")
-    for name, kind in known.items():
-        if type(spec[name]) is not kind:
+    for name, expected in _SPECS[kind].items():
+        if type(spec[name]) is not expected:
             raise ValueError(f"{name} cannot be {spec[name]!r}")
-    sizes = tuple(getattr(state.get("fc.weight"), "shape", ()))  # checked before memory is allocated for them
-    if sizes != (spec["num_classes"], spec["cam_channels"]):
-        raise ValueError(
-            f"num_classes={spec['num_classes']}, cam_channels={spec['cam_channels']}: its weights have other sizes"
-        )
-    return spec
+    if not 1 <= spec.get("image_size", 1) <= LARGEST_IMAGE_SIZE:
+        raise ValueError(f"image_size cannot be {spec['image_size']!r}")
+    with without_values():
+        needed = kind(**spec).state_dict()
+    for name in (*needed, *state):
+        if name not in needed or getattr(state.get(name), "shape", None) != needed[name].shape:
+            raise ValueError(f"{name} is missing, unknown or of another size")
+    return kind(**spec)
 
 
 def _class_names(about: dict[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The Lightning module that trains a CamNet with cross-entropy; metrics stay on the device until an epoch ends."""
+"""The Lightning module that trains a network with cross-entropy; metrics stay on the device until an epoch ends."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +18,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from camlab.data.loader import Batch
 from camlab.data.module import ImageData
 from camlab.errors import UserError, first_line
-from camlab.models.cam_net import CamNet
 from camlab.models.devices import settled_time
+from camlab.models.network import Network
 
 CHECKPOINT_KEY = "camlab"
 
@@ -28,7 +28,7 @@ class Outputs(TypedDict):
     """Outputs of an evaluation step for callbacks.
 
     Attributes:
-        features: N×K×H×W; None where cached features are used.
+        features: N×K×H×W, or N×D from a ClassifierNet; None where cached features are used.
         logits: N×M.
     """
 
@@ -37,13 +37,13 @@ class Outputs(TypedDict):
 
 
 class Classifier(L.LightningModule):
-    """Trains a CamNet; logs losses, accuracies, the learning rate and images/s once per epoch.
+    """Trains a network; logs losses, accuracies, the learning rate and images/s once per epoch.
 
     The metrics are `{train,val,test}/{loss,acc}`, `val/best_acc`, `train/lr` and `train/images_per_second`. Checkpoints
     hold, beside the weights, what `camlab.training.checkpoint.load_network` needs to build the network again.
 
     Args:
-        network: The CamNet; if it is frozen, only cam_conv and fc are trained.
+        network: A CamNet or a ClassifierNet; if it is frozen, only its head is trained.
         optimizer: Function that makes an optimizer from parameters, such as `functools.partial(Adam, lr=1e-4)`.
         scheduler: Function that makes a learning rate scheduler from an optimizer. If it takes `total_steps`, as
             OneCycleLR does, it is given the number of training steps, and the scheduler steps after each of them.
@@ -58,7 +58,7 @@ class Classifier(L.LightningModule):
 
     def __init__(
         self,
-        network: CamNet,
+        network: Network,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         scheduler: Callable[..., LRScheduler] | None = None,
     ) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from camlab.data.module import ImageData, Split
 from camlab.errors import UserError
-from camlab.models.cam_net import CamNet
+from camlab.models.network import Network
 from camlab.progress import progress
 from camlab.storage.array_store import feature_store
 from camlab.training.classifier import Classifier
@@ -35,7 +35,7 @@ _USED_KEY = "camlab_cached_features"  # key in checkpoints
 
 
 class FeatureCache(L.Callback):
-    """Replaces the images of a run in mode `frozen` with the input of its head (`CamNet.head_statistic`).
+    """Replaces the images of a run in mode `frozen` with the input of its head (`Network.head_statistic`).
 
     An image and its mirror image pass the backbone once, when training begins. The results are kept in the data module
     and, for later runs, on disk under a hash of the pictures, the weights and the preprocessing. Batches, flips and
@@ -125,7 +125,7 @@ class FeatureCache(L.Callback):
 class BackbonePass:
     """Runs the backbone once over all images of a split, and computes the hash of all that the results depend on."""
 
-    def __init__(self, trainer: L.Trainer, network: CamNet, data: ImageData) -> None:
+    def __init__(self, trainer: L.Trainer, network: Network, data: ImageData) -> None:
         self.trainer, self.network, self.data = trainer, network, data
         self.device = trainer.strategy.root_device
         side = data.preprocess.image_size
@@ -148,7 +148,7 @@ class BackbonePass:
             "images": self.data.split_fingerprint(split),
             "views": self._views(split),
             "preprocess": self.data.preprocess.as_dict(),
-            "network": {key: self.network.spec[key] for key in ("backbone", "keep_last_pool", "cam_relu")},
+            "network": self.network.statistic_spec,
             "weights": self._weights_hash,
             "precision": str(self.trainer.precision),
             "device": self.device.type,

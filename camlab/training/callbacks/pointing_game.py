@@ -20,7 +20,8 @@ class PointingGame(L.Callback):
 
     A map scores a hit if its maximum lies inside the mask, dilated by `tolerance` pixels. A map with several maxima or
     without positive evidence is a miss. The share of hits is logged as `test/pointing_game`, beside the scores of a
-    random point and of the image's centre. Data without masks and maps of fewer than 3×3 cells are not scored.
+    random point and of the image's centre. Data without masks, maps of fewer than 3×3 cells and networks that give no
+    maps (`ClassifierNet`) are not scored.
 
     Args:
         tolerance: Number of pixels of the original image by which masks are dilated in each direction.
@@ -47,7 +48,8 @@ class PointingGame(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         features = outputs["features"]
-        if batch.masks is None or len(batch.labels) == 0 or min(features.shape[-2:]) < LEAST_SIDE:
+        has_maps = features.dim() == 4 and min(features.shape[-2:]) >= LEAST_SIDE
+        if batch.masks is None or len(batch.labels) == 0 or not has_maps:
             return
         assert isinstance(pl_module, Classifier)
         cam = maps.cam(features.float(), pl_module.network.fc.weight.float())  # in 16 bits, ties are frequent
