@@ -76,7 +76,7 @@ def complaint_about(backbone: str) -> str | None:
     """What is wrong with the name of a backbone, in one or two sentences; None if there is such a network.
 
     Example:
-        >>> complaint_about("timm/")
+        >>> complaint_about("?")
         'unknown network. Choose a classifier of torchvision, or one of timm after timm/: resnet18, timm/resnet18.'
     """
     if backbone.startswith(TIMM) and find_spec("timm") is None:
