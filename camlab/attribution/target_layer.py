@@ -80,9 +80,13 @@ def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -
         UserError: No layer has a spatial output.
     """
     last = layer_for_cam(survey)
-    if survey.is_convolutional:
+    if survey.is_certain:
         return _last_activation(survey) or last
-    reached = _reached_by_gradient(classifier, image, survey)
+    stages = [call.name for call in survey.once if _is_stage(call, survey)]
+    reached = _reached_by_gradient(classifier, image, survey, {*stages, last})
+    if survey.is_convolutional and last in reached:
+        return _last_activation(survey) or last
+    reached = [name for name in reached if name in stages]
     if not reached:
         return last
     coarsest = survey.layouts[reached[-1]]
@@ -114,12 +118,11 @@ def _last_activation(survey: Survey) -> str | None:
     return None
 
 
-def _reached_by_gradient(classifier: Classifier, image: Tensor, survey: Survey) -> list[str]:
-    """Norms and blocks on whose cells the network's output depends.
+def _reached_by_gradient(classifier: Classifier, image: Tensor, survey: Survey, names: set[str]) -> list[str]:
+    """Those of the named layers on whose cells the network's output depends, in the order of the pass.
 
     It is the input of the last linear layer that is differentiated, since that layer may start with weights of zero.
     """
-    names = [call.name for call in survey.once if _is_stage(call, survey)]
     modules, outputs = dict(classifier.network.named_modules()), dict[str, Tensor]()
 
     def keep(name: str) -> Callable[..., None]:
