@@ -180,6 +180,17 @@ def test_the_default_layer_of_a_head_that_starts_with_zeros():
         camlab.heatmaps(network, IMAGES)
 
 
+@pytest.mark.slow
+def test_cells_at_the_end_that_no_score_depends_on():
+    """PiT's stages give N×K×H×W and a class token, and only the token is read: nothing reaches the last N×K×H×W."""
+    timm = pytest.importorskip("timm", reason="timm is not installed; camlab works without it")
+    torch.manual_seed(0)
+    explainer, images = Explainer(timm.create_model("pit_ti_224").eval()), torch.randn(1, 3, 224, 224)
+    assert explainer.layout_of("transformers", images).order == "NCHW"
+    assert explainer.default_layer(images).startswith("transformers.1.blocks.")
+    assert explainer(images).max() > 0
+
+
 def test_a_branch_that_starts_with_a_norm_is_no_norm():
     class NormMlp(nn.Sequential):
         pass

@@ -144,6 +144,11 @@ class Survey:
         return not all(known)
 
     @property
+    def is_nchw(self) -> bool:
+        """Whether all outputs are known to be N×K×H×W, or have no space left."""
+        return all(call.is_vector or call.is_nchw for call in self.calls)
+
+    @property
     def is_convolutional(self) -> bool:
         """Whether all features are N×K×H×W, or the last ones are and convolutions have mixed neighbouring positions.
 
@@ -151,7 +156,7 @@ class Survey:
         """
         if not self.layouts or self.has_unknown_end or list(self.layouts.values())[-1].order != "NCHW":
             return False
-        if all(call.is_vector or call.is_nchw for call in self.calls):
+        if self.is_nchw:
             return True
         convolutions = [call.module for call in self.calls if isinstance(call.module, nn.Conv2d)]
         return any(module.kernel_size != module.stride for module in convolutions)

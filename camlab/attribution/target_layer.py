@@ -80,7 +80,7 @@ def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -
         UserError: No layer has a spatial output.
     """
     last = layer_for_cam(survey)
-    if survey.is_convolutional:
+    if survey.is_convolutional and (survey.is_nchw or _reached_by_gradient(classifier, image, [last], survey)):
         return _last_activation(survey) or last
     named = [call.name for call in survey.once if call.name in survey.layouts]
     reached = _reached_by_gradient(classifier, image, _stages(classifier, named), survey)
