@@ -393,3 +393,124 @@ def test_attention_by_hand():
         maps.attention_relevance(2 * [attention], 2 * [gradient]), torch.tensor([[[4.0, 0.0], [3.0, 1.0]]])
     )
     torch.testing.assert_close(maps.legrad([gradient, gradient * 0]), torch.tensor([[0.75, 0.25]]))
+
+
+# ---- what must not be mistaken for a map ----
+
+
+class Sequence(nn.Module):
+    """A transformer whose tokens come first, T×N×D, as torch's encoder has them by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+        layer = nn.TransformerEncoderLayer(WIDTH, 2, 32, dropout=0.0)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embed(images).flatten(2).permute(2, 0, 1)).mean(dim=0))
+
+
+def test_tokens_before_the_images_are_no_convolutional_features():
+    with pytest.raises(UserError, match="not known how the network's last features are arranged"):
+        camlab.heatmaps(Sequence().eval(), IMAGES)
+
+
+class Exchanged(nn.Module):
+    """Convolutions on rows and columns that were exchanged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.second(self.first(images).transpose(2, 3)).mean(dim=(2, 3)))
+
+
+def test_exchanged_rows_and_columns_are_not_drawn():
+    torch.manual_seed(0)
+    survey = Survey(Exchanged().eval(), torch.zeros(1, 3, 32, 32))
+    assert "second" not in survey.layouts
+    assert survey.layout("first") == Layout("NCHW", (30, 30))
+
+
+def test_strips_are_not_drawn():
+    class Strips(Exchanged):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.fc(self.second(F.pad(self.first(images).mean(dim=2, keepdim=True), (0, 0, 1, 1))).mean((2, 3)))
+
+    assert set(Survey(Strips().eval(), torch.zeros(1, 3, 32, 32)).layouts) == {"first"}
+
+
+def test_pieces_of_the_picture_in_the_batch_are_not_drawn():
+    class Pieces(Exchanged):
+        def forward(self, images: Tensor) -> Tensor:
+            pieces = torch.cat(images.chunk(2, dim=3))
+            return self.fc(self.second(self.first(pieces)).mean(dim=(2, 3)).unflatten(0, (2, -1)).mean(dim=0))
+
+    with pytest.raises(UserError, match="no layer with a spatial output"):
+        camlab.heatmaps(Pieces().eval(), IMAGES)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_scores_of_one_picture_may_be_a_vector(count):
+    class Squeezed(Exchanged):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.fc(self.second(self.first(images)).mean(dim=(2, 3))).squeeze()
+
+    torch.manual_seed(0)
+    network = Squeezed().eval()
+    both = camlab.heatmaps(network, IMAGES, "grad_cam", target=1, normalize="raw")
+    torch.testing.assert_close(
+        camlab.heatmaps(network, IMAGES[:count], "grad_cam", target=1, normalize="raw"), both[:count]
+    )
+
+
+def test_attention_in_parallel_is_refused():
+    class Parallel(ViT):
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = self.embed(images).flatten(2).transpose(1, 2)
+            return self.head(sum(block(tokens) for block in self.blocks).mean(dim=1))
+
+    network = Parallel(prefix=0, depth=2).eval()
+    with pytest.raises(UserError, match="attention layers do not follow one another"):
+        camlab.heatmaps(network, IMAGES, "attention_relevance")
+
+
+@pytest.mark.parametrize("method", ["auto", "legrad", "hires_cam"])
+def test_a_transformer_that_runs_in_no_grad(method):
+    class Probe(ViT):
+        def forward(self, images: Tensor) -> Tensor:
+            with torch.no_grad():
+                patches = self.embed(images).flatten(2).transpose(1, 2) + self.position
+                pooled = self.blocks(patches).mean(dim=1)
+            return self.head(pooled)
+
+    torch.manual_seed(0)
+    network = Probe(prefix=0, pool="mean").eval()
+    plain = ViT(prefix=0, pool="mean").eval()
+    plain.load_state_dict(network.state_dict())
+    expected = camlab.heatmaps(plain, IMAGES, method, target=1)
+    torch.testing.assert_close(camlab.heatmaps(network, IMAGES, method, target=1), expected)
+
+
+def test_the_sign_of_eigen_cam_does_not_depend_on_the_precision():
+    activations = F.layer_norm(torch.randn(6, 8, 8, 16, generator=torch.Generator().manual_seed(0)), (16,))
+    activations = activations.permute(0, 3, 1, 2)
+    exact, rounded = maps.eigen_cam(activations), maps.eigen_cam(activations.bfloat16())
+    assert (F.cosine_similarity(exact.flatten(1), rounded.flatten(1)) > 0.9).all()
+
+
+def test_finer_scores_of_a_confident_network_are_finite():
+    assert maps.finer_scores(torch.tensor([[200.0, 3.0, 2.0, 1.0, 0.0]]), torch.tensor([0])).isfinite().all()
+
+
+def test_a_relu_that_works_in_place_on_what_is_used_again():
+    class InPlace(Exchanged):
+        def forward(self, images: Tensor) -> Tensor:
+            first = self.first(images)
+            features = self.second(F.pad(F.relu(first, inplace=True), (1, 1, 1, 1))) + first
+            return self.fc(features.mean(dim=(2, 3)))
+
+    with pytest.raises(UserError, match=r"guided_grad_cam: .* depends on their working in place"):
+        camlab.heatmaps(InPlace().eval(), IMAGES, "guided_grad_cam", "second")

@@ -200,6 +200,9 @@ def legrad_maps(classifier: Classifier, passed: AttentionPass, sign: int) -> Ten
 
     with torch.no_grad(), replaced(last, of_all_layers):
         logits = classifier.logits(passed.images, rows=len(outputs))
+    if not logits.requires_grad:  # the network runs its blocks in `no_grad`, which has undone what the hook has set
+        with torch.enable_grad(), replaced(last, of_all_layers):
+            logits = classifier.logits(passed.images, rows=len(outputs))
     by_layer = logits.unflatten(0, (len(blocks), -1))
     ranks = []
     for classes in passed.class_idx.unbind(1):
