@@ -144,10 +144,10 @@ def test_a_path_reaches_the_jobs_of_a_sweep_and_their_folders(launch, tmp_path):
 # ---- mistakes: exit code 2, one line, nothing written
 
 MISTAKES = {
-    "arch=alexnt": "arch=alexnt: unknown option. Did you mean arch=alexnet? Choose from alexnet, vgg13.",
-    "arch=null": "arch=null: unknown option. Choose from alexnet, vgg13, or leave it out.",
-    "arch=": "arch=: unknown option. Choose from alexnet, vgg13, or leave it out.",
-    "arch=[[1],[2]]": "arch=[[1],[2]]: unknown option. Choose from alexnet, vgg13, or leave it out.",
+    "arch=alexnt": "arch=alexnt: unknown option. Did you mean arch=alexnet? Choose from alexnet, cam_net, classifier, vgg13.",
+    "arch=null": "arch=null: unknown option. Choose from alexnet, cam_net, classifier, vgg13, or leave it out.",
+    "arch=": "arch=: unknown option. Choose from alexnet, cam_net, classifier, vgg13, or leave it out.",
+    "arch=[[1],[2]]": "arch=[[1],[2]]: unknown option. Choose from alexnet, cam_net, classifier, vgg13, or leave it out.",
     "~data=[[1],[2]]": "~data=[[1],[2]]: unknown option. Choose from cifar10, folder, shapes, or leave it out.",
     "optimizer.lrr=1": "optimizer.lrr: unknown setting. Did you mean optimizer.lr?",
     "lr=1": "lr: unknown setting. Did you mean optimizer.lr?",
@@ -249,7 +249,10 @@ def test_an_interrupted_run_says_how_to_go_on(launch, number, code):
 def test_hydras_own_variable_changes_no_message(launch, monkeypatch, full):
     monkeypatch.setenv("HYDRA_FULL_ERROR", full)
     code, said, _ = launch("arch=alexnt")
-    assert (code, said) == (2, "arch=alexnt: unknown option. Did you mean arch=alexnet? Choose from alexnet, vgg13.\n")
+    assert (code, said) == (
+        2,
+        "arch=alexnt: unknown option. Did you mean arch=alexnet? Choose from alexnet, cam_net, classifier, vgg13.\n",
+    )
 
 
 def test_flags_may_stand_between_settings(launch):

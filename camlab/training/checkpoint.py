@@ -15,7 +15,7 @@ from camlab.models.named_networks import without_values
 from camlab.models.network import Network
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork, output_names
-from camlab.models.weights import check_dense, check_weights, fill, load_without_code
+from camlab.models.weights import fill, load_without_code, matching_tensors
 from camlab.runs import checkpoint_files, run_folder
 from camlab.training.classifier import CHECKPOINT_KEY
 
@@ -162,11 +162,7 @@ def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     """Rebuild the network that a checkpoint describes. The description is not trusted, so all of it is checked."""
     about, prefix = content[CHECKPOINT_KEY], "network."
     state = {key.removeprefix(prefix): v for key, v in content["state_dict"].items() if key.startswith(prefix)}
-    check_dense(
-        {key: tensor for key, tensor in state.items() if isinstance(tensor, torch.Tensor)}, f"checkpoint={file}"
-    )
-    network = _network(_completed(about["network"]), state)
-    check_weights(state, network.state_dict(), f"checkpoint={file}")
+    network = _network(_completed(about["network"]), state, f"checkpoint={file}")
     fill(network, state)
     class_names, outputs = _class_names(about), network.spec["num_classes"]
     if len(class_names) > outputs:
@@ -184,13 +180,13 @@ def _completed(spec: Any) -> Any:
     return {**spec, "cam_conv": True} if isinstance(spec, dict) and spec.keys() == _OLDER else spec
 
 
-def _network(spec: Any, state: dict[str, Any]) -> Network:
+def _network(spec: Any, state: dict[str, Any], given: str) -> Network:
     """Build the network that a checkpoint describes, with random weights; nothing is downloaded.
 
     Memory is allocated only after the tensors have turned out to be those of this network.
 
     Raises:
-        UserError: The backbone is unknown.
+        UserError: The backbone is unknown, or the tensors are not those of the network.
         ValueError: The names are not the expected ones, or a value has the wrong type or does not fit the tensors.
     """
     kind = next(
@@ -206,8 +202,9 @@ def _network(spec: Any, state: dict[str, Any]) -> Network:
     with without_values():
         needed = kind(**spec).state_dict()
     for name in (*needed, *state):
-        if name not in needed or getattr(state.get(name), "shape", None) != needed[name].shape:
-            raise ValueError(f"{name} is missing, unknown or of another size")
+        if name not in needed or not isinstance(state.get(name), torch.Tensor):
+            raise ValueError(f"{name} is missing or unknown")
+    matching_tensors(state, needed, spec["backbone"], given)
     return kind(**spec)
 
 
