@@ -1,11 +1,11 @@
 """Survey a network: which of its modules are called for images of one size, and how their outputs are arranged.
 
-A 4-D output is not always N×K×H×W, and tokens do not say which of them form the grid. In a convolutional network the
-arrangement is known from the modules that take or give N×K×H×W (convolutions, poolings, batch norms). Elsewhere it is
-found by probing: the network sees pictures of noise that differ from each other in one place only: at the top left, at
-the top right, at the bottom left, and off the diagonal. The arrangement in which the output differs most in these
-places is the right one. If there is none, or more than one, the layer's arrangement is unknown and no map is computed
-from it.
+A 4-D output is not always N×K×H×W, and tokens do not say which of them form the grid. The arrangement is found by
+probing: the network sees pictures of noise that differ from each other in one place only: at the top left, at the top
+right, at the bottom left, and off the diagonal. The arrangement in which the output differs most in these places is the
+right one. If there is none, or more than one, the arrangement is taken from the convolutions, poolings and batch norms
+that give or take the tensor, provided that probing finds no other arrangement than theirs in the network. Otherwise it
+is unknown, and no map is computed from the layer.
 """
 
 from collections import Counter
