@@ -215,16 +215,16 @@ class Explainer:
         key = (images.shape[1:], counterfactual)
         if key not in self._auto:
             if self._survey(images).is_convolutional:
-                self._auto[key] = "cam" if not counterfactual and self._ends_in_cam(images) else "grad_cam"
+                self._auto[key] = "cam" if not counterfactual and self.supports("cam", images) else "grad_cam"
             else:
                 relevance = not self._layers and self._attends_to_all(images)
                 self._auto[key] = "attention_relevance" if relevance else "hires_cam"
         return self._auto[key]
 
-    def _ends_in_cam(self, images: Tensor) -> bool:
-        """Whether CAM is exact; one image is tried."""
+    def supports(self, method: str, images: Tensor) -> bool:
+        """Return whether a method can be applied to the network; one image is tried."""
         try:
-            self.explain(images[:1], ("cam",))
+            self.explain(images[:1], (method,))
         except UserError:
             return False
         return True
