@@ -400,6 +400,7 @@ def test_precisions(tmp_path, caplog, precision):
     assert drawn(tmp_path) == ["epoch_0000", "epoch_0001"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapped", ["the network", "the module"])
 def test_compiled_networks(tmp_path, caplog, wrapped):
     compiled = {"backend": "eager"}

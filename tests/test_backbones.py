@@ -120,20 +120,24 @@ def test_the_classifier_is_torchvisions_with_another_last_layer():
 # ---- training: frozen, cached, with heatmaps, from a checkpoint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_cached_and_uncached_training_agree(tmp_path, name):
     assert_same_training(tmp_path, name, 12)
 
 
+@pytest.mark.slow
 def test_cached_and_uncached_training_agree_without_cam_conv(tmp_path):
     assert_same_training(tmp_path, "resnet18", 12, cam_conv=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", *of_timm("timm/test_vit")])
 def test_cached_and_uncached_training_of_a_classifier_agree(tmp_path, name):
     assert_same_training(tmp_path, name, 12, kind=ClassifierNet, image_size=112)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "options"),
     [
@@ -193,6 +197,15 @@ def test_an_older_checkpoint_comes_back(tmp_path):
     assert load_network(tmp_path / "older.ckpt").network.spec == module.network.spec
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The best checkpoint of a classifier that trained for a moment."""
+    folder = tmp_path_factory.mktemp("run")
+    module = classifier("resnet18", kind=ClassifierNet, image_size=64)
+    trainer(folder, callbacks=checkpoints(Run(folder), True)).fit(module, datamodule=Coloured())
+    return folder / "checkpoints" / "best.ckpt"
+
+
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
@@ -207,10 +220,8 @@ def test_an_older_checkpoint_comes_back(tmp_path):
         ),
     ],
 )
-def test_a_strange_description_of_a_classifier(tmp_path, spec, reason):
-    module = classifier("resnet18", kind=ClassifierNet, image_size=64)
-    trainer(tmp_path, callbacks=checkpoints(Run(tmp_path), True)).fit(module, datamodule=Coloured())
-    content = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+def test_a_strange_description_of_a_classifier(checkpoint, tmp_path, spec, reason):
+    content = torch.load(checkpoint, weights_only=True)
     content["camlab"]["network"] = spec
     torch.save(content, tmp_path / "strange.ckpt")
     with pytest.raises(UserError, match=reason):
@@ -252,6 +263,7 @@ def test_a_file_for_mnasnet_by_name(tmp_path):
     assert catalog.from_name("mnasnet0_5", str(tmp_path / "w.safetensors")).name == "mnasnet0_5"
 
 
+@pytest.mark.slow
 def test_position_embeddings_are_interpolated_to_the_size_of_the_images(tmp_path):
     save_file(build("vit_b_32").state_dict(), tmp_path / "w.safetensors")
     network = ClassifierNet("vit_b_32", image_size=64, weights=str(tmp_path / "w.safetensors"))

@@ -16,6 +16,8 @@ from camlab.runs import run_folder
 from camlab.training.checkpoint import check_place
 from camlab.training.classifier import Classifier
 
+pytestmark = pytest.mark.slow
+
 QUICK = [
     *TINY, "logger=csv", "callbacks.heatmaps=null", "data.train_size=40", "data.val_size=20", "mode=frozen",
     "cache=false", "data.batch_size=5",

@@ -26,6 +26,7 @@ from camlab.training.callbacks.pointing_game import PointingGame, warning_of_sma
 from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])
 def test_a_run_with_heatmaps_ends_in_the_same_bits(tmp_path, mode):
     results = []

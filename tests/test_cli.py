@@ -415,6 +415,7 @@ def test_a_runs_folder_starts_no_download(launch, tmp_path):
 # ---- the output folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ["train", "explain"])
 @pytest.mark.parametrize("folder", ["a b=it's, (1) [é] ~", "2024"])
 def test_out_is_the_folder_of_a_run_and_of_a_sweep(launch, tmp_path, entry, folder):

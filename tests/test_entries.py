@@ -154,6 +154,7 @@ def test_the_test_curve_and_nothing_held_out(tmp_path, monkeypatch):
     assert result["objective"] == result["metrics"]["test/acc"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names must be text elsewhere")
 def test_more_outputs_than_classes_and_names_of_any_kind(tmp_path, monkeypatch, capsys):
     names = [b"$_$ caf\xe9", b"[b]\n\x1b[2J", b"x" * 240]

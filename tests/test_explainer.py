@@ -584,6 +584,7 @@ def test_training_goes_on_under_the_same_autocast(network, images):
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ALL_BUT_CAM)
 def test_nothing_stays_alive(network, images, method):
     """20 calls take as much memory as one, even without garbage collection."""

@@ -95,6 +95,7 @@ def assert_same_training(folder: Path, backbone: str, steps: int, **options) -> 
         assert not name.startswith("network.backbone") or torch.equal(tensor, plain[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cam_relu", [False, True])
 @pytest.mark.parametrize("keep_last_pool", [False, True])
 def test_cached_and_uncached_training_agree(tmp_path, cam_relu, keep_last_pool):

@@ -49,6 +49,7 @@ def test_code_in_a_checkpoint_to_explain_is_refused(command, tmp_path, trap):  #
     assert "only tensors are read" in told
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_refused(command, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(sys, "argv", ["camlab", *QUICK, "debug=fast", "hydra.run.dir=other", "arch.cam_channels=6"])
     train.main()
@@ -176,6 +177,7 @@ def test_a_checkpoint_of_very_large_images_is_told(tmp_path, caplog):
         assert ("its images are 4096×4096 pixels, which takes much time and memory" in caplog.text) == told_of
 
 
+@pytest.mark.slow
 def test_a_file_that_grows_when_it_is_read_is_refused(tmp_path):
     bomb: list = []
     for _ in range(60):

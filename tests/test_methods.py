@@ -33,7 +33,7 @@ ORACLES = {
 LAYERS = [
     ("alexnet", "features.11"),
     ("alexnet", "features.10"),  # an in-place ReLU follows
-    ("vgg16", "features.29"),
+    pytest.param("vgg16", "features.29", marks=pytest.mark.slow),
     ("resnet18", "layer4"),
     ("resnet18", "layer3"),  # gradients differ from cell to cell
 ]
@@ -196,6 +196,7 @@ def test_grad_cam_equals_captum(networks, name, layer):
     assert_maps_close(signed[:, 0], expected, "grad_cam")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer", "shape"),  # layers with few channels, because each channel takes a pass
     [
@@ -258,6 +259,7 @@ def test_eigen_cam_equals_pytorch_grad_cam(networks, name, layer):
         torch.testing.assert_close(found, nearest, rtol=1e-3, atol=1e-4 * float(projection.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "layer"), [("alexnet", "features.2"), ("resnet18", "layer1")])
 def test_ablation_cam_equals_its_plainest_form(networks, name, layer):
     network, images = networks(name), torch.randn(2, 3, 64, 64)

@@ -58,6 +58,7 @@ def test_frozen_backbone_keeps_eval_mode_and_takes_no_gradient():
     assert net.cam_conv.weight.grad is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_last_pool", [True, False])
 @pytest.mark.parametrize(("backbone", "least"), [("alexnet", (63, 31)), ("vgg11", (32, 16)), ("vgg16_bn", (32, 16))])
 def test_sizes_of_maps_and_the_least_size_of_images(backbone, least, keep_last_pool):

@@ -53,6 +53,7 @@ def shell(redirected: str, command: str, cwd: Path, **surroundings: str) -> tupl
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     ("redirected", "code", "told"),

@@ -65,6 +65,7 @@ def test_a_folder_in_which_a_job_failed_early_may_be_used(launch, tmp_path):  # 
     assert launch("out=mine", "data=shapes")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["first line\n", "", "\0\0\0", "# config_hash: \n", None])
 def test_a_run_whose_configuration_is_damaged_is_not_overwritten_in_silence(launch, tmp_path, damage):  # noqa: F811
     assert launch("out=mine", "data=shapes")[0] == 0
@@ -112,6 +113,7 @@ def test_the_output_of_another_command_is_neither_a_run_nor_a_sweep(launch, tmp_
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_the_same_sweep_again_finds_its_folder(launch, tmp_path):  # noqa: F811
     for _ in range(2):
         assert launch("-m", "out=mine", "data=shapes", "seed=1,2")[0] == 0
@@ -119,6 +121,7 @@ def test_the_same_sweep_again_finds_its_folder(launch, tmp_path):  # noqa: F811
     assert launch("-m", "out=mine", "data=shapes", "seed=1,2")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("force", ["force=false", "force=true"])
 @pytest.mark.parametrize(
     "name", ["config.yaml", "result.json", "metrics.csv", "data.json", "failure.json", ".lock", "checkpoints/last.ckpt",
@@ -155,6 +158,7 @@ def test_a_job_of_a_sweep_that_is_refused_leaves_hydras_notes_as_they_are(launch
 # ---- names that are paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../../x", "..", ".", "", "/tmp/x", "a/b", "a\nb", "x" * 250])
 def test_names_do_not_leave_their_folders(launch, tmp_path, name):  # noqa: F811
     for setting in ("sweep", "run_name"):
@@ -180,6 +184,7 @@ def test_names_do_not_leave_their_folders(launch, tmp_path, name):  # noqa: F811
 # ---- links
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [".hydra", ".hydra/config.yaml", "train.log", "checkpoints", "heatmaps", "heatmaps/epoch_0001", "wandb"]
 )
@@ -254,6 +259,7 @@ def test_a_finished_run_is_not_overwritten_by_resume(run, tmp_path, monkeypatch,
     assert after == {name: before[name] for name in after}
 
 
+@pytest.mark.slow
 def test_the_same_command_with_resume_skips_what_is_finished_and_goes_on_with_the_rest(
     run, tmp_path, monkeypatch, capsys
 ):

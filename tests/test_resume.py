@@ -78,6 +78,7 @@ def whole(tmp_path_factory) -> dict[str, Any]:
     return fit(tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("where", [{"step": 0}, {"step": 1}, {"step": 2}, {"step": 4}, {"validation": 0}])
 def test_a_signal_ends_a_run_after_a_checkpoint_and_the_run_resumes_exactly(tmp_path, whole, where, number):
@@ -318,6 +319,7 @@ def test_the_result_of_a_run_that_continues_with_other_settings_is_withdrawn(tmp
     assert run_folder.read_result(run) is None
 
 
+@pytest.mark.slow
 def test_another_finished_run_is_not_overwritten_by_one_that_resumes_elsewhere(tmp_path, monkeypatch, capsys):
     for name, seed in (("a", 1), ("b", 2)):
         plan = [*QUICK, f"hydra.run.dir={tmp_path / name}", f"paths.cache={tmp_path}", f"seed={seed}"]

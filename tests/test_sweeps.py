@@ -99,6 +99,7 @@ def test_jobs_are_named_by_what_varies(launch, tmp_path):  # noqa: F811
     assert {config.logger.wandb.group for config in seen} == {folder.name}
 
 
+@pytest.mark.slow
 def test_a_command_overrides_a_studys_values(launch):  # noqa: F811
     _, _, seen = launch("-m", "experiment=learning_rate", "mode=frozen", "seed=0")
     assert [config.optimizer.lr for config in seen] == [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]

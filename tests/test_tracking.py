@@ -38,6 +38,7 @@ def offline_runs(folder: Path) -> list[Path]:
     return sorted(folder.glob("wandb/offline-run-*"))
 
 
+@pytest.mark.slow
 def test_offline_run_read_back(tmp_path):
     logger = WandbLogger(save_dir=str(tmp_path), project="looking", name="a run", tags=["alexnet", "frozen"], group="g")
     run = trainer(tmp_path, max_epochs=2, logger=logger, callbacks=[HeatmapLogger()])

@@ -79,6 +79,7 @@ def test_finetuning_moves_everything(tmp_path):
     assert not any(torch.equal(tensor, before[name]) for name, tensor in weights(module.network).items())
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path):
     module = classifier("alexnet", "frozen", lr=1e-2, keep_last_pool=False)
     run = trainer(tmp_path, max_epochs=25)
@@ -214,6 +215,7 @@ def test_losses_are_summed_in_32_bits_whatever_the_networks_precision(tmp_path):
     assert module.network.fc.weight.dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_a_loss_that_16_bits_cannot_hold_says_what_to_give(tmp_path):
     module = classifier("alexnet", "finetune", keep_last_pool=False)
     run = trainer(tmp_path, precision="16-true", max_epochs=2, callbacks=[LossGuard(tmp_path)])

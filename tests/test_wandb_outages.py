@@ -108,6 +108,7 @@ def assert_complete(run: Run, epochs: int = EPOCHS) -> None:
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_a_server_that_works_gets_everything(tmp_path, server, said):
     seconds = fit(tmp_path)
     (run,) = server.runs.values()
