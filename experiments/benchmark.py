@@ -57,6 +57,18 @@ def warn_if_busy() -> float:
     return load
 
 
+def resident_mb(field: str = "VmRSS") -> float:
+    """Read this process's memory in MB, on Linux; VmHWM is its peak (getrusage would include the parent's)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{field}:"))
+
+
+def peak_mb() -> float:
+    """Read the most memory that was in use so far, in MB: the GPU's if there is one, or else this process's."""
+    settled()
+    return torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else resident_mb("VmHWM")
+
+
 def machine() -> dict[str, Any]:
     """Describe the hardware, the version of torch and the commit, as columns of the results."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)

@@ -31,8 +31,8 @@ from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
 def test_a_run_with_heatmaps_ends_in_the_same_bits(tmp_path, mode):
     results = []
     for callbacks in ([], [HeatmapLogger()]):
-        module = classifier("vgg11_bn", mode)
-        trainer(tmp_path, max_epochs=2, callbacks=callbacks).fit(module, datamodule=Coloured())
+        module = classifier("vgg11_bn", mode, keep_last_pool=False)
+        trainer(tmp_path, max_epochs=2, callbacks=callbacks).fit(module, datamodule=Coloured(image_size=32))
         results.append((weights(module), torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()))
     (bare, *rng), (drawn, *rng_drawn) = results
     assert all(torch.equal(bare[name], drawn[name]) for name in bare)
@@ -154,8 +154,11 @@ def test_half_precision(tmp_path):
 
 @pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
 def test_callback_draws_in_every_precision(tmp_path, caplog, precision):
-    run = trainer(tmp_path, precision=precision, callbacks=[HeatmapLogger(per_class=1, colormap="viridis")])
-    run.fit(classifier("vgg11_bn"), datamodule=Coloured())
+    run = trainer(
+        tmp_path, precision=precision, limit_train_batches=1, limit_val_batches=1,
+        callbacks=[HeatmapLogger(per_class=1, colormap="viridis")],
+    )  # fmt: skip
+    run.fit(classifier("vgg11_bn", keep_last_pool=False), datamodule=Coloured(image_size=32, batch_size=4))
     assert "No heatmaps" not in caplog.text
     assert len(list(tmp_path.glob("heatmaps/epoch_*/maps.npz"))) == 2
 

@@ -14,10 +14,12 @@ import torch
 import camlab
 from camlab import maps
 from camlab.data.cifar10 import Cifar10
-from camlab.drawing import render
+from camlab.drawing import layout, render
+from camlab.drawing.tiles import titled
 from camlab.training.checkpoint import load_network
 
 PER_CLASS = 2
+GAP, WIDTH = 4, 1200  # pixels
 
 
 def main(frozen: Path, finetuned: Path, data_root: str) -> None:
@@ -27,7 +29,8 @@ def main(frozen: Path, finetuned: Path, data_root: str) -> None:
     chosen = test.subset(torch.cat([torch.nonzero(test.labels == c).flatten()[:PER_CLASS] for c in range(10)]))
     pictures = chosen.images.permute(0, 2, 3, 1).numpy()
     tiles = [
-        [("true " + test.class_names[label], picture)] for picture, label in zip(pictures, chosen.labels, strict=True)
+        [titled(picture, "Picture", test.class_names[label])]
+        for picture, label in zip(pictures, chosen.labels, strict=True)
     ]
     for name, run in (("frozen", frozen), ("fine-tuned", finetuned)):
         trained = load_network(run)
@@ -37,9 +40,9 @@ def main(frozen: Path, finetuned: Path, data_root: str) -> None:
         heat = camlab.heatmaps(trained.network, inputs, "cam", target=predicted)
         overlays = render.overlay(pictures, maps.upsample(heat, pictures.shape[1:3]).numpy())
         for row, picture, label in zip(tiles, overlays, predicted, strict=True):
-            row.append((f"{name}: {test.class_names[label]}", picture))
-    sheet = render.contact_sheet([render.panel(row) for row in tiles], columns=4)
-    render.write_image(Path(__file__).parent / "figure3.png", sheet)
+            row.append(titled(picture, name, test.class_names[label]))
+    sheet = layout.flow([layout.beside(row, GAP) for row in tiles], WIDTH, 4 * GAP)
+    render.write_image(Path(__file__).parent / "figure3.png", layout.frame(sheet, 4 * GAP))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import torchvision
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmark import alternate, csv_file, machine, quartiles, ratios, settled, warn_if_busy, write_csv
+from benchmark import alternate, csv_file, machine, peak_mb, quartiles, ratios, resident_mb, warn_if_busy, write_csv
 
 from camlab.attribution.batch_explainer import Request
 from camlab.attribution.explainer import Explainer
@@ -249,14 +249,7 @@ def report_peak(who: str, network: str, options: argparse.Namespace) -> None:
     before = resident_mb()
     for _ in range(3):
         run()
-    settled()
-    print(torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else resident_mb("VmHWM") - before)
-
-
-def resident_mb(field: str = "VmRSS") -> float:
-    """Memory of this process in MB, on Linux; VmHWM is its peak (getrusage would include the parent)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) / 1e3 for line in lines if line.startswith(f"{field}:"))
+    print(peak_mb() - (0 if torch.cuda.is_available() else before))
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
