@@ -202,11 +202,8 @@ def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
         warning := warning_of_small_maps(network.map_size, image_size, network.has_last_pool)
     ):
         log.warning("%s", warning)
-    classifier = Classifier(
-        network=network,
-        optimizer=instantiate(config.optimizer, _convert_="all"),
-        scheduler=instantiate(config.scheduler, _convert_="all"),
-    )
+    optimizer, scheduler = (instantiate(part, _convert_="all") for part in (config.optimizer, config.scheduler))
+    classifier = Classifier(network, optimizer, scheduler)
     if config.compile:
         network.compile()  # in place: neither checkpoints nor heatmaps change
     return classifier
