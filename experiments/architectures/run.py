@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.resnet import BasicBlock
 
 from camlab import Explainer, maps
 from camlab.attribution.methods import METHODS
@@ -34,38 +36,42 @@ RESULTS = Path(__file__).with_name("results.csv")
 
 
 def vit() -> nn.Module:
-    return torchvision.models.VisionTransformer(SIDE, 4, 6, 4, 128, 256, num_classes=CLASSES)
+    return torchvision.models.VisionTransformer(SIDE, 4, 4, 4, 64, 128, num_classes=CLASSES)
 
 
 def swin() -> nn.Module:
-    return torchvision.models.SwinTransformer([2, 2], 48, [2, 2, 4], [3, 6, 12], [4, 4], num_classes=CLASSES)
+    return torchvision.models.SwinTransformer([2, 2], 24, [2, 2, 2], [2, 4, 8], [4, 4], num_classes=CLASSES)
 
 
-def resnet18() -> nn.Module:
-    network = torchvision.models.resnet18(num_classes=CLASSES)
-    network.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
-    network.maxpool = nn.Identity()  # ImageNet's stem would leave one cell of 32²; this one leaves 2×2
-    return network
+class NarrowResNet(torchvision.models.ResNet):
+    """A ResNet-18 with a quarter of the channels, and a stem that keeps the size: its last maps have 4×4 cells."""
+
+    def __init__(self) -> None:
+        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=CLASSES)
+        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.maxpool = nn.Identity()
+        self.fc = nn.Linear(128, CLASSES)
+
+    def _make_layer(self, block: Any, planes: int, *settings: Any, **options: Any) -> nn.Sequential:
+        return super()._make_layer(block, planes // 4, *settings, **options)
 
 
 def convnext() -> nn.Module:
-    from torchvision.models.convnext import CNBlockConfig
-
-    stages = [CNBlockConfig(48, 96, 2), CNBlockConfig(96, 192, 2), CNBlockConfig(192, None, 2)]
-    network = torchvision.models.ConvNeXt(stages, num_classes=CLASSES)
-    network.features[0][0] = nn.Conv2d(3, 48, 2, stride=2)
+    stages = [CNBlockConfig(24, 48, 2), CNBlockConfig(48, 96, 2), CNBlockConfig(96, None, 2)]
+    network = torchvision.models.ConvNeXt(stages, layer_scale=0.1, num_classes=CLASSES)
+    network.features[0][0] = nn.Conv2d(3, 24, 2, stride=2)
     return network
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {  # name: (network, epochs, learning rate)
-    "vit": (vit, 12, 1e-3),
-    "swin": (swin, 10, 1e-3),
-    "resnet18": (resnet18, 3, 1e-3),
-    "convnext": (convnext, 8, 2e-3),
+    "convnext": (convnext, 6, 3e-3),
+    "resnet18": (NarrowResNet, 3, 3e-3),
+    "swin": (swin, 8, 2e-3),
+    "vit": (vit, 10, 2e-3),
 }
 LAYERS = {  # layers beside the default, for gradient methods
     "vit": ("encoder.layers.encoder_layer_1.ln_1", "encoder.layers.encoder_layer_3.ln_1"),
-    "swin": ("features.1", "features.5.2.norm1", "norm"),
+    "swin": ("features.1", "features.5.1.norm1", "norm"),
     "resnet18": ("layer3",),
     "convnext": ("features.3",),
 }
