@@ -4,8 +4,8 @@
     .venv/bin/python scripts/architectures.py resnet18  these rows only; the others stay as they are
 
 A row is computed from random weights, so it tells the layer, its layout and the methods that apply, not how good a map
-is. Where all values of a parameter are equal (as those of a new network's layer scale), they are drawn anew, since the
-last layers of a network that multiplies by 1e-6 say nothing.
+is. Where all values of a parameter are equal (as those of a new network's layer scale), noise is added to them, since
+the last layers of a network that multiplies by 1e-6 say nothing.
 """
 
 import sys
@@ -75,7 +75,7 @@ def build(name: str) -> tuple[nn.Module, int]:
     if name.startswith("timm/"):
         import timm
 
-        network = timm.create_model(name.removeprefix("timm/"))
+        network = timm.create_model(name.removeprefix("timm/"), num_classes=1000)  # some have no head by default
         side = network.default_cfg["input_size"][-1]
     else:
         special = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
@@ -84,7 +84,7 @@ def build(name: str) -> tuple[nn.Module, int]:
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
-                parameter.normal_(std=0.1)
+                parameter.add_(0.1 * torch.randn_like(parameter))
     return network.eval(), side
 
 

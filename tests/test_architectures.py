@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from captum.attr import LayerGradCam
 
 from camlab import Explainer
@@ -28,10 +29,18 @@ def needed(name: str) -> None:
         pytest.importorskip("timm", reason="timm is not installed; camlab works without it")
 
 
-def test_the_table_lists_networks_that_exist(architectures):
+def test_the_table_is_complete(architectures):
     rows = architectures.read_rows()
-    assert rows.keys() <= set(architectures.names())
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    assert set(rows) == {*classifiers, *(f"timm/{name}" for name in architectures.TIMM.split())}
+    assert list(rows) == architectures.names(), "rows are in the order of the names"
     assert all(line.count("|") == 7 for line in rows.values())
+    assert f"of {len(rows) - len(classifiers)} networks of timm" in architectures.DOCUMENT.read_text()
+
+
+def test_names_of_timm_in_the_table_exist(architectures):
+    timm = pytest.importorskip("timm", reason="timm is not installed; camlab works without it")
+    assert set(architectures.TIMM.split()) <= set(timm.list_models())
 
 
 @pytest.mark.slow

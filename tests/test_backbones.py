@@ -244,6 +244,14 @@ def test_timm_is_not_installed(monkeypatch):
         UserError, match=r"arch.backbone=timm/resnet18: timm is not installed. Run: pip install timm, or"
     ):
         CamNet("timm/resnet18")
+    with pytest.raises(UserError, match=r"network=timm/resnet18: timm is not installed. Run: pip install timm, or"):
+        classifier_names.check_name("timm/resnet18")
+
+
+@pytest.mark.skipif(not HAS_TIMM, reason="timm is not installed")
+@pytest.mark.parametrize("name", ["resnet10t", "timm/resnet10t", "resnet10t.c3_in1k", "jx_nest_tiny"])
+def test_names_of_timms_with_a_tag_and_former_ones_are_accepted(name):
+    classifier_names.check_name(name)
 
 
 @pytest.mark.parametrize("kind", [CamNet, ClassifierNet])

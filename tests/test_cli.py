@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -532,12 +531,13 @@ def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["train", "data.flip=2"], 2, "data.flip=2: must be at most 1."),
         (["train", "arch.weights=nowhere.pth"], 2, "arch.weights=nowhere.pth: no such file."),
         (["explain", "images=x", "network=vgg16", "methods=[cam,grad_cma]"], 2, "Did you mean grad_cam?"),
-        pytest.param(
+        (
             ["explain", "images=x", "network=resnet-18"],
             2,
             "network=resnet-18: no such classifier in torchvision, nor in timm if that is installed. Did you mean",
-            marks=pytest.mark.skipif(find_spec("timm") is not None, reason="timm must be imported to know its names"),
         ),
+        (["explain", "images=x", "network=timm/resnet18", "methods=[cam,grad_cma]"], 2, "Did you mean grad_cam?"),
+        (["train", "arch=classifier", "arch.backbone=timm/resnet-18"], 2, "arch.backbone=timm/resnet-18: unknown"),
     ],
 )
 def test_help_and_mistakes_import_nothing_heavy(arguments, returned, said, tmp_path):

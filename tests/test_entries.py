@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from camlab import evaluate, explain, train
+from camlab.drawing.maps_file import read_maps
 from camlab.runs.run_folder import write_config
 
 TINY = [
@@ -216,3 +217,21 @@ def test_an_evaluation_scores_with_the_runs_own_tolerance(run_dir, tmp_path, mon
         found.append(report["metrics"]["pointing_game_random"])
     assert found[0] < 1
     assert found == [found[0], 1.0, *found[:1] * 3], "a value that no run has counts as the default"
+
+
+@pytest.mark.slow
+def test_a_swin_is_trained_and_its_heatmaps_are_those_of_auto(tmp_path, monkeypatch):
+    sizes = ["data.train_size=20", "data.val_size=10", "data.test_size=10", "data.batch_size=10", "data.image_size=64"]
+    settings = ["data=shapes", *sizes, "arch=classifier", "arch.backbone=swin_t", "arch.weights=null", "logger=csv"]
+    settings += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "callbacks.heatmaps.per_class=1", "mode=finetune"]
+    folder = tmp_path / "run"
+    assert command(monkeypatch, train.main, *settings, f"hydra.run.dir={folder}") == 0
+    kept = read_maps(folder / "heatmaps" / "epoch_0001" / "maps.npz")
+    assert list(kept.maps) == ["hires_cam"]
+    assert all(maps.shape[-2:] == (4, 4) and maps.any() for maps in kept.maps["hires_cam"]), "not the coarsest grid"
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "photos" / "red.png")
+    explained = [f"images={tmp_path / 'photos'}", f"checkpoint={folder}", "device=cpu", f"out={tmp_path / 'out'}"]
+    assert command(monkeypatch, explain.main, *explained) == 0
+    made = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert made["layers"] == {"hires_cam": ["backbone.features.5"]}

@@ -175,6 +175,21 @@ def test_a_folder_of_transformers(folder):
     assert not torch.equal(catalog.from_name(f"hf/{place}", None).network(images).logits, network(images).logits)
 
 
+@pytest.mark.parametrize("name", ["nobody/vit-base-patch16-224", "my_vit"])
+def test_names_of_the_hub_without_a_connection(name, monkeypatch, tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed; camlab works without it")
+    hub, constants = pytest.importorskip("transformers.utils.hub"), pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # what the variables of the same names set
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "is_offline_mode", lambda: True)
+    with pytest.raises(UserError) as told:
+        catalog.from_name(f"hf/{name}")
+    said = str(told.value)
+    assert said.startswith(f"network=hf/{name}: there is no such folder, and the hub did not give such a network (")
+    assert said.endswith("or a name of the hub's that is in the cache of huggingface_hub (HF_HOME).")
+    assert len(said.splitlines()) == 1
+
+
 def test_folders_that_hold_no_classifier(tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed; camlab works without it")
     (tmp_path / "empty").mkdir()

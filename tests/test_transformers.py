@@ -2,18 +2,20 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import camlab
 from camlab import Explainer, maps
 from camlab.attribution.hooks import passing
 from camlab.attribution.layouts import Layout, possible_layouts, token_grids
-from camlab.attribution.survey import Survey
+from camlab.attribution.survey import Survey, _agreeing
 from camlab.errors import UserError
 
 SIDE, PATCH, WIDTH, CLASSES = 32, 8, 16, 5
@@ -180,15 +182,25 @@ def test_the_default_layer_of_a_head_that_starts_with_zeros():
         camlab.heatmaps(network, IMAGES)
 
 
-@pytest.mark.slow
 def test_cells_at_the_end_that_no_score_depends_on():
     """PiT's stages give N×K×H×W and a class token, and only the token is read: nothing reaches the last N×K×H×W."""
     timm = pytest.importorskip("timm", reason="timm is not installed; camlab works without it")
     torch.manual_seed(0)
-    explainer, images = Explainer(timm.create_model("pit_ti_224").eval()), torch.randn(1, 3, 224, 224)
+    small = {"img_size": 64, "base_dims": [8, 8, 8], "depth": [1, 2, 2], "heads": [1, 2, 4], "num_classes": CLASSES}
+    explainer, images = Explainer(timm.create_model("pit_ti_224", **small).eval()), torch.randn(1, 3, 64, 64)
     assert explainer.layout_of("transformers", images).order == "NCHW"
     assert explainer.default_layer(images).startswith("transformers.1.blocks.")
+    assert explainer.method_for(images) == "hires_cam", "its last features are tokens, whatever its convolutions do"
     assert explainer(images).max() > 0
+
+
+@pytest.mark.parametrize(("pool", "layer"), [("mean", "blocks.2"), ("token", "blocks.2.norm1")])
+def test_the_default_layer_of_a_network_without_a_head(pool, layer):
+    """Its last linear layer is in the last block, and is not what the scores are computed from."""
+    network = vit(pool=pool)
+    network.head = nn.Identity()
+    assert Explainer(network).default_layer(IMAGES) == layer
+    assert camlab.heatmaps(network, IMAGES, "grad_cam").max() > 0
 
 
 def test_a_branch_that_starts_with_a_norm_is_no_norm():
@@ -223,9 +235,83 @@ def test_the_stage_before_the_last_of_a_swin():
     images = torch.randn(1, 3, 32, 32)
     explainer = Explainer(network)
     assert explainer.method_for(images) == "hires_cam"
-    assert explainer._survey(images).layout(explainer.default_layer(images)).order == "NHWC"
+    assert (explainer.default_layer(images), explainer.layout_of("features.3", images).order) == ("features.3", "NHWC")
     with pytest.raises(UserError, match=r"attention: .* windows"):
         camlab.heatmaps(network, images, "attention_relevance")
+
+
+def test_a_finer_grid_before_most_of_the_network_is_too_early():
+    torch.manual_seed(0)
+    network = torchvision.models.SwinTransformer([2, 2], 8, [1, 4], [2, 2], [4, 4], num_classes=CLASSES).eval()
+    assert Explainer(network).default_layer(torch.randn(1, 3, 32, 32)) == "norm"
+
+
+def test_layouts_of_tokens_that_other_layers_contradict_are_unknown():
+    right, wrong, other = Layout("NLC", (14, 14), 1), Layout("NLC", (13, 14), 15), Layout("NLC", (7, 7), 1)
+    found = {"a": right, "b": wrong, "c": right, "d": other, "e": Layout("NCHW", (13, 14))}
+    assert list(_agreeing(found)) == ["a", "c", "d", "e"]
+    assert list(_agreeing({"a": right, "b": wrong, "d": other})) == ["d"], "of two, neither is shown right"
+
+
+# ---- gradient checkpointing, which runs parts of a network again when hooks are gone ----
+
+
+@pytest.mark.parametrize(
+    ("name", "small"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 12}),
+        ("swin_tiny_patch4_window7_224", {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": (1, 1), "num_heads": (2, 2)}),
+        ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (4, 4, 8, 8)}),
+        ("test_resnet", {}),
+    ],
+)  # fmt: skip
+def test_gradient_checkpointing_of_timm_changes_no_map(name, small):
+    timm = pytest.importorskip("timm", reason="timm is not installed; camlab works without it")
+    images, found = torch.randn(2, 3, 32 if "img_size" in small else 64, 32 if "img_size" in small else 64), []
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=CLASSES, **small).eval()
+    for on in (False, True):
+        network.set_grad_checkpointing(on)
+        explainer = Explainer(network)
+        early = next(layer for layer in explainer._survey(images).layouts if "." in layer)
+        methods = [explainer.method_for(images), "grad_cam"]
+        found.append([explainer(images, method) for method in methods])
+        found[-1].append(camlab.heatmaps(network, images, "layer_cam", [early, explainer.default_layer(images)]))
+    for plain, checkpointed in zip(*found, strict=True):
+        assert plain.max() > 0
+        assert torch.equal(plain, checkpointed)
+    assert any(getattr(module, "grad_checkpointing", False) for module in network.modules())
+
+
+class Checkpointed(nn.Module):
+    """A block whose owner calls torch.utils.checkpoint, which cannot be switched off from outside."""
+
+    def __init__(self, block: nn.Module, use_reentrant: bool) -> None:
+        super().__init__()
+        self.block, self.use_reentrant = block, use_reentrant
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return checkpoint(self.block, tokens, use_reentrant=self.use_reentrant)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("checkpointed", [1, 3])
+def test_gradient_checkpointing_of_ones_own_changes_no_map_or_is_refused(use_reentrant, checkpointed):
+    plain, network = vit(), vit()
+    for i in range(checkpointed):
+        network.blocks[i] = Checkpointed(network.blocks[i], use_reentrant)
+    refusals = []
+    for method in ("attention_relevance", "legrad", "grad_cam", "finer_cam"):
+        try:
+            found = camlab.heatmaps(network, IMAGES, method)
+        except UserError as refusal:
+            refusals.append(str(refusal))
+        else:
+            assert torch.equal(found, camlab.heatmaps(plain, IMAGES, method))
+    ways_out = r"Switch its gradient checkpointing off|the network cuts the graph \(.*gradient checkpointing\)"
+    assert all(re.search(ways_out, refusal) for refusal in refusals)
+    assert refusals or checkpointed == 1, "attention relevance needs the gradients within all blocks"
 
 
 # ---- attention methods ----

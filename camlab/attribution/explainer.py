@@ -214,7 +214,8 @@ class Explainer:
         """Return the name of the method that `auto` stands for; one image runs through the network to find it."""
         key = (images.shape[1:], counterfactual)
         if key not in self._auto:
-            if self._survey(images).is_convolutional:
+            survey = self._survey(images)
+            if survey.is_convolutional and survey.layout(self.default_layer(images)).order == "NCHW":
                 self._auto[key] = "cam" if not counterfactual and self.supports("cam", images) else "grad_cam"
             else:
                 relevance = not self._layers and self._attends_to_all(images)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camlab.errors import UserError
 from camlab.maps import gradient_safe
 from camlab.models.evaluating import evaluating
 
@@ -25,9 +26,20 @@ def passing(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Set up a pass through a network: eval mode, no inference mode, no compiled graphs, a gradient-safe autocast.
 
     Gradient checkpointing as in timm is off, since it runs parts of the network again when hooks are gone.
+
+    Raises:
+        UserError: The network calls torch.utils.checkpoint itself, and a gradient goes through such a part.
     """
     with gradient_safe(device), _eager(), evaluating(model), _without_checkpointing(model):
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if "torch.utils.checkpoint" not in str(error):
+                raise
+            raise UserError(
+                "The network computes parts of itself again in the backward pass (torch.utils.checkpoint), where hooks"
+                " are gone. Switch its gradient checkpointing off for heatmaps."
+            ) from error
 
 
 @contextmanager

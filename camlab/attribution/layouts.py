@@ -38,10 +38,15 @@ class Layout:
         """The axis of the channels in the layer's output."""
         return {"NCHW": 1, "NCWH": 1, "NHWC": 3, "NLC": 2}[self.order]
 
+    @property
+    def positions(self) -> int:
+        """Number of cells and other tokens."""
+        return self.prefix + math.prod(self.grid)
+
     def fits(self, shape: torch.Size) -> bool:
         """Whether a layer's output of this shape, with the images first, can be arranged so."""
         if self.order == "NLC":
-            return len(shape) == 3 and shape[1] == self.prefix + math.prod(self.grid)
+            return len(shape) == 3 and shape[1] == self.positions
         return len(shape) == 4 and self.to_map(torch.empty(shape, device="meta")).shape[2:] == torch.Size(self.grid)
 
     def to_map(self, output: Tensor) -> Tensor:

@@ -18,6 +18,11 @@ from camlab.attribution.network_input import check_logits
 from camlab.attribution.survey import Survey
 from camlab.errors import UserError
 
+_CUT = (
+    "attention: no gradient reaches the attention of a layer; the network cuts the graph (detach, no_grad, gradient"
+    " checkpointing)."
+)
+
 
 @dataclass(frozen=True)
 class _Tokens:
@@ -107,9 +112,8 @@ def record_attention(
     if not logits.requires_grad and not whole_graph:  # the network runs a part of itself in `no_grad`
         return record_attention(classifier, images, survey, choose, whole_graph=True)
     if not logits.requires_grad:
-        raise UserError("attention: no gradient reaches the attention; the network cuts the graph (detach, no_grad).")
-    tokens = layout.prefix + layout.grid[0] * layout.grid[1]
-    kept = [output for output in outputs if output.tokens.shape[1] == tokens]
+        raise UserError(_CUT)
+    kept = [output for output in outputs if output.tokens.shape[1] == layout.positions]
     passed = AttentionPass(inputs.detach(), logits, choose(logits), weights, pooling, layout, kept)
     if not _is_sequence(passed):
         raise UserError("attention: the network's attention layers do not follow one another in a list of blocks.")
@@ -137,8 +141,7 @@ def relevance_maps(passed: AttentionPass, sign: int) -> Tensor:
     for score in _scores(passed):
         *gradients, of_ends = torch.autograd.grad(score, [*passed.weights, ends], retain_graph=True, allow_unused=True)
         relevance = maps.attention_relevance(
-            [weights.detach() for weights in passed.weights],
-            [torch.zeros_like(w) if g is None else sign * g for w, g in zip(passed.weights, gradients, strict=True)],
+            [weights.detach() for weights in passed.weights], [sign * gradient for gradient in _uncut(gradients)]
         )
         relevance = relevance - torch.eye(relevance.shape[-1], device=relevance.device)
         readers = _readers(passed, of_ends, sign)
@@ -190,8 +193,9 @@ def legrad_maps(classifier: Classifier, passed: AttentionPass, sign: int) -> Ten
     outputs of all layers, one behind the other in the batch.
     """
     blocks = passed.blocks()
+    if not all(block.tokens.requires_grad for block in blocks):
+        raise UserError(_CUT)
     last = dict(classifier.network.named_modules())[blocks[-1].name]
-
     outputs = torch.cat([block.tokens for block in blocks]).detach().requires_grad_()
 
     def of_all_layers(_: Tensor) -> Tensor:
@@ -209,14 +213,27 @@ def legrad_maps(classifier: Classifier, passed: AttentionPass, sign: int) -> Ten
         with torch.enable_grad():
             score = by_layer.gather(2, classes.expand(len(blocks), -1)[:, :, None]).sum()
         (of_outputs,) = torch.autograd.grad(score, outputs, retain_graph=True)
-        gradients = [
-            sign * torch.autograd.grad(block.tokens, weights, of_output, retain_graph=True)[0]
+        found = [
+            torch.autograd.grad(block.tokens, weights, of_output, retain_graph=True, allow_unused=True)[0]
             for block, weights, of_output in zip(blocks, passed.weights, of_outputs.chunk(len(blocks)), strict=True)
         ]
+        gradients = [sign * gradient for gradient in _uncut(found)]
         if not any(gradient.any() for gradient in gradients):
             raise UserError("legrad: no class score depends on the attention (all gradients are zero).")
         ranks.append(_cells(maps.legrad(gradients), passed.layout))
     return torch.stack(ranks, dim=1)
+
+
+def _uncut(gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    """The gradients of attention weights, all of which the scores are computed from.
+
+    Raises:
+        UserError: A gradient is missing.
+    """
+    found = [gradient for gradient in gradients if gradient is not None]
+    if len(found) < len(gradients):
+        raise UserError(_CUT)
+    return found
 
 
 def _scores(passed: AttentionPass) -> list[Tensor]:
@@ -236,10 +253,7 @@ def _checked(
     """Split the recorded weights into layers and pooling, and find the layout of their tokens."""
     if not recorded:
         raise UserError("attention: the network has no attention whose weights can be recorded.")
-    shapes = {call.name: call.shape for call in survey.calls}
-    layouts = {shapes[name][1]: layout for name, layout in grids.items()}
-    if any(layout != layouts[shapes[name][1]] for name, layout in grids.items()):
-        raise UserError("attention: the network has several grids with the same number of tokens.")
+    layouts = {layout.positions: layout for layout in grids.values()}
     layers, tokens = list(recorded), recorded[0].shape[-1]
     pooling = layers.pop() if len(layers) > 1 and layers[-1].shape[2:] == (1, tokens) else None
     square = all(weights.shape[0] == batch and weights.shape[2:] == (tokens, tokens) for weights in layers)

@@ -3,9 +3,9 @@
 A 4-D output is not always N×K×H×W, and tokens do not say which of them form the grid. The arrangement is found by
 probing: the network sees pictures of noise that differ from each other in one place only: at the top left, at the top
 right, at the bottom left, and off the diagonal. The arrangement in which the output differs most in these places is the
-right one. If there is none, or more than one, the arrangement is taken from the convolutions, poolings and batch norms
-that give or take the tensor, provided that probing finds no other arrangement than theirs in the network. Otherwise it
-is unknown, and no map is computed from the layer.
+right one, unless most layers with as many tokens contradict it. If there is none, or more than one, the arrangement is
+taken from the convolutions, poolings and batch norms that give or take the tensor, provided that probing finds no other
+arrangement than theirs in the network. Otherwise it is unknown, and no map is computed from the layer.
 """
 
 from collections import Counter
@@ -95,7 +95,7 @@ class Survey:
             found = probed  # here, a convolution may run over something else than the picture
         else:
             found = {call.name: nchw(call.shape) for call in self.once if call.is_nchw and _is_map(call.shape)} | probed
-        found = {name: layout for name, layout in found.items() if _is_plausible(layout, self.image_size)}
+        found = _agreeing({name: at for name, at in found.items() if _is_plausible(at, self.image_size)})
         shapes = {call.name: call.shape for call in self.once}
         for name, how in (reshape or {}).items():
             if self._first_name[name] in shapes:
@@ -170,6 +170,21 @@ def _is_plausible(layout: Layout, image_size: tuple[int, int]) -> bool:
     """Whether rows and columns are not exchanged, and the cells are not strips."""
     aspect = layout.grid[0] / layout.grid[1] * image_size[1] / image_size[0]
     return layout.order != "NCWH" and 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED
+
+
+def _agreeing(found: dict[str, Layout]) -> dict[str, Layout]:
+    """Leave out layouts of tokens that the majority of the layers with as many tokens contradicts.
+
+    Where much is mixed, a place may seem to be one row higher, behind as many more other tokens.
+    """
+    of_tokens = {name: layout for name, layout in found.items() if layout.order == "NLC"}
+    layouts = Counter(of_tokens.values())
+    layers = Counter(layout.positions for layout in of_tokens.values())
+    return {
+        name: layout
+        for name, layout in found.items()
+        if name not in of_tokens or 2 * layouts[layout] > layers[layout.positions]
+    }
 
 
 @contextmanager

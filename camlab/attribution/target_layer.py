@@ -13,6 +13,8 @@ from camlab.errors import UserError, did_you_mean
 
 Layer = str | nn.Module
 
+_EARLY = 0.4  # share of a network's modules after which a finer grid may be chosen: half of a small Swin comes after it
+
 
 def layer_names(modules: Mapping[str, nn.Module], layers: Layer | Sequence[Layer]) -> tuple[str, ...]:
     """Return the names of one or several layers, which are given by name or as modules.
@@ -69,7 +71,7 @@ def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -
     In a convolutional network it is the activation after the last convolution, if it is used once and no pooling comes
     before it; otherwise it is the layer for CAM. In other networks it is the last norm or block at which the gradient
     of the highest score reaches the cells; if the grid becomes coarser through the network, the last one on the grid
-    before the coarsest (experiments/architectures compares layers).
+    before the coarsest (experiments/architectures compares layers), unless most of the network comes after it.
 
     Args:
         classifier: The network, in a context for passes (`camlab.attribution.hooks.passing`).
@@ -93,7 +95,9 @@ def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -
     coarsest = survey.layouts[reached[-1]]
     alike = [(name, survey.layouts[name]) for name in reached if survey.layouts[name].order == coarsest.order]
     finer = [name for name, layout in alike if prod(layout.grid) > prod(coarsest.grid)]
-    return (finer or reached)[-1]
+    calls = [call.name for call in survey.calls]
+    late = [name for name in finer if calls.index(name) > _EARLY * len(calls)]
+    return (late or reached)[-1]
 
 
 def _stages(classifier: Classifier, names: Sequence[str]) -> list[str]:
@@ -137,7 +141,7 @@ def _reached_by_gradient(classifier: Classifier, image: Tensor, names: Sequence[
         cut(modules, names, differentiate=True) as outputs,
     ):
         logits = classifier.logits(image)
-        ends = features[-1] if features else logits
+        ends = features[-1] if features and features[-1].dim() == 2 else logits  # else it is not the classifier
         weights = torch.randn(ends.shape, generator=torch.Generator().manual_seed(0)).to(ends)
         score = (ends * weights).sum()
     if not score.requires_grad or not outputs:

@@ -104,6 +104,7 @@ def of_transforms(transforms: Any) -> Preprocess:
 def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
     try:
         import timm
+        from timm.data import resolve_model_data_config
     except ImportError:
         return None
     if not timm.is_model(name):
@@ -116,7 +117,7 @@ def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
             load_tensors(network, _of_file(weights), name, f"network.weights={weights}")
     if not network.num_classes:
         raise UserError(f"network={name}: this network gives features and has no classes. Choose a classifier.")
-    preprocess = of_data_config(timm.data.resolve_model_data_config(network))
+    preprocess = of_data_config(resolve_model_data_config(network))
     return TrainedNetwork(network.eval(), preprocess, _class_names(network.num_classes), name)
 
 

@@ -14,6 +14,8 @@ from camlab.errors import UserError, cut, did_you_mean
 
 TIMM = "timm/"  # begins the names of timm's networks in `arch.backbone`
 
+_WITHOUT_TIMM = f"timm is not installed. Run: pip install timm, or choose a network of torchvision, without {TIMM}."
+
 _FILES = (".pth", ".pt", ".pt2", ".ts", ".ckpt", ".safetensors", ".onnx", ".bin")
 
 
@@ -35,10 +37,11 @@ def names_of_timm() -> tuple[str, ...]:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that torchvision does not have. If timm is installed, only timm itself can tell.
+    """Refuse a name that neither torchvision nor timm has. A name with a tag, such as `resnet18.a1_in1k`, is timm's.
 
     Raises:
-        UserError: There is no such classifier, and the message suggests similar names; or the name is that of a file.
+        UserError: There is no such classifier, and the message suggests similar names; or timm is not installed, or the
+            name is that of a file.
 
     Example:
         >>> check_name("resnet50"), check_name("my_package.networks:make_network")
@@ -51,8 +54,11 @@ def check_name(name: str) -> None:
         )
     if name.startswith("hf/") or ":" in name:
         return
-    known = names_of_torchvision()
-    if name not in known and find_spec("timm") is None:
+    if name.startswith(TIMM) and find_spec("timm") is None:
+        raise UserError(f"network={name}: {_WITHOUT_TIMM}")
+    architecture = name.removeprefix(TIMM).partition(".")[0]
+    known = (*names_of_torchvision(), *names_of_timm())
+    if architecture not in known and not any(f"'{architecture}'" in text for text in _sources("timm")):  # a former name
         raise unknown_name(name, known)
 
 
@@ -80,7 +86,7 @@ def complaint_about(backbone: str) -> str | None:
         'unknown network. Choose a classifier of torchvision, or one of timm after timm/: resnet18, timm/resnet18.'
     """
     if backbone.startswith(TIMM) and find_spec("timm") is None:
-        return f"timm is not installed. Run: pip install timm, or choose a network of torchvision, without {TIMM}."
+        return _WITHOUT_TIMM
     known = (*names_of_torchvision(), *(TIMM + name for name in names_of_timm()))
     if backbone in known:
         return None
@@ -98,8 +104,13 @@ def unknown_name(name: str, known: Iterable[str]) -> UserError:
 
 
 def _registered(library: str) -> tuple[str, ...]:
+    registered = re.compile(r"^@register_model\b.*?^def (\w+)", re.MULTILINE | re.DOTALL)
+    return tuple(name for text in _sources(library) for name in registered.findall(text))
+
+
+@functools.cache
+def _sources(library: str) -> tuple[str, ...]:
+    """The texts of a library's modules in which classifiers are defined; none if it is not installed."""
     spec = find_spec(library)
     folders = (spec and spec.submodule_search_locations) or []
-    texts = [file.read_text() for folder in folders for file in sorted(Path(folder, "models").glob("*.py"))]
-    registered = re.compile(r"^@register_model\b.*?^def (\w+)", re.MULTILINE | re.DOTALL)
-    return tuple(name for text in texts for name in registered.findall(text))
+    return tuple(file.read_text() for folder in folders for file in sorted(Path(folder, "models").glob("*.py")))

@@ -72,9 +72,12 @@ def of_transformers(name: str, weights: str | None) -> TrainedNetwork:
             network = AutoModelForImageClassification.from_config(config)
         preprocess = of_processor(_processor(place))
     except Exception as error:  # transformers, huggingface_hub and httpx raise different errors
+        problem, way_out = "not a readable image classifier", "or a name of the hub's"
+        if isinstance(error, OSError) and not Path(place).is_dir():
+            problem = "there is no such folder, and the hub did not give such a network"
+            way_out = "or a name of the hub's that is in the cache of huggingface_hub (HF_HOME)"
         raise UserError(
-            f"{given}: not a readable image classifier ({first_line(error)}). Give a folder of save_pretrained, or a"
-            " name of the hub's."
+            f"{given}: {problem} ({first_line(error)}). Give a folder of save_pretrained, {way_out}."
         ) from error
     if weights not in (None, "DEFAULT"):
         tensors = read_tensors(Path(str(weights)).expanduser(), "network.weights", "DEFAULT")
