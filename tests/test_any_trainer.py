@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from lightning.pytorch.demos.boring_classes import BoringModel
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 from torch import Tensor, nn
@@ -434,11 +435,44 @@ def test_a_network_that_changes_in_every_pass_is_as_it_was(tmp_path):
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
+def test_a_buffer_without_a_shape_does_not_stop_training(tmp_path, caplog):
+    lazy = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LazyBatchNorm2d(affine=False), convolutions(8))
+    assert fit(Module(lazy), tuples(), tmp_path, camlab.HeatmapCallback(pictures(2)), val=False).state.finished
+    assert warnings_of(caplog) == ["No heatmaps at epoch 0: drawing failed; training continues."]
+    assert drawn(tmp_path) == ["epoch_0001"]
+
+
 def test_one_callback_in_two_trainings(tmp_path):
     callback = camlab.HeatmapCallback()
     fit(Module(convolutions()), tuples(), tmp_path / "a", callback)
     fit(Module(convolutions(1)), tuples(channels=1), tmp_path / "b", callback)
     assert drawn(tmp_path / "b") == ["epoch_0000", "epoch_0001"]
+
+
+class WithoutForward(Module):
+    """Networks in a dict; the step runs one of them."""
+
+    forward = L.LightningModule.forward
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(nn.ModuleDict({name: convolutions() for name in names}))
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self.net["student"](x), y)
+
+
+def test_networks_in_a_dict(tmp_path, caplog):
+    fit(WithoutForward("student"), tuples(), tmp_path / "one", camlab.HeatmapCallback())
+    named = camlab.HeatmapCallback(model="net.student")
+    fit(WithoutForward("student", "teacher"), tuples(), tmp_path / "named", named)
+    assert warnings_of(caplog) == []
+    assert drawn(tmp_path / "one") == drawn(tmp_path / "named") == ["epoch_0000", "epoch_0001"]
+    fit(WithoutForward("student", "teacher"), tuples(), tmp_path / "two", camlab.HeatmapCallback())
+    assert warnings_of(caplog) == [
+        "No heatmaps: WithoutForward has no forward. Give model=NAME, the part that maps images to logits: net.student,"
+        " net.teacher, or one inside them; training continues."
+    ]
 
 
 # ---- loggers
@@ -486,13 +520,18 @@ class Recorder:
 class Foreign(DummyLogger):
     run_id = "7"
     save_dir = None
+    name = None
+    version = None
 
     def __init__(self) -> None:
         super().__init__()
         self._experiment = Recorder()
 
 
-class MLFlowLogger(Foreign): ...
+class OfMLflow(Foreign): ...
+
+
+OfMLflow.__name__ = "MLFlowLogger"
 
 
 class CometLogger(Foreign): ...
@@ -502,21 +541,53 @@ class NeptuneLogger(Foreign): ...
 
 
 def test_loggers_that_are_not_installed_here(tmp_path):
-    loggers = [MLFlowLogger(), CometLogger(), NeptuneLogger(), Foreign()]
+    loggers = [OfMLflow(), CometLogger(), NeptuneLogger(), Foreign()]
     callback = camlab.HeatmapCallback(num_images=1, folder=tmp_path / "drawn")
     fit(Module(convolutions()), tuples(), tmp_path, callback, logger=loggers)
     mlflow, comet, neptune, unknown = (logger.experiment.calls for logger in loggers)
     name = "heatmaps/probe/00"
-    assert [(call, *args[::2]) for call, args, _ in mlflow] == [
-        ("log_image", "7", f"heatmaps/probe/epoch_{epoch:04d}/00.jpg") for epoch in (0, 1)
+    assert [(call, args[0], options) for call, args, options in mlflow] == [
+        ("log_image", "7", {"key": name, "step": epoch}) for epoch in (0, 1)
     ]
-    assert [(call, options["name"], options["step"]) for call, _, options in comet] == [
-        ("log_image", name, epoch) for epoch in (0, 1)
+    assert [(call, options["name"], options["step"], options["image_minmax"]) for call, _, options in comet] == [
+        ("log_image", name, epoch, (0, 255)) for epoch in (0, 1)
     ]
     assert [(key, call, options["step"]) for key, call, _, options in neptune] == [
         (name, "append", epoch) for epoch in (0, 1)
     ]
     assert unknown == []
+
+
+@pytest.mark.slow
+def test_mlflow_gets_the_pictures(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings(action="ignore"):  # those of MLflow's own dependencies
+        logger = MLFlowLogger(tracking_uri=f"sqlite:///{tmp_path}/runs.db", artifact_location=str(tmp_path / "kept"))
+        fit(Module(convolutions()), tuples(), tmp_path, camlab.HeatmapCallback(num_images=2), logger=logger)
+        client = mlflow.MlflowClient(logger._tracking_uri)
+        kept = [file.path for file in client.list_artifacts(logger.run_id, "images")]
+    found = [re.match(r"images/heatmaps\Wprobe\W(\d\d)\Wstep\W(\d+)\W.*\.png$", path) for path in kept]
+    numbers = sorted(match.groups() for match in found if match)
+    assert numbers == [("00", "0"), ("00", "1"), ("01", "0"), ("01", "1")], "picture and step"
+    drawn_there = tmp_path / logger.name / logger.version / "heatmaps" / "epoch_0001" / "00.jpg"
+    assert drawn_there.is_file(), "files of a run lie in a folder of its own"
+
+
+@pytest.mark.parametrize(
+    ("logger", "folder"),
+    [
+        (lambda where: CSVLogger(where, name=None), "version_0"),
+        (lambda where: CSVLogger(where, name="a", version="b"), "a/b"),
+        (lambda where: TensorBoardLogger(where, name="a", version=3, sub_dir="fold1"), "a/version_3/fold1"),
+        (lambda where: CometLogger(), ""),
+        (lambda where: False, ""),
+    ],
+    ids=["no name", "version", "sub_dir", "online", "no logger"],
+)
+def test_files_lie_where_the_first_logger_writes(tmp_path, logger, folder):
+    fit(Module(convolutions()), tuples(n=4), tmp_path, camlab.HeatmapCallback(num_images=1), logger=logger(tmp_path))
+    assert drawn(tmp_path / folder) == ["epoch_0000", "epoch_0001"]
 
 
 class Broken(CometLogger):
@@ -681,17 +752,56 @@ def blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
 
 
-def test_the_lines_of_the_readme(tmp_path, monkeypatch):
+def side_by_side(path: Path) -> tuple[int, int]:
+    with Image.open(path) as drawn:
+        return drawn.size
+
+
+def test_the_lines_of_the_readme_for_lightning(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1, "logger": False}
     monkeypatch.setattr(L, "Trainer", functools.partial(L.Trainer, accelerator="cpu", **quiet))
-    lightning, loop = blocks()
-    model, images = convolutions(), pictures()
-    exec(lightning, {"module": Module(model), "train_loader": tuples(), "val_loader": tuples()})
+    exec(blocks()[0], {"module": Module(convolutions()), "train_loader": tuples(), "val_loader": tuples()})
     assert len(list(tmp_path.glob("heatmaps/epoch_*/sheet.png"))) == 3
+
+
+def test_the_lines_of_the_readme_for_a_plain_loop(tmp_path):
     shown = np.zeros((8, 32, 32, 3), np.uint8)
-    exec(loop, {"train": nn.Module.train, "model": model, "images": images, "pictures": shown, "folder": tmp_path})
-    assert (tmp_path / "epoch_1.png").is_file()
+    known = {"train": nn.Module.train, "model": convolutions(), "images": pictures()}
+    exec(blocks()[1], {**known, "pictures": shown, "folder": tmp_path})
+    assert side_by_side(tmp_path / "epoch_1.png") == (8 * 32, 32)
+
+
+def weights_after_hugging_face(lines: str, folder: Path) -> dict[str, Tensor]:
+    """Train with lines of the README, where `folder` is the folder of the pictures."""
+    import transformers
+
+    config = transformers.ViTConfig(
+        image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        num_labels=CLASSES,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.ViTForImageClassification(config)
+    data = [{"pixel_values": image, "labels": i % CLASSES} for i, image in enumerate(pictures())]
+    arguments = transformers.TrainingArguments(
+        str(folder / "out"), num_train_epochs=2, per_device_train_batch_size=4, use_cpu=True, report_to="none",
+        save_strategy="no", disable_tqdm=True, logging_strategy="no", dataloader_pin_memory=False,
+    )  # fmt: skip
+    known = {"model": model, "arguments": arguments, "data": data, "folder": folder, "pixel_values": pictures(3)}
+    exec(lines, {**known, "pictures": np.zeros((3, 32, 32, 3), np.uint8)})
+    return model.state_dict()
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_for_hugging_face(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed, which the Trainer of transformers needs")
+    lines = blocks()[2]
+    watched = weights_after_hugging_face(lines, tmp_path)
+    assert [side_by_side(tmp_path / f"epoch_{epoch}.png") for epoch in (1, 2)] == [(3 * 32, 32)] * 2
+    bare = weights_after_hugging_face(lines.replace("callbacks=[Heatmaps()]", ""), tmp_path / "bare")
+    assert not list((tmp_path / "bare").glob("*.png"))
+    assert all(torch.equal(bare[key], watched[key]) for key in bare)
 
 
 TWO_PROCESSES = """

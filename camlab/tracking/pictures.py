@@ -1,4 +1,7 @@
-"""Send pictures to all loggers that can show them: W&B, TensorBoard, MLflow, Comet and Neptune."""
+"""Send pictures to all loggers that can show them: W&B, TensorBoard, MLflow, Comet and Neptune.
+
+Neptune's service has ended; later versions of Lightning 2.6 refuse to make its logger.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,13 +56,13 @@ def _to_mlflow(
     logger: Any, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epochs_done: int
 ) -> None:
     for i, picture in enumerate(pictures):
-        logger.experiment.log_image(logger.run_id, picture, f"{key}/epoch_{epochs_done:04d}/{i:02d}.jpg")
+        logger.experiment.log_image(logger.run_id, picture, key=f"{key}/{i:02d}", step=epochs_done)
 
 
 def _to_comet(logger: Any, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epochs_done: int) -> None:
     for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        about = {"caption": caption, "epochs_done": epochs_done}
-        logger.experiment.log_image(picture, name=f"{key}/{i:02d}", step=epochs_done, metadata=about)
+        told = {"name": f"{key}/{i:02d}", "step": epochs_done, "metadata": {"caption": caption}}
+        logger.experiment.log_image(picture, image_minmax=(0, 255), **told)  # else Comet stretches the contrast
 
 
 def _to_neptune(

@@ -79,9 +79,14 @@ def _named(module: nn.Module, name: str) -> nn.Module:
 
 
 def _parts(module: nn.Module) -> dict[str, nn.Module]:
-    """The direct parts that have weights: losses and metrics have none."""
-    named = module.named_children()
-    return {name: part for name, part in named if next(part.parameters(), None) is not None}
+    """The direct parts that have weights (losses and metrics have none), and those in a ModuleDict or ModuleList."""
+    parts: dict[str, nn.Module] = {}
+    for name, part in module.named_children():
+        if isinstance(part, (nn.ModuleDict, nn.ModuleList)):  # it has no forward
+            parts |= {f"{name}.{inner}": own for inner, own in _parts(part).items()}
+        elif next(part.parameters(), None) is not None:
+            parts[name] = part
+    return parts
 
 
 def _only_part(module: nn.Module) -> nn.Module | None:

@@ -56,8 +56,9 @@ class HeatmapCallback(L.Callback):
         images: The network's inputs, N×C×H×W; a folder of pictures; or None for the first validation batch (without
             validation, the first training batch).
         labels: True classes of `images`: N indices, or N×M ones and zeros if a picture may have several classes.
-        class_names: Names of the classes. By default they are those that the data name, else `output 0`, ….
-        model: Name of the network in the module. By default it is what `forward` runs, else the only part with weights.
+        class_names: Names of the classes. By default they are those that the data name, else `class 0`, ….
+        model: Name of the network in the module, for instance `student.net`. By default it is what `forward` runs, else
+            the only part with weights.
         methods: Names from `camlab.attribution.methods.METHODS`, or `auto` for the one that suits the network. None
             stands for CAM where it is exact and Grad-CAM, or what `auto` names for other than convolutional networks.
         layers: Names of the network's layers, or None for the default.
@@ -169,8 +170,10 @@ class HeatmapCallback(L.Callback):
         if not trainer.loggers:
             return Path(trainer.default_root_dir)
         logger = trainer.loggers[0]
-        version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-        return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
+        if isinstance(own := getattr(logger, "log_dir", None), str):  # TensorBoard and CSV
+            return Path(own)
+        version = f"version_{logger.version}" if isinstance(logger.version, int) else logger.version
+        return Path(logger.save_dir or trainer.default_root_dir, str(logger.name or ""), version or "")
 
     @rank_zero_only
     def _keep(self, trainer: L.Trainer, batch: Any) -> None:
@@ -186,14 +189,15 @@ class HeatmapCallback(L.Callback):
 
     @rank_zero_only
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int) -> None:
-        if self._gave_up:
-            return
-        with undisturbed(pl_module):
-            if self._probe is None:
-                self._gave_up = not self._succeeds(lambda: self._begin(trainer, pl_module), "No heatmaps")
-            if self._probe is not None:
-                what = f"No heatmaps at epoch {epochs_done}"
-                self._succeeds(lambda: self._draw_epoch(trainer, pl_module, epochs_done), what)
+        def draw() -> None:
+            with undisturbed(pl_module):
+                if self._probe is None:
+                    self._gave_up = not self._succeeds(lambda: self._begin(trainer, pl_module), "No heatmaps")
+                if self._probe is not None:
+                    self._draw_epoch(trainer, pl_module, epochs_done)
+
+        if not self._gave_up:
+            self._succeeds(draw, f"No heatmaps at epoch {epochs_done}")
 
     def _begin(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the pictures, the network and the names of the classes, unless the pictures are not there yet."""
