@@ -158,6 +158,7 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
     np.testing.assert_allclose(written.visible, [[27, 0, 64, 37], [0, 16, 48, 64]], atol=0.3)
     assert written.class_names == list(CLASSES)
     assert written.layers == {"cam": ("cam_conv",), "grad_cam": ("backbone",)}
+    assert {(row["method"], row["layer"]) for row in rows} == {("cam; grad_cam", "cam_conv; backbone")}
     assert (written.labels, written.epoch, written.cam_of_all_classes) == (None, None, None)
     assert overlays(tmp_path / "out") == sorted(
         f"{n:05d}_one_{method}_{rank}_{CLASSES[written.class_idx[n, rank]]}.jpg"

@@ -69,7 +69,7 @@ class ResultWriter:
         Returns:
             Path of the contact sheet; None if none of its pictures was drawn.
         """
-        self._write_text("predictions.csv", self._predictions(results))
+        self._write_text("predictions.csv", self._predictions(results, legend.layers))
         if self.style.boxes:
             drawn = [result.source for result in results if result.source.number in self._boxes]
             boxes = {str(source.file): self._boxes[source.number] for source in drawn}
@@ -89,14 +89,17 @@ class ResultWriter:
         render.write_image(sheet, contact_sheet([drawn for _, drawn in sorted(self._panels.items())], legend))
         return sheet
 
-    def _predictions(self, results: Sequence[PictureResult]) -> str:
+    def _predictions(self, results: Sequence[PictureResult], layers: Mapping[str, Sequence[str]]) -> str:
+        """A row for each picture and class; the last columns name the methods of its heatmaps and their layers."""
+        shown = ["; ".join(layers), "; ".join(" + ".join(names) for names in layers.values())]
         table = io.StringIO(newline="")
         writer = csv.writer(table)
-        writer.writerow(["file", "rank", "class_idx", "class", "probability"])
+        writer.writerow(["file", "rank", "class_idx", "class", "probability", "method", "layer"])
         for result in results:
             for rank, class_idx in enumerate(result.class_idx):
                 probability = f"{float(result.probabilities[class_idx]):.6f}"
-                writer.writerow([result.source.file, rank, class_idx, self.class_names[class_idx], probability])
+                class_name = self.class_names[class_idx]
+                writer.writerow([result.source.file, rank, class_idx, class_name, probability, *shown])
         return table.getvalue()
 
     def _write_text(self, name: str, text: str) -> None:
