@@ -489,6 +489,7 @@ def test_tensorboard_gets_the_pictures(tmp_path):
     assert drawn(Path(logger.log_dir)) == ["epoch_0000", "epoch_0001"], "files of a run lie where its metrics lie"
 
 
+@pytest.mark.slow
 def test_wandb_gets_the_pictures(tmp_path):
     logger = WandbLogger(save_dir=tmp_path, offline=True)
     fit(Module(convolutions()), tuples(), tmp_path, camlab.HeatmapCallback(), logger=logger)

@@ -70,6 +70,7 @@ def files(run_dir: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in run_dir.rglob("*") if path.suffix in endings}
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_warns_of_nothing(there, monkeypatch, recwarn):
     """Lightning must not warn of an empty list of loaders."""
     assert run(monkeypatch, there, "dogs", f"hydra.run.dir={there / 'new'}") == 0
@@ -84,6 +85,7 @@ def test_what_is_kept(made):
     assert kept["fingerprint"] == result["data_fingerprint"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("animals", ["dogs", "birds"])
 def test_a_run_on_other_data_is_not_this_run(there, monkeypatch, capsys, finished, animals):
@@ -167,6 +169,7 @@ def test_the_last_run_is_the_last_one_on_these_data(there, monkeypatch, capsys):
     assert f"Resuming from {there / 'run'}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_checkpoint_named_by_hand_may_know_other_pictures_but_not_other_classes(there, monkeypatch, capsys):
     more = [f"resume={there / 'run'}", "trainer.max_epochs=3"]
     assert run(monkeypatch, there, "birds", *more, f"hydra.run.dir={there / 'birds run'}") == 2

@@ -422,6 +422,7 @@ class FunctionalReLU(Gap):
         return self.fc(F.relu(self.conv(images), inplace=True).mean(dim=(2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "layer"),
     [

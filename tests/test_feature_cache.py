@@ -110,6 +110,7 @@ def test_cached_and_uncached_training_agree_over_300_steps(tmp_path, backbone, c
     assert_same_training(tmp_path, backbone, 300, cam_relu=cam_relu, keep_last_pool=keep_last_pool)
 
 
+@pytest.mark.slow
 def test_a_cached_batch_norm_backbone_stays_as_it_is(tmp_path):
     module = classifier("vgg11_bn", "frozen")
     before = weights(module.network.backbone)
@@ -292,6 +293,7 @@ def test_a_process_killed_while_writing_leaves_no_wrong_array(tmp_path, number):
     assert times_computed(tmp_path / "n") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "no marker", "a marker of nonsense"])
 def test_damage_is_noticed_and_mended(tmp_path, caplog, damage):
     get(tmp_path, tmp_path / "n")

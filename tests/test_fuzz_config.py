@@ -120,6 +120,7 @@ fuzzing = settings(
 )
 
 
+@pytest.mark.slow
 @settings(fuzzing, max_examples=40)
 @given(overrides())
 def test_some_overrides(override):

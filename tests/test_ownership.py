@@ -102,6 +102,7 @@ def test_a_sweep_keeps_out_of_folders_with_other_files(launch, tmp_path, entry, 
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_the_output_of_another_command_is_neither_a_run_nor_a_sweep(launch, tmp_path):  # noqa: F811
     (tmp_path / "x.png").touch()
     assert launch("out=mine", "images=x.png", "network=vgg16", entry="explain")[0] == 0
@@ -143,6 +144,7 @@ def test_a_folder_in_place_of_a_file_is_refused_before_anything_is_removed(launc
 # ---- what a refused command leaves
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_that_is_refused_leaves_hydras_notes_as_they_are(launch, tmp_path):  # noqa: F811
     assert launch("-m", "out=mine", "data=shapes", "seed=1,2")[0] == 0
     run_folder.write_config(tmp_path / "mine" / "seed-1", "seed: 0\n", HASH)
@@ -207,6 +209,7 @@ def test_links_that_would_be_written_through_are_refused(launch, tmp_path, name)
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_links_in_the_jobs_of_a_sweep_are_refused_before_it_begins(launch, tmp_path):  # noqa: F811
     assert launch("-m", "out=mine", "data=shapes", "seed=1,2")[0] == 0
     shutil.rmtree(tmp_path / "mine" / "seed-2" / ".hydra")
@@ -217,6 +220,7 @@ def test_links_in_the_jobs_of_a_sweep_are_refused_before_it_begins(launch, tmp_p
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_links_in_the_places_of_a_runs_files_are_replaced(run, tmp_path, monkeypatch):
     (precious := tmp_path / "precious").write_text("precious")
     for name in (run_folder.METRICS, run_folder.LAST, run_folder.BEST, "data.json", "heatmaps/epoch_0001/sheet.png"):
@@ -244,6 +248,7 @@ def test_force_names_what_it_removes_and_leaves_the_files_of_others(run, monkeyp
     assert line.endswith(f" in {run}.")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_overwritten_by_resume(run, tmp_path, monkeypatch, capsys):
     """Neither another run's checkpoint nor its own may change a finished run."""
     other = Path(shutil.copytree(run, tmp_path / "other"))
@@ -317,6 +322,7 @@ def test_the_folder_of_another_program_of_hydras_is_refused(launch, tmp_path):  
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_foreign_multirun_yaml_is_not_replaced(launch, tmp_path):  # noqa: F811
     assert launch("-m", "out=many", "data=shapes", "seed=1,2")[0] == 0
     (tmp_path / "many" / "multirun.yaml").write_text("theirs: 1\n")

@@ -90,6 +90,7 @@ def test_a_signal_ends_a_run_after_a_checkpoint_and_the_run_resumes_exactly(tmp_
     assert_same(fit(tmp_path, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_checkpoints_within_epochs(tmp_path, whole):
     class Plug(L.Callback):
         def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
@@ -102,6 +103,7 @@ def test_checkpoints_within_epochs(tmp_path, whole):
     assert_same(fit(tmp_path, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_elsewhere_names_nothing_to_remove(tmp_path):
     """Lightning stores the path of the best checkpoint in checkpoints, and removes that file or the whole folder."""
     precious = tmp_path / "precious.ckpt"
@@ -271,6 +273,7 @@ def test_a_checkpoint_named_by_hand_is_checked_as_well(tmp_path):
         checkpoint_files.checkpoint_to_resume(str(last), tmp_path, tmp_path, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [lambda b: b[: len(b) // 2], lambda b: b[:5000] + b"\0" * 64 + b[5064:], lambda b: b""]
 )
@@ -292,6 +295,7 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(tmp_path, m
     }
 
 
+@pytest.mark.slow
 def test_force_starts_anew(tmp_path, monkeypatch):
     plan = [*QUICK, f"hydra.run.dir={tmp_path / 'run'}", f"paths.cache={tmp_path}"]
     assert command(monkeypatch, train.main, *plan) == 0
@@ -300,6 +304,7 @@ def test_force_starts_anew(tmp_path, monkeypatch):
     assert (tmp_path / "run" / run_folder.RESULT).stat().st_mtime_ns > first
 
 
+@pytest.mark.slow
 def test_force_removes_nothing_before_the_new_run_is_known_to_be_right(tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     plan = [*QUICK, f"hydra.run.dir={run}", f"paths.cache={tmp_path}"]

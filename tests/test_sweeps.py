@@ -86,6 +86,7 @@ def test_a_jobs_name_needs_no_quotes_on_the_command_line(varied, name):
     assert re.fullmatch(r"[A-Za-z0-9._+-]+", found)
 
 
+@pytest.mark.slow
 def test_jobs_are_named_by_what_varies(launch, tmp_path):  # noqa: F811
     code, _, seen = launch(
         "-m", "data=shapes", "arch=alexnet,vgg13", "+trainer.max_time=null", "optimizer.lr=1e-3,1e-4"
@@ -158,6 +159,7 @@ def test_failures_are_counted_by_job_whatever_the_file_servers_clock_says(launch
     assert launch("-m", "seed=3", "sweep=mine", task=task)[0] == 0, "a damaged note is none"
 
 
+@pytest.mark.slow
 def test_a_job_of_explain_that_failed_is_tried_again_in_its_folder(launch, tmp_path):  # noqa: F811
     def task(config: DictConfig) -> float:
         raise UserError("target=9: no such class.")
@@ -260,6 +262,7 @@ def test_a_job_goes_by_its_folder_in_wandb(tmp_path, monkeypatch):
     assert about[1]["tags"] == ["alexnet", "frozen", "shapes"]
 
 
+@pytest.mark.slow
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -269,6 +272,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, monkeypat
     assert command(monkeypatch, train.main, *QUICK, f"hydra.run.dir={folder}") == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_started_twice_shares_its_jobs_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = [*QUICK, "-m", "seed=0,1", "sweep=shared", "mode=frozen"]

@@ -180,6 +180,7 @@ def test_a_server_that_fails_in_the_middle(tmp_path, server, said, name):
     assert epochs_in_csv(tmp_path) == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [pytest.param(None, id="none"), pytest.param("too-short", id="malformed")])
 def test_no_key_or_a_bad_one(tmp_path, server, said, monkeypatch, key):
     if key is None:
