@@ -94,7 +94,7 @@ def _network(config: DictConfig) -> TrainedNetwork:
         return load_network(user_path(config.checkpoint, "checkpoint"))
     from camlab.models import catalog
 
-    return catalog.from_name(config.network.name, config.network.weights)
+    return catalog.from_name(config.network.name, config.network.weights, config.network.prefix)
 
 
 def _words(value: Any) -> tuple[str, ...]:

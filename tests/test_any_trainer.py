@@ -256,6 +256,13 @@ def test_batches_of_any_form(batch):
     assert labels.tolist() == [0, 1]
 
 
+def test_an_index_beside_the_label_is_not_taken_for_it(caplog):
+    images, labels = images_and_labels((pictures(2), torch.tensor([0, 1]), torch.tensor([3, 2])))
+    assert images.shape == (2, 3, 32, 32)
+    assert labels is None
+    assert "The batch has 2 values that may be labels" in caplog.text
+
+
 def test_a_function_reads_odd_batches():
     batch = "a", {"views": [pictures(2, side=8), pictures(2)]}
     images, labels = images_and_labels(batch, lambda batch: batch[1]["views"][1])
@@ -413,15 +420,17 @@ def test_compiled_networks(tmp_path, caplog, wrapped):
 
 
 class Restless(nn.Module):
-    """Draws random numbers and counts its passes even in eval mode."""
+    """Draws random numbers and counts its passes even in eval mode, in place and by assignment."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = convolutions()
         self.register_buffer("passes", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
         self.passes += 1
+        self.seen = self.seen + len(x)
         return self.net(x + 1e-3 * torch.randn_like(x))
 
 
@@ -707,7 +716,28 @@ def test_arguments_that_make_no_sense_are_refused_at_once(options, told):
 def test_files_that_cannot_be_written_do_not_stop_training(tmp_path, caplog):
     (tmp_path / "heatmaps").write_text("a file where a folder should be")
     assert fit(Module(convolutions()), tuples(), tmp_path, camlab.HeatmapCallback()).state.finished
-    assert all("[Errno" in line for line in warnings_of(caplog))
+    (told,) = warnings_of(caplog)  # once, although each epoch fails
+    assert "[Errno" in told
+
+
+class OfTuples(Module):
+    """A network that gives features and logits."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.net[:-1](x)
+        return features, self.net[-1](features)
+
+    def loss(self, batch: Any) -> Tensor:
+        return F.cross_entropy(self(batch[0])[1], batch[1])
+
+
+def test_the_logits_of_an_odd_output_are_named(tmp_path, caplog):
+    fit(OfTuples(convolutions()), tuples(), tmp_path / "named", camlab.HeatmapCallback(output=1, methods="grad_cam"))
+    assert warnings_of(caplog) == []
+    assert len(list(tmp_path.glob("named/**/maps.npz"))) == 2
+    fit(OfTuples(convolutions()), tuples(), tmp_path / "not", camlab.HeatmapCallback())
+    (told,) = warnings_of(caplog)
+    assert "instead of N×M logits" in told
 
 
 # ---- networks of others, and the README

@@ -39,7 +39,7 @@ class Returning(nn.Module):
 
 Pair = namedtuple("Pair", ["logits", "features"])
 FOUND = {
-    "tuple": lambda logits: (logits, logits.new_zeros(3, 7)),
+    "tuple": lambda logits: (logits, 2 * logits),
     "list": lambda logits: [logits],
     "named tuple": lambda logits: Pair(logits, logits[:, :2]),
     "dict of one tensor": lambda logits: {"out": logits, "names": ["a"]},
@@ -82,6 +82,7 @@ def test_the_part_that_is_the_logits(make, output):
         (lambda logits: (logits,), 2, "output=2: the network gives a tuple of 1, which has no such part"),
         (lambda logits: logits, "b", "output=b: the network gives float32 3×4, which has no such part"),
         (lambda logits: {"a": logits, "b": logits}, None, "gives a dict with a, b instead of N×M logits; .*output=KEY"),
+        (lambda logits: (logits[:, :2], logits), None, "gives a tuple of 2 instead of N×M logits; .*output=KEY, INDEX"),
         (lambda logits: None, None, "The network gives NoneType instead of N×M logits"),
         (lambda logits: logits.long(), None, "gives int64 3×4 instead of N×M logits"),
     ],
@@ -102,6 +103,13 @@ def test_segmenters_and_detectors_are_refused():
 
 
 # ---- one logit ----
+
+
+def test_one_logit_that_is_squeezed():
+    whole, squeezed = (Returning(make, classes=1) for make in (lambda logits: logits, torch.squeeze))
+    for images in (IMAGES[:1], IMAGES[:2]):
+        torch.testing.assert_close(camlab.heatmaps(squeezed, images), camlab.heatmaps(whole, images))
+        assert camlab.Explainer(squeezed).method_for(images) == camlab.Explainer(whole).method_for(images) == "cam"
 
 
 @pytest.mark.parametrize("shape", ["N×1", "N"])

@@ -75,6 +75,25 @@ def test_a_function_of_ones_own_with_weights(own, prefix, ending):
     assert not trained.network.training
 
 
+def test_the_prefix_of_one_of_several_networks_in_a_file(own):
+    teacher, student = module(), module()
+    state = {f"teacher.{name}": tensor for name, tensor in teacher.state_dict().items()}
+    torch.save({**state, **{f"student.{name}": value for name, value in student.state_dict().items()}}, own / "w.pth")
+    make, file, images = "own_package.nets:make_network", str(own / "w.pth"), torch.rand(2, 3, 64, 64)
+    with pytest.raises(
+        UserError, match=r"the network's tensors under teacher\., student\.\. Choose one with network\.prefix="
+    ):
+        catalog.from_name(make, file)
+    for prefix in ("student", "student."):
+        torch.testing.assert_close(catalog.from_name(make, file, prefix).network(images), student.eval()(images))
+    with pytest.raises(
+        UserError, match=r"network\.prefix=x: no tensor of the file has it\. The names begin with teacher, student"
+    ):
+        catalog.from_name(make, file, "x")
+    with pytest.raises(UserError, match=r"network\.prefix=x: it is for a file\. Give network\.weights=FILE"):
+        catalog.from_name(make, "DEFAULT", "x")
+
+
 def test_a_function_may_state_the_preparation(own):
     trained = catalog.from_name("own_package.nets:prepared", "DEFAULT")
     assert trained.preprocess == Preprocess(64)
@@ -98,7 +117,7 @@ def test_functions_that_give_no_network(own, name, message):
 
 def test_weights_of_another_network(own):
     torch.save({"model.0.weight": torch.ones(1)}, own / "w.pth")
-    with pytest.raises(UserError, match=r"network\.weights: no tensor 0\.weight, which own_package"):
+    with pytest.raises(UserError, match=r"network\.weights=.*w\.pth: no tensor 0\.weight, which own_package"):
         catalog.from_name("own_package.nets:make_network", str(own / "w.pth"))
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from camlab.attribution.classifier import Output
 from camlab.attribution.explainer import Explainer
+from camlab.attribution.layouts import Reshape
 from camlab.attribution.results import PictureResult, Source, results_of
 from camlab.errors import UserError
 
@@ -44,6 +46,8 @@ class BatchExplainer:
     Args:
         network: Any classifier. Its weights, gradients and train/eval flags and the random state are not changed.
         request: The maps to compute.
+        output: Which part of an odd output is the logits, as in `camlab.heatmaps`.
+        reshape: Layout of the requested layers where it cannot be found out, as in `camlab.heatmaps`.
 
     Attributes:
         layers: Names of the target layers by method; empty before the first batch.
@@ -52,14 +56,17 @@ class BatchExplainer:
         UserError: The network has no layer of a requested name.
     """
 
-    def __init__(self, network: nn.Module, request: Request) -> None:
+    def __init__(
+        self, network: nn.Module, request: Request, output: Output | None = None, reshape: Reshape | None = None
+    ) -> None:
         self.request = request
+        self._output, self._reshape = output, reshape
         self.layers: dict[str, tuple[str, ...]] = {}
         self._network = network
         self._start()
 
     def _start(self) -> None:
-        self._explainer = Explainer(self._network, self.request.layers)
+        self._explainer = Explainer(self._network, self.request.layers, self._output, self._reshape)
         self._methods: list[str] = []
 
     def explain(self, inputs: Tensor, sources: Sequence[Source], labels: Tensor | None = None) -> list[PictureResult]:
@@ -95,7 +102,7 @@ class BatchExplainer:
         return None
 
     def _find_methods(self, one: Tensor) -> list[str]:
-        """The methods by their own names, which one picture tells.
+        """Find the names of the methods; what `auto` stands for is found with one picture.
 
         CAM is left out of counterfactuals, because it has no gradients to negate.
         """

@@ -63,16 +63,18 @@ def logits_of(output: object, rows: int) -> Tensor:
     A vector is a score for each image, N×1, or, if there is one image, its M scores.
 
     The output may be the logits; a dict or an object with `logits` (as in transformers) or with a single N×M tensor; or
-    a tuple or list whose first element holds them.
+    a tuple or list whose first element holds them, unless another element has another number of columns: then the
+    first may be features.
 
     Raises:
         UserError: The output holds no logits, or not those of N images.
 
     Example:
-        >>> logits_of((torch.zeros(2, 10), torch.zeros(2, 8)), 2).shape, logits_of({"logits": torch.zeros(2)}, 2).shape
+        >>> logits_of((torch.zeros(2, 10), torch.zeros(2, 8, 8)), 2).shape, logits_of({"logits": torch.zeros(2)}, 2).shape
         (torch.Size([2, 10]), torch.Size([2, 1]))
     """
-    found = _found(output)
+    is_score = isinstance(output, Tensor) and output.dim() == 0 and rows == 1  # of one image, squeezed
+    found = _found(output[None] if is_score else output)  # type: ignore[index]
     if found is None:
         raise UserError(f"The network gives {_described(output)} instead of N×M logits; {_way_out(output)}")
     if found.dim() == 1:
@@ -91,7 +93,11 @@ def _found(output: object) -> Tensor | None:
     if isinstance(output, Mapping):
         candidates = [logits for value in output.values() if (logits := _found_tensor(value)) is not None]
         return candidates[0] if len(candidates) == 1 else None
-    return _found(output[0]) if isinstance(output, (tuple, list)) and output else None
+    if not isinstance(output, (tuple, list)) or not output:
+        return None
+    first, others = _found(output[0]), map(_found_tensor, output[1:])
+    is_clear = first is not None and all(other is None or other.shape[1:] == first.shape[1:] for other in others)
+    return first if is_clear else None
 
 
 def _found_tensor(value: object) -> Tensor | None:

@@ -62,6 +62,7 @@ class Evaluate(TypedDict, total=False):
 class NamedNetwork(TypedDict, total=False):
     name: Required[str | None]
     weights: Required[str | None]
+    prefix: Required[str | None]
 
 
 @section

@@ -1,5 +1,6 @@
 """Find the images and the labels in a batch of any form, and what the data themselves say about their pictures."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from camlab.errors import UserError, listed
+
+log = logging.getLogger(__name__)
 
 _IMAGES = ("image", "images", "pixel_values", "img", "imgs", "x", "input", "inputs", "data")
 _LABELS = ("label", "labels", "target", "targets", "y", "class", "classes", "category")
@@ -38,11 +41,11 @@ def images_and_labels(batch: Any, read: ReadBatch | None = None) -> tuple[Tensor
         (torch.Size([2, 3, 8, 8]), tensor([0, 1]))
     """
     found = batch if read is None else read(batch)
-    images = _find(found, _IMAGES, _is_image)
+    images = next((value for _, value in _candidates(found, _IMAGES, _is_image)), None)
     if images is None:
         given = "read_batch returns" if read is not None else "The batch has"
         raise UserError(f"{given} no images N×C×H×W: {_described(found)}. Give read_batch=FUNCTION, batch → images.")
-    return images, _find(found, _LABELS, lambda value: _is_labels(value, images))
+    return images, _labels(found, images)
 
 
 def normalization_of(places: Sequence[Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -84,19 +87,33 @@ def floats(values: Any) -> tuple[float, ...]:
     return tuple(torch.as_tensor(values, dtype=torch.float64).flatten().tolist())
 
 
-def _find(value: Any, names: Sequence[str], fits: Callable[[Any], bool]) -> Tensor | None:
-    """The first tensor that fits: under one of the names if there are names, else in order."""
+def _labels(batch: Any, images: Tensor) -> Tensor | None:
+    """The labels by their name, or the only value that may be labels: of several, one may be an index or a box."""
+    candidates = list(_candidates(batch, _LABELS, lambda value: _is_labels(value, images)))
+    if named := [value for is_named, value in candidates if is_named]:
+        return named[0]
+    if len(candidates) > 1:
+        log.warning(
+            "The batch has %d values that may be labels, so the heatmaps name no true classes."
+            " Give read_batch=FUNCTION, batch → (images, labels).",
+            len(candidates),
+        )
+    return candidates[0][1] if len(candidates) == 1 else None
+
+
+def _candidates(
+    value: Any, names: Sequence[str], fits: Callable[[Any], bool], is_named: bool = False
+) -> Iterator[tuple[bool, Tensor]]:
+    """All values that fit, in order, and whether they were found under one of the names; those come first."""
     if fits(value):
-        return torch.as_tensor(value)
-    named = _as_mapping(value)
-    if named is not None:
-        by_name = [named[name] for name in names if name in named]
-        parts = [*by_name, *(part for part in named.values() if not isinstance(part, (str, bytes)))]
+        yield is_named, torch.as_tensor(value)
+    elif (named := _as_mapping(value)) is not None:
+        for name in sorted(named, key=lambda name: names.index(name) if name in names else len(names)):
+            if not isinstance(named[name], (str, bytes)):
+                yield from _candidates(named[name], names, fits, is_named or name in names)
     elif isinstance(value, (tuple, list)):
-        parts = list(value[:16])
-    else:
-        return None
-    return next((found for part in parts if (found := _find(part, names, fits)) is not None), None)
+        for part in value[:16]:
+            yield from _candidates(part, names, fits, is_named)
 
 
 def _as_mapping(value: Any) -> Mapping[str, Any] | None:

@@ -1,7 +1,6 @@
 """Build classifiers by name, with their trained weights: torchvision's, and timm's if it is installed."""
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,17 @@ from camlab.models.named_networks import pretrained_of_timm
 from camlab.models.own_networks import of_function, of_transformers
 from camlab.models.preprocess import INTERPOLATIONS, Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.models.weights import check_dense, download, load_tensors, read_tensors, without_prefix
+from camlab.models.weights import check_dense, download, load_tensors, of_file, without_prefix
 
 
-def from_name(name: str, weights: str | None = "DEFAULT") -> TrainedNetwork:
+def from_name(name: str, weights: str | None = "DEFAULT", prefix: str | None = None) -> TrainedNetwork:
     """Build a classifier of torchvision, timm or transformers, or one that a user's function makes.
 
     Args:
         name: `vgg16`, `resnet50`, `timm/NAME`, `hf/FOLDER`, or `package.module:function`, whose code runs.
         weights: A name of torchvision's enum (`DEFAULT`, `IMAGENET1K_V1`), a file of all the network's tensors, or None
             for random weights. For timm: `DEFAULT`, a file or None.
+        prefix: What precedes the names of the network's tensors in the file; None if it is to be found.
 
     Raises:
         UserError: The network or the weights are unknown; the weights cannot be downloaded or read, or do not fit.
@@ -34,25 +34,27 @@ def from_name(name: str, weights: str | None = "DEFAULT") -> TrainedNetwork:
         >>> trained.preprocess.image_size, trained.preprocess.resize_size, trained.class_names[281]
         (224, 256, 'tabby')
     """
+    if prefix is not None and weights in (None, "DEFAULT"):
+        raise UserError(f"network.prefix={prefix}: it is for a file. Give network.weights=FILE, too.")
     if name.startswith("hf/"):
-        return of_transformers(name.removeprefix("hf/"), weights)
+        return of_transformers(name.removeprefix("hf/"), weights, prefix)
     if ":" in name:
-        return of_function(name, weights)
+        return of_function(name, weights, prefix)
     known = torchvision.models.list_models(module=torchvision.models)
     if name in known:
-        return _of_torchvision(name, weights)
-    if found := _of_timm(name.removeprefix("timm/"), weights):
+        return _of_torchvision(name, weights, prefix)
+    if found := _of_timm(name.removeprefix("timm/"), weights, prefix):
         return found
     raise unknown_name(name, known)
 
 
-def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:
+def _of_torchvision(name: str, weights: str | None, prefix: str | None) -> TrainedNetwork:
     enums = torchvision.models.get_model_weights(name)
     best: Any = enums.DEFAULT
     given = f"network.weights={weights}"
     state: Mapping[str, Tensor] | None = None
     if weights is not None and Path(weights).suffix:
-        state = _of_file(weights)
+        state = of_file(weights, prefix)
     elif weights in enums.__members__:
         best = enums[weights]
         state = download(best, given)
@@ -63,7 +65,7 @@ def _of_torchvision(name: str, weights: str | None) -> TrainedNetwork:
         special = {"init_weights": state is None, "transform_input": state is not None}
     network, num_classes = torchvision.models.get_model(name, weights=None, **special), len(best.meta["categories"])
     if state is not None:
-        state = without_prefix(state, network.state_dict())
+        state = without_prefix(state, network.state_dict(), given)
         found = _classes_of_last_layer(state, network.state_dict(), given)
         if found not in (None, num_classes):
             num_classes = found
@@ -101,7 +103,7 @@ def of_transforms(transforms: Any) -> Preprocess:
     )
 
 
-def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
+def _of_timm(name: str, weights: str | None, prefix: str | None) -> TrainedNetwork | None:
     try:
         import timm
         from timm.data import resolve_model_data_config
@@ -114,7 +116,7 @@ def _of_timm(name: str, weights: str | None) -> TrainedNetwork | None:
     else:
         network = timm.create_model(name)
         if weights is not None:
-            load_tensors(network, _of_file(weights), name, f"network.weights={weights}")
+            load_tensors(network, of_file(weights, prefix), name, f"network.weights={weights}")
     if not network.num_classes:
         raise UserError(f"network={name}: this network gives features and has no classes. Choose a classifier.")
     preprocess = of_data_config(resolve_model_data_config(network))
@@ -138,10 +140,6 @@ def of_data_config(config: Mapping[str, Any]) -> Preprocess:
         math.floor(side / config["crop_pct"]),
         interpolation if interpolation in INTERPOLATIONS else "bicubic",
     )
-
-
-def _of_file(weights: str) -> Mapping[str, Tensor]:
-    return read_tensors(Path(os.path.expanduser(weights)), "network.weights", named="DEFAULT")
 
 
 def _class_names(num_classes: int) -> tuple[str, ...]:

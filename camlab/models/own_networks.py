@@ -11,17 +11,18 @@ from torch import nn
 from camlab.errors import UserError, first_line
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.models.weights import load_tensors, read_tensors
+from camlab.models.weights import load_tensors, of_file
 
 _IMAGENET = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 256)
 
 
-def of_function(name: str, weights: str | None) -> TrainedNetwork:
+def of_function(name: str, weights: str | None, prefix: str | None = None) -> TrainedNetwork:
     """Call a user's function, which returns a network, or a `TrainedNetwork` with its preparation of pictures.
 
     Args:
         name: `package.module:function`. The module is found as `python -m` would find it, in the working folder too.
         weights: A file of the network's tensors; `DEFAULT` or None if the function itself sets them.
+        prefix: The prefix of the network's tensors in the file; None if it is to be found.
 
     Returns:
         The network, in eval mode. Unless the function says otherwise, its pictures are prepared as those of
@@ -43,18 +44,18 @@ def of_function(name: str, weights: str | None) -> TrainedNetwork:
         kind = type(trained.network).__name__
         raise UserError(f"network={name}: the function returns {kind}. It must return a torch module.")
     if weights not in (None, "DEFAULT"):
-        tensors = read_tensors(Path(str(weights)).expanduser(), "network.weights", "DEFAULT")
-        load_tensors(trained.network, tensors, name, "network.weights")
+        load_tensors(trained.network, of_file(str(weights), prefix), name, f"network.weights={weights}")
     trained.network.eval()
     return trained
 
 
-def of_transformers(name: str, weights: str | None) -> TrainedNetwork:
+def of_transformers(name: str, weights: str | None, prefix: str | None = None) -> TrainedNetwork:
     """Build an image classifier of transformers from a folder of `save_pretrained`, or from the hub.
 
     Args:
         name: The folder, or the hub's name. No code of the folder or the hub runs.
         weights: `DEFAULT` for its own weights, a file, or None for random ones.
+        prefix: The prefix of the network's tensors in the file; None if it is to be found.
 
     Raises:
         UserError: transformers is not installed; there is no such network, or it is no image classifier.
@@ -80,10 +81,9 @@ def of_transformers(name: str, weights: str | None) -> TrainedNetwork:
             f"{given}: {problem} ({first_line(error)}). Give a folder of save_pretrained, {way_out}."
         ) from error
     if weights not in (None, "DEFAULT"):
-        tensors = read_tensors(Path(str(weights)).expanduser(), "network.weights", "DEFAULT")
-        load_tensors(network, tensors, name, "network.weights")
-    class_names = tuple(str(config.id2label[i]) for i in range(len(config.id2label)))
-    return TrainedNetwork(network.eval(), preprocess, class_names, name)
+        load_tensors(network, of_file(str(weights), prefix), name, f"network.weights={weights}")
+    class_names = [str(config.id2label.get(i, f"class {i}")) for i in range(config.num_labels)]
+    return TrainedNetwork(network.eval(), preprocess, tuple(class_names), name)
 
 
 def _processor(place: str) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from camlab.errors import UserError, cut, first_line
+from camlab.errors import UserError, cut, first_line, listed
 
 _MOST_VALUES = 5_000_000  # in a file of torch.save; a checkpoint holds some thousands
 
@@ -34,7 +34,7 @@ def load_tensors(module: nn.Module, found: Mapping[str, Tensor], network: str, g
         UserError: A tensor is missing, has another shape, or cannot be loaded (the message names it).
     """
     expected = module.state_dict(prefix=prefix)
-    state = matching_tensors(without_prefix(found, expected), expected, network, given)
+    state = matching_tensors(without_prefix(found, expected, given), expected, network, given)
     fill(module, {name.removeprefix(prefix): tensor for name, tensor in state.items()})
 
 
@@ -79,21 +79,51 @@ def matching_tensors(
     return {name: found[name] for name in expected if name in found}
 
 
-def without_prefix(found: Mapping[str, Tensor], names: Iterable[str]) -> Mapping[str, Tensor]:
+def without_prefix(found: Mapping[str, Tensor], names: Iterable[str], given: str) -> Mapping[str, Tensor]:
     """Remove the prefix under which a file has all of a network's tensors, if there is one.
 
+    Raises:
+        UserError: There are several such prefixes, such as those of a teacher and a student.
+
     Example:
-        >>> list(without_prefix({"model.fc.bias": torch.ones(2), "loss.scale": torch.ones(1)}, ["fc.bias"]))
+        >>> found = {"model.fc.bias": torch.ones(2), "loss.scale": torch.ones(1)}
+        >>> list(without_prefix(found, ["fc.bias"], "network.weights=FILE"))
         ['fc.bias']
     """
     needed = [name for name in names if not name.endswith("num_batches_tracked")]
     if not needed or needed[0] in found:
         return found
     prefixes = [name.removesuffix(needed[0]) for name in found if name.endswith("." + needed[0])]
-    for prefix in prefixes:
-        if all(prefix + name in found for name in needed):
-            return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
-    return found
+    complete = [prefix for prefix in prefixes if all(prefix + name in found for name in needed)]
+    if len(complete) > 1:
+        raise UserError(
+            f"{given}: the file has the network's tensors under {listed(complete)}. Choose one with network.prefix="
+            " (camlab-explain), or save it in a file of its own."
+        )
+    return under(found, complete[0]) if complete else found
+
+
+def under(found: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the tensors whose names begin with a prefix, and remove it."""
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+
+
+def of_file(weights: str, prefix: str | None) -> Mapping[str, Tensor]:
+    """Read the file of `network.weights`, and of its tensors only those with the prefix of `network.prefix`.
+
+    Raises:
+        UserError: The file cannot be read, or no tensor has this prefix.
+    """
+    found = read_tensors(Path(weights).expanduser(), "network.weights", named="DEFAULT")
+    if prefix is None:
+        return found
+    chosen = under(found, prefix.removesuffix(".") + ".")
+    if not chosen:
+        firsts = dict.fromkeys(name.partition(".")[0] for name in found)
+        raise UserError(
+            f"network.prefix={prefix}: no tensor of the file has it. The names begin with {listed(list(firsts))}."
+        )
+    return chosen
 
 
 def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], given: str) -> None:

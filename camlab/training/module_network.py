@@ -8,12 +8,14 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from camlab.attribution.classifier import Classifier
+from camlab.attribution.classifier import Classifier, Output
 from camlab.attribution.hooks import passing, unwrapped
 from camlab.errors import UserError, did_you_mean, first_line
 
 
-def find_network(module: L.LightningModule, image: Tensor, name: str | None = None) -> nn.Module:
+def find_network(
+    module: L.LightningModule, image: Tensor, name: str | None = None, output: Output | None = None
+) -> nn.Module:
     """Find the module that maps images to logits.
 
     It is the module itself if its `forward` does so, else its only part with weights. If that part gives the same
@@ -23,48 +25,54 @@ def find_network(module: L.LightningModule, image: Tensor, name: str | None = No
         module: Any LightningModule.
         image: One image, 1×C×H×W, on the module's device.
         name: Name of the network in the module, for instance `model` or `student.net`, if it is known.
+        output: Which part of an odd output is the logits.
 
     Raises:
         UserError: There is no network, or no part of this name; the message names the parts.
     """
     if name is not None:
         named = _named(module, name)
-        logits(named, image)
+        logits(named, image, output)
         return named
     has_forward = type(module).forward is not L.LightningModule.forward
     network: nn.Module | None = module if has_forward else _only_part(module)
     if network is None:
         raise UserError(f"{type(module).__name__} has no forward. {_ways_out(module)}")
     try:
-        whole = logits(network, image)
+        whole = logits(network, image, output)
     except UserError as error:
         advice = "Give images like those of its batches, or" if str(error).startswith("images:") else "Give"
         raise UserError(f"{first_line(error).rstrip('.')}. {_ways_out(module, advice)}") from error
-    while (part := _only_part(network)) is not None and _gives(part, image, whole):
+    while (part := _only_part(network)) is not None and _gives(part, image, whole, output):
         network = part
     return network
 
 
-def logits(network: nn.Module, image: Tensor) -> Tensor:
+def logits(network: nn.Module, image: Tensor, output: Output | None = None) -> Tensor:
     """Run a network in eval mode and return its logits, N×M.
 
     Raises:
         UserError: The network cannot take the image or gives no logits.
     """
     with passing(network, image.device), torch.no_grad():
-        return Classifier(network).logits(image.clone())
+        return Classifier(network, output).logits(image.clone())
 
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Restore the states of random number generators, and buffers that passes in eval mode have changed."""
-    before = {buffer: buffer.detach().clone() for buffer in module.buffers()}
+    """Restore the states of random number generators, and buffers that passes in eval mode have changed or replaced."""
+    before = [
+        (part, name, buffer, buffer.detach().clone())
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+    ]
     with isolate_rng():
         try:
             yield
         finally:
             with torch.no_grad():
-                for buffer, value in before.items():
+                for part, name, buffer, value in before:
+                    part._buffers[name] = buffer  # a forward pass may have assigned another tensor
                     if not torch.equal(buffer, value):
                         buffer.copy_(value)
 
@@ -95,9 +103,9 @@ def _only_part(module: nn.Module) -> nn.Module | None:
     return unwrapped(parts[0]) if len(parts) == 1 and own is None else None
 
 
-def _gives(part: nn.Module, image: Tensor, wanted: Tensor) -> bool:
+def _gives(part: nn.Module, image: Tensor, wanted: Tensor, output: Output | None) -> bool:
     try:
-        return torch.equal(logits(part, image), wanted)
+        return torch.equal(logits(part, image, output), wanted)
     except Exception:  # a part may need other arguments than the whole
         return False
 
@@ -106,3 +114,11 @@ def _ways_out(module: nn.Module, advice: str = "Give") -> str:
     names = ", ".join(_parts(module))
     where = f": {names}, or one inside them" if names else ""
     return f"{advice} model=NAME, the part that maps images to logits{where}."
+
+
+def inputs_for(module: L.LightningModule, images: Tensor) -> Tensor:
+    """The network's input, on the module's device and in its precision (16 bits under `precision=bf16-true`)."""
+    if not images.is_floating_point():
+        return images.to(module.device)
+    weight = next(module.parameters(), images)
+    return images.to(module.device, weight.dtype if weight.is_floating_point() else images.dtype)

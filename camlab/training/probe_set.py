@@ -136,6 +136,9 @@ def checked_labels(labels: Tensor, count: int) -> tuple[Tensor, bool]:
     labels = labels.detach().cpu()
     if labels.dim() == 2 and labels.shape[1] == count > 1:
         if torch.allclose(labels.sum(dim=1).float(), torch.ones(len(labels))):
+            log.info(
+                "Each picture's labels add up to 1, so it has one class; with multi_label=True it may have several."
+            )
             return labels.argmax(dim=1), False
         return (labels > 0.5).long(), True
     if labels.dim() == 2 and labels.shape[1] != 1:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import lightning as L
 import torch
@@ -15,9 +15,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from camlab.attribution.batch_explainer import BatchExplainer, Request
+from camlab.attribution.classifier import Output
+from camlab.attribution.layouts import Reshape
 from camlab.attribution.methods import check_methods
-from camlab.data.any_batch import ReadBatch, floats, images_and_labels, normalization_of
-from camlab.drawing.colormaps import COLORMAPS
+from camlab.data.any_batch import ReadBatch, images_and_labels, normalization_of
 from camlab.drawing.layout import same_size
 from camlab.drawing.probe import Probe
 from camlab.drawing.tiles import Style
@@ -25,9 +26,9 @@ from camlab.errors import UserError, first_line
 from camlab.maps import Normalization
 from camlab.tracking.pictures import log_pictures
 from camlab.tracking.wandb_logger import IMAGES_PER_KEY
-from camlab.training.module_network import find_network, logits, undisturbed
+from camlab.training.callbacks.heatmap_arguments import check_counts, check_style, normalizer_of
+from camlab.training.module_network import find_network, inputs_for, logits, undisturbed
 from camlab.training.probe_set import (
-    Normalizer,
     ProbeSet,
     checked_images,
     checked_labels,
@@ -47,10 +48,10 @@ class HeatmapCallback(L.Callback):
     """Draws heatmaps of a fixed set of pictures before training and after epochs, in any Trainer with any module.
 
     The heatmaps are of the predicted class and, if it is known and differs, of the true one. They go to W&B,
-    TensorBoard, MLflow, Comet and Neptune under `heatmaps/probe`, with epochs done as the x-axis. In the run's folder,
+    TensorBoard, MLflow and Comet under `heatmaps/probe`, with epochs done as the x-axis. In the run's folder,
     `heatmaps/epoch_NNNN/` gets panels, a contact sheet and, last, the raw maps; the pictures themselves are written
     once, to `heatmaps/pictures/`. Weights, gradients, train/eval flags and the random state are not changed. If drawing
-    fails, the failure is logged once and training continues.
+    fails, training continues; each kind of failure is logged once.
 
     Args:
         images: The network's inputs, N×C×H×W; a folder of pictures; or None for the first validation batch (without
@@ -62,6 +63,8 @@ class HeatmapCallback(L.Callback):
         methods: Names from `camlab.attribution.methods.METHODS`, or `auto` for the one that suits the network. None
             stands for CAM where it is exact and Grad-CAM, or what `auto` names for other than convolutional networks.
         layers: Names of the network's layers, or None for the default.
+        output: Which part of an odd output is the logits, as in `camlab.heatmaps`.
+        reshape: Layout of the layers' outputs where it cannot be found out, as in `camlab.heatmaps`.
         top_k: Number of predicted classes whose heatmaps are drawn.
         every_n_epochs: Number of epochs between drawings. The last epoch is always drawn.
         num_images: Number of pictures that are taken from a batch.
@@ -91,6 +94,8 @@ class HeatmapCallback(L.Callback):
         model: str | None = None,
         methods: str | Sequence[str] | None = "auto",
         layers: Sequence[str] | None = None,
+        output: Output | None = None,
+        reshape: Reshape | None = None,
         top_k: int = 1,
         every_n_epochs: int = 1,
         num_images: int = 16,
@@ -103,18 +108,23 @@ class HeatmapCallback(L.Callback):
         alpha: float = 0.5,
         colormap: str = "jet",
     ) -> None:
-        _check_counts(top_k=top_k, every_n_epochs=every_n_epochs, num_images=num_images)
+        check_counts(top_k=top_k, every_n_epochs=every_n_epochs, num_images=num_images)
         self.class_names, self.model, self.every_n_epochs, self.folder = class_names, model, every_n_epochs, folder
         self.read_batch, self.num_images, self.multi_label = read_batch, min(num_images, IMAGES_PER_KEY), multi_label
         methods = [methods] if isinstance(methods, str) else methods
         check_methods(method for method in methods or () if method != "auto")
+        self.output, self.reshape = output, reshape
         self.request = Request(methods, layers, top_k=top_k, all_classes=methods is None)
         self.style = Style(normalize=normalize, alpha=alpha, colormap=colormap, boxes=False)
-        _check_style(self.style)
+        check_style(self.style)
         self.images, self.labels = checked_images(images, labels)
-        self.normalizer = _normalizer(mean, std)
-        self._waits = not isinstance(self.images, Tensor)  # for a batch
+        self.normalizer = normalizer_of(mean, std)
         self._forget()
+
+    @property
+    def needs_batch(self) -> bool:
+        """Whether `choose` needs a batch of the data: for its pictures, or to see what the network takes."""
+        return not isinstance(self.images, Tensor)
 
     def _forget(self) -> None:
         """Forget what belongs to one training."""
@@ -178,7 +188,7 @@ class HeatmapCallback(L.Callback):
     @rank_zero_only
     def _keep(self, trainer: L.Trainer, batch: Any) -> None:
         """Keep the first pictures of the first batch, if they are needed."""
-        if self._waits and self._batch is None and not self._gave_up:
+        if self.needs_batch and self._batch is None and not self._gave_up:
             self._gave_up = not self._succeeds(lambda: self._read(batch), "No heatmaps")
 
     def _read(self, batch: Any) -> None:
@@ -205,20 +215,22 @@ class HeatmapCallback(L.Callback):
             raise UserError("the weights are distributed over processes. Train with strategy=ddp to see heatmaps")
         if (chosen := self.choose(trainer, pl_module)) is None:
             return
-        network = find_network(pl_module, _inputs(chosen.inputs[:1], pl_module), self.model)
-        count = logits(network, _inputs(chosen.inputs[:1], pl_module)).shape[1]
+        one = inputs_for(pl_module, chosen.inputs[:1])
+        network = find_network(pl_module, one, self.model, self.output)
+        count = logits(network, one, self.output).shape[1]
         self._labels, several = self._labels_of(chosen, count)
         class_names = class_names_for(chosen.class_names or self.class_names, [*_data(trainer), network], count)
         names = with_truth(chosen.names, self._labels, class_names) if several else chosen.names
         request = replace(self.request, multi_label=several if self.multi_label is None else self.multi_label)
-        self._explainer, self._inputs = BatchExplainer(network, request), chosen.inputs
+        explainer = BatchExplainer(network, request, self.output, self.reshape)
+        self._explainer, self._inputs = explainer, chosen.inputs
         folder = self.run_folder(trainer) / "heatmaps" if self.folder is None else Path(self.folder)
         self._probe = Probe(chosen.pictures, names, class_names, self.style, folder)
 
     def _draw_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int) -> None:
         assert self._probe is not None
         assert self._explainer is not None
-        results = self._explainer.explain(_inputs(self._inputs, pl_module), self._probe.sources, self._labels)
+        results = self._explainer.explain(inputs_for(pl_module, self._inputs), self._probe.sources, self._labels)
         panels, captions = self._probe.draw(results, self._explainer.layers, epochs_done)
         pictures = same_size(panels)
         for logger in trainer.loggers:  # one that fails does not keep the pictures from the others
@@ -237,12 +249,12 @@ class HeatmapCallback(L.Callback):
             return None, count == 1
 
     def _succeeds(self, action: Callable[[], None], what: str) -> bool:
-        """Whether an action succeeds. A failure is logged; one that is not of a file, only once."""
+        """Whether an action succeeds. Each kind of failure is logged once, whichever file it is about."""
         try:
             action()
             return True
         except OSError as error:
-            log.warning("%s: %s; training continues.", what, error)
+            self._tell(f"{what}: {error}; training continues.", f"{type(error).__name__} {error.errno}")
         except UserError as error:
             self._tell(f"{what}: {first_line(error).rstrip('.')}; training continues.", first_line(error))
         except Exception as error:
@@ -253,40 +265,6 @@ class HeatmapCallback(L.Callback):
         if reason not in self._told:
             self._told.add(reason)
             log.warning("%s", line, exc_info=exc_info)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if type(count) is not int or count < 1:
-            raise UserError(f"{name}={count!r}: must be a whole number, at least 1.")
-
-
-def _normalizer(mean: float | Sequence[float] | None, std: float | Sequence[float] | None) -> Normalizer | None:
-    if mean is None or std is None:
-        if mean is not std:
-            raise UserError("mean, std: one of them is missing. Give both.")
-        return None
-    normalizer = floats(mean), floats(std)
-    if min(normalizer[1]) <= 0:
-        raise UserError(f"std={normalizer[1]}: must be numbers above 0.")
-    return normalizer
-
-
-def _check_style(style: Style) -> None:
-    if style.normalize not in (scalings := get_args(Normalization)):
-        raise UserError(f"normalize={style.normalize}: unknown scaling. Choose from {', '.join(scalings)}.")
-    if style.colormap not in COLORMAPS:
-        raise UserError(f"colormap={style.colormap}: unknown colour map. Choose from {', '.join(COLORMAPS)}.")
-    if not 0 <= style.alpha <= 1:
-        raise UserError(f"alpha={style.alpha}: must be a number from 0 to 1.")
-
-
-def _inputs(images: Tensor, module: L.LightningModule) -> Tensor:
-    """The network's input, on the module's device and in its precision (16 bits under `precision=bf16-true`)."""
-    if not images.is_floating_point():
-        return images.to(module.device)
-    weight = next(module.parameters(), images)
-    return images.to(module.device, weight.dtype if weight.is_floating_point() else images.dtype)
 
 
 def _data(trainer: L.Trainer) -> list[Any]:

@@ -49,10 +49,13 @@ class HeatmapLogger(HeatmapCallback):
             alpha=alpha,
             colormap=colormap,
         )
-        self._waits = False
         self.per_class = per_class
         self.place = images
         self._chosen: ProbeSet | None = None
+
+    @property
+    def needs_batch(self) -> bool:
+        return False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
