@@ -418,26 +418,79 @@ def test_auto_names_one_method():
     assert torch.equal(camlab.heatmaps(gap, IMAGES), camlab.heatmaps(gap, IMAGES, "cam"))
 
 
+class Failing(nn.Linear):
+    """A head that raises an error in a chosen pass."""
+
+    passes = 0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.passes -= 1
+        if self.passes == 0:
+            raise RuntimeError("out of memory")
+        return super().forward(tokens)
+
+
 @pytest.mark.parametrize("method", ["attention_relevance", "legrad", "hires_cam"])
-@pytest.mark.parametrize("fails", [False, True])
-def test_nothing_changes(method, fails):
+@pytest.mark.parametrize("fails_in", [0, 1, 2])
+def test_nothing_changes(method, fails_in):
     network = vit()
+    network.head = Failing(WIDTH, CLASSES)
     network.train()
     network.head.weight.grad = torch.ones_like(network.head.weight)
     before = copy.deepcopy(network.state_dict())
+    explainer = Explainer(network)
+    explainer(IMAGES, method, target=2)  # finds the layers
+    network.head.passes = fails_in
     torch.manual_seed(5)
-    rng = torch.get_rng_state()
-    images, target = (IMAGES[:, :1], None) if fails else (IMAGES, 2)
+    rng, failed = torch.get_rng_state(), False
     try:
-        camlab.heatmaps(network, images, method, target=target)
-    except UserError:
-        assert fails
+        explainer(IMAGES, method, target=2)
+    except (UserError, RuntimeError):
+        failed = True
+    passes = 2 if method == "legrad" else 1
+    assert failed == (0 < fails_in <= passes)
     assert torch.equal(torch.get_rng_state(), rng)
     assert all(module.training for module in network.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     assert torch.equal(network.head.weight.grad, torch.ones_like(network.head.weight))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert torch.is_grad_enabled()
+
+
+class PartlyFrozen(ViT):
+    """Runs all but the last block without gradients, as many fine-tuned transformers do."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            patches = self.embed(images).flatten(2).transpose(1, 2) + self.position
+            tokens = self.blocks[:-1](torch.cat([self.extra.expand(len(images), -1, -1), patches], dim=1))
+        return self.head(self.norm(self.blocks[-1](tokens))[:, 0])
+
+
+@pytest.mark.parametrize("method", ["attention_relevance", "legrad"])
+def test_blocks_that_run_without_gradients(method):
+    network, frozen = vit(), PartlyFrozen().eval()
+    frozen.load_state_dict(network.state_dict())
+    expected = camlab.heatmaps(network, IMAGES, method, target=1)
+    torch.testing.assert_close(camlab.heatmaps(frozen, IMAGES, method, target=1), expected)
+
+
+class Unseen(Attention):
+    """Attention whose weights cannot be recorded, since its softmax is written out."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).exp()
+        return self.proj((weights / weights.sum(dim=-1, keepdim=True) @ v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_block_whose_attention_cannot_be_recorded_is_not_passed_over(index):
+    network = vit()
+    network.blocks[index].attn = Unseen("fused")
+    with pytest.raises(UserError, match="attention layers do not follow one another"):
+        camlab.heatmaps(network, IMAGES, "attention_relevance")
+    assert Explainer(network).method_for(IMAGES) == "hires_cam"
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])

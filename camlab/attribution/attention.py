@@ -21,9 +21,10 @@ _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 
 class AttentionRecorder(TorchFunctionMode):
-    """Keeps the attention weights of the calls within the context, with a graph from the first of them on.
+    """Keeps the attention weights of the calls within the context; a graph is recorded from the first call on.
 
     Attributes:
+        begun: How often a graph was begun; more than once where parts of the network run in `no_grad`.
         weights: Attention weights in the order of the calls, N×E×Q×K (E heads, Q queries, K keys). In windowed
             attention the first axis is longer than the batch.
     """
@@ -31,6 +32,7 @@ class AttentionRecorder(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.weights: list[Tensor] = []
+        self.begun = 0
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -49,6 +51,7 @@ class AttentionRecorder(TorchFunctionMode):
         """Keep attention weights. The first of them become a leaf of the graph, as nothing before them is needed."""
         if not weights.requires_grad:
             weights = weights.detach().requires_grad_()
+            self.begun += 1
             torch.set_grad_enabled(True)  # for the rest of the pass; the caller's `no_grad` restores the mode
         self.weights.append(weights)
         return weights

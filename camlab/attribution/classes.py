@@ -56,12 +56,18 @@ def choose(logits: Tensor, class_idx: Tensor | Chooser | None, top_k: int) -> Te
     """
     n, count = logits.shape
     if class_idx is None:
+        if top_k < 1:
+            raise UserError(f"top_k={top_k}: must be at least 1.")
         return logits.detach().topk(min(top_k, count), dim=1).indices
     chosen = (class_idx if isinstance(class_idx, Tensor) else class_idx(logits.detach())).to(logits.device)
+    if chosen.is_floating_point() or chosen.dtype == torch.bool:
+        raise UserError(
+            f"class_idx: got {str(chosen.dtype).removeprefix('torch.')}, but indices of classes are needed."
+        )
     if chosen.dim() != 2:
         raise UserError(f"class_idx: got {tuple(chosen.shape)}, but N×R classes are needed.")
     if chosen.shape[0] != n:
         raise UserError(f"target: {n} images need one class each (or one for all), not {chosen.shape[0]}.")
     if int(chosen.min()) < 0 or int(chosen.max()) >= count:
         raise UserError(f"target: the network has the classes 0 to {count - 1}.")
-    return chosen.clone()  # a tensor made in inference mode cannot be used for a gradient
+    return chosen.long().clone()  # a tensor made in inference mode cannot be used for a gradient

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from camlab import maps
+from camlab.attribution.attention_pass import record_attention
 from camlab.attribution.classes import Chooser, choose, one_per_image
 from camlab.attribution.classifier import Classifier, Output
 from camlab.attribution.forward_pass import record_pass
@@ -22,7 +23,6 @@ from camlab.attribution.network_input import (
     check_values,
 )
 from camlab.attribution.raw_maps import RawMaps
-from camlab.attribution.relevance import record_attention
 from camlab.attribution.survey import Survey
 from camlab.attribution.target_layer import Layer, layer_for_cam, layer_for_gradients, layer_names
 from camlab.errors import UserError
@@ -106,7 +106,6 @@ class Explainer:
         model: Any classifier of images. If it is wrapped by torch.compile, DataParallel or DistributedDataParallel, the
             module inside the wrapper is used.
         layer: As in `heatmaps`. The default is determined at the first call with each image size.
-
         output: As in `heatmaps`.
         reshape: As in `heatmaps`; it holds for all layers that are given.
 
@@ -197,7 +196,7 @@ class Explainer:
             layouts = {layer: survey.layout(layer) for names in layers.values() for layer in names}
             by_gradients = [METHODS[name] for name in methods if METHODS[name].kind in ("gradients", "pixels")]
             scores = sorted({method.score for method in by_gradients})
-            passed = record_pass(self._classifier, images, self._modules, layouts, chosen, scores)
+            passed = record_pass(self._classifier, images, self._modules, survey.last_linear, layouts, chosen, scores)
         else:
             with passing(self.model, images.device):
                 attention = record_attention(self._classifier, images, survey, chosen)
@@ -214,6 +213,7 @@ class Explainer:
         """Return the name of the method that `auto` stands for; one image runs through the network to find it."""
         key = (images.shape[1:], counterfactual)
         if key not in self._auto:
+            check_values(images)  # what follows takes an error for an answer
             survey = self._survey(images)
             if survey.is_convolutional and survey.layout(self.default_layer(images)).order == "NCHW":
                 self._auto[key] = "cam" if not counterfactual and self.supports("cam", images) else "grad_cam"
@@ -244,12 +244,13 @@ class Explainer:
 
     def default_layer(self, images: Tensor) -> str:
         """Return the name of the default layer for gradient methods; one image runs through the network to find it."""
-        size = images.shape[1:]
+        size, survey = images.shape[1:], self._survey(images)
+        if (named := self._named("grad_cam_layer")) is not None:
+            return named
         if size not in self._defaults:
-            survey = self._survey(images)
             with passing(self.model, images.device):
                 self._defaults[size] = layer_for_gradients(self._classifier, images[:1].clone(), survey)
-        return self._named("grad_cam_layer") or self._defaults[size]
+        return self._defaults[size]
 
     def layout_of(self, layer: str, images: Tensor) -> Layout:
         """Return how the output of a layer is arranged for images of this size.

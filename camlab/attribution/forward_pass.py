@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from camlab.attribution.classifier import Classifier
-from camlab.attribution.hooks import cut, last_linear, passing, reading
+from camlab.attribution.hooks import cut, passing, reading
 from camlab.attribution.layouts import Layout
 from camlab.attribution.network_input import check_logits
 from camlab.errors import UserError
@@ -52,6 +52,7 @@ def record_pass(
     classifier: Classifier,
     images: Tensor,
     modules: Mapping[str, nn.Module],
+    linear: nn.Linear | None,
     layouts: Mapping[str, Layout],
     choose: Callable[[Tensor], Tensor],
     scores: Sequence[str],
@@ -63,6 +64,7 @@ def record_pass(
         classifier: The network.
         images: Its input, N×C×H×W.
         modules: The network's modules by name.
+        linear: Its last linear layer.
         layouts: Layouts of the target layers by name; each of them is called once.
         choose: Function that chooses the classes to explain from the logits, N×M → N×R.
         scores: Names of the scores to differentiate; none if no gradients are wanted.
@@ -75,12 +77,12 @@ def record_pass(
     grad_mode = torch.enable_grad() if whole_graph else torch.no_grad()
     with passing(classifier.network, images.device), grad_mode:
         inputs = images.clone() if images.is_inference() else images
-        with cut(modules, layouts, bool(scores)) as kept, reading(last_linear(classifier.network)) as classifier_inputs:
+        with cut(modules, layouts, bool(scores)) as kept, reading(linear) as classifier_inputs:
             logits = classifier.logits(inputs)
         if scores and layouts and not logits.requires_grad and not whole_graph:
             # A network that runs its backbone in `no_grad` restores the grad mode of this pass when it leaves that
             # block. This undoes what the hook has set, so the pass is repeated with gradients enabled throughout.
-            return record_pass(classifier, images, modules, layouts, choose, scores, whole_graph=True)
+            return record_pass(classifier, images, modules, linear, layouts, choose, scores, whole_graph=True)
         check_logits(logits)
         class_idx = choose(logits)
         with torch.enable_grad():

@@ -13,9 +13,9 @@ from camlab.errors import UserError
 
 _RELU = {F.relu, torch.relu, Tensor.relu}
 _OTHERS = {F.gelu, F.silu, F.elu, F.selu, F.celu, F.mish, F.leaky_relu, F.hardswish, F.relu6, F.hardtanh, F.softplus}
+_OTHERS |= {F.softsign, F.logsigmoid, torch.clamp, Tensor.clamp, torch.clip, Tensor.clip}
+_OTHERS |= {torch.clamp_min, Tensor.clamp_min, torch.maximum, Tensor.maximum}
 _OTHERS |= {
-    torch.clamp,
-    Tensor.clamp,
     F.threshold,
     torch.relu_,
     Tensor.relu_,

@@ -1,6 +1,8 @@
 """Temporary changes to a network while a pass runs (hooks, eval mode, grad mode); all are undone afterwards."""
 
 import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,9 @@ from torch import Tensor, nn
 from camlab.errors import UserError
 from camlab.maps import gradient_safe
 from camlab.models.evaluating import evaluating
+
+_GUARD = threading.Lock()
+_LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -25,12 +30,20 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def passing(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Set up a pass through a network: eval mode, no inference mode, no compiled graphs, a gradient-safe autocast.
 
+    Other threads that explain the same network wait. Random numbers that it draws do not change the generators' states.
     Gradient checkpointing as in timm is off, since it runs parts of the network again when hooks are gone.
 
     Raises:
         UserError: The network calls torch.utils.checkpoint itself, and a gradient goes through such a part.
     """
-    with gradient_safe(device), _eager(), evaluating(model), _without_checkpointing(model):
+    with (
+        _alone(model),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        gradient_safe(device),
+        _eager(),
+        evaluating(model),
+        _without_checkpointing(model),
+    ):
         try:
             yield
         except RuntimeError as error:
@@ -40,6 +53,15 @@ def passing(model: nn.Module, device: torch.device) -> Iterator[None]:
                 "The network computes parts of itself again in the backward pass (torch.utils.checkpoint), where hooks"
                 " are gone. Switch its gradient checkpointing off for heatmaps."
             ) from error
+
+
+@contextmanager
+def _alone(model: nn.Module) -> Iterator[None]:
+    """Let one thread at a time change a network."""
+    with _GUARD:
+        lock = _LOCKS.setdefault(model, threading.RLock())
+    with lock:
+        yield
 
 
 @contextmanager
@@ -126,16 +148,6 @@ def with_first(output: Any, tensor: Tensor) -> object:
     if hasattr(output, "_replace"):  # a named tuple
         return output._replace(**{output._fields[0]: tensor})
     return type(output)((tensor, *output[1:])) if isinstance(output, (tuple, list)) else tensor
-
-
-def last_linear(model: nn.Module) -> nn.Linear | None:
-    """Return the linear layer that was defined last; in a network that supports CAM, no other follows the pooling.
-
-    Example:
-        >>> last_linear(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)))
-        Linear(in_features=4, out_features=2, bias=True)
-    """
-    return next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
 
 
 @contextmanager

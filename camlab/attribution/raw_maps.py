@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlab import maps
+from camlab.attribution.attention_pass import AttentionPass, record_attention
 from camlab.attribution.classifier import Classifier
 from camlab.attribution.forward_pass import ForwardPass
 from camlab.attribution.guided import guided_gradients
-from camlab.attribution.hooks import last_linear, passing, replaced
+from camlab.attribution.hooks import passing, replaced
 from camlab.attribution.methods import METHODS
-from camlab.attribution.relevance import AttentionPass, legrad_maps, record_attention, relevance_maps
+from camlab.attribution.relevance import legrad_maps, relevance_maps
 from camlab.attribution.survey import Survey
 from camlab.attribution.target_layer import layer_for_gradients
 from camlab.errors import UserError
@@ -80,7 +81,7 @@ class RawMaps:
         if kind == "gradients":
             return self._from_gradients(method, layer)
         if kind == "weights":
-            self._cams[layer] = cam_of_all_classes(self._classifier.network, self._passed, layer)
+            self._cams[layer] = cam_of_all_classes(self._survey.last_linear, self._passed, layer)
             return of_classes(self._cams[layer], class_idx)
         if kind == "activations":
             return maps.eigen_cam(self._passed.activations[layer])[:, None].expand(-1, class_idx.shape[1], -1, -1)
@@ -131,19 +132,19 @@ class RawMaps:
         return maps.ablation_cam(activations, of_images, torch.stack(ablated))
 
 
-def cam_of_all_classes(model: nn.Module, passed: ForwardPass, layer: str) -> Tensor:
+def cam_of_all_classes(classifier: nn.Linear | None, passed: ForwardPass, layer: str) -> Tensor:
     """Compute the CAM of all classes, N×M×h×w; its mean over (h, w) plus the bias is the logit.
 
     Args:
-        model: The network.
-        passed: A pass through it.
+        classifier: The linear layer that runs last.
+        passed: A pass through the network.
         layer: Name of the layer before the pooling.
 
     Raises:
         UserError: The input of the last linear layer is neither the mean of the layer's output nor that of its ReLU, or
             its output is not the network's.
     """
-    classifier, features = last_linear(model), _pooled_features(passed, layer)
+    features = _pooled_features(passed, layer)
     others = ", ".join(maps.GRADIENT_METHODS)
     if classifier is None or features is None or classifier.out_features != passed.logits.shape[1]:
         height, width = passed.images.shape[-2:]

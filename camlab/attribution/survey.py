@@ -66,7 +66,7 @@ class Call:
     @property
     def is_vector(self) -> bool:
         """Whether the output of one image has no space left: K, K×1×1, or a single token."""
-        if self.shape[0] != 1:  # pieces of the picture in the batch, or tokens in front of it
+        if self.shape[0] != 1:  # pieces of the picture in the batch, or an axis of tokens before that of the batch
             return False
         return len(self.shape) <= 2 or prod(self.shape[2:]) == 1 or (len(self.shape) == 3 and self.shape[1] == 1)
 
@@ -142,6 +142,11 @@ class Survey:
         end = max((i for i, name in enumerate(names) if name in self.layouts), default=-1)
         known = [call.is_vector or (call.is_nchw and call.shape[0] == 1) for call in self.calls[end + 1 :]]
         return not all(known)
+
+    @property
+    def last_linear(self) -> nn.Linear | None:
+        """The linear layer that runs last; in a network that supports CAM, no other follows the pooling."""
+        return next((call.module for call in reversed(self.calls) if isinstance(call.module, nn.Linear)), None)
 
     @property
     def is_nchw(self) -> bool:
@@ -250,15 +255,15 @@ def _probe(model: nn.Module, image: Tensor, names: set[str]) -> dict[str, Layout
 
 def _noise_that_differs_in_places(image: Tensor) -> Tensor:
     """A picture of noise, and copies that differ from it in one of `_PLACES` each."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     height, width = image.shape[-2:]
-    noise = torch.randn(image.shape[1:], generator=generator)
+    noise = torch.randn(image.shape[1:], generator=generator, device="cpu")
     pictures = noise.repeat(1 + len(_PLACES), 1, 1, 1)
     for picture, (row, column, side) in zip(pictures[1:], _PLACES, strict=True):
         top, left = max(0, int((row - side / 2) * height)), max(0, int((column - side / 2) * width))
         bottom, right = max(top + 1, int((row + side / 2) * height)), max(left + 1, int((column + side / 2) * width))
         part = picture[:, top:bottom, left:right]
-        part.copy_(2 * torch.randn(part.shape, generator=generator))
+        part.copy_(2 * torch.randn(part.shape, generator=generator, device="cpu"))
     return pictures.to(image)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from camlab.attribution.classifier import Classifier
-from camlab.attribution.hooks import cut, last_linear, reading
+from camlab.attribution.hooks import cut, reading
 from camlab.attribution.survey import ACTIVATIONS, Survey
 from camlab.errors import UserError, did_you_mean
 
@@ -69,8 +69,8 @@ def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -
     """Return the name of the default layer for gradient methods.
 
     In a convolutional network it is the activation after the last convolution, if it is used once and no pooling comes
-    before it; otherwise it is the layer for CAM. In other networks it is the last norm or block at which the gradient
-    of the highest score reaches the cells; if the grid becomes coarser through the network, the last one on the grid
+    before it; otherwise it is the layer for CAM. In other networks it is the last norm or block on whose cells the
+    output depends; if the grid becomes coarser through the network, the last one on the grid
     before the coarsest (experiments/architectures compares layers), unless most of the network comes after it.
 
     Args:
@@ -137,12 +137,12 @@ def _reached_by_gradient(classifier: Classifier, image: Tensor, names: Sequence[
     modules = dict(classifier.network.named_modules())
     with (
         torch.enable_grad(),
-        reading(last_linear(classifier.network), detach=False) as features,
+        reading(survey.last_linear, detach=False) as features,
         cut(modules, names, differentiate=True) as outputs,
     ):
         logits = classifier.logits(image)
         ends = features[-1] if features and features[-1].dim() == 2 else logits  # else it is not the classifier
-        weights = torch.randn(ends.shape, generator=torch.Generator().manual_seed(0)).to(ends)
+        weights = torch.randn(ends.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu").to(ends)
         score = (ends * weights).sum()
     if not score.requires_grad or not outputs:
         return []
