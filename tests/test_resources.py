@@ -84,8 +84,8 @@ def test_heatmaps_that_cannot_be_written_do_not_stop_training(tmp_path, caplog):
     run = trainer(tmp_path, callbacks=[HeatmapLogger()], enable_checkpointing=False)
     run.fit(classifier(), datamodule=Coloured())
     assert run.state.finished
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [line.startswith(f"No heatmaps at epoch {k}: [Errno") for k, line in enumerate(told)] == [True, True]
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]  # once
+    assert told.startswith("No heatmaps at epoch 0: [Errno")
 
 
 def test_metrics_that_cannot_be_written_are_written_later(tmp_path, caplog):
