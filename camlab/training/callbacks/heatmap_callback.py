@@ -209,7 +209,7 @@ class HeatmapCallback(L.Callback):
         request = replace(self.request, multi_label=several if self.multi_label is None else self.multi_label)
         self._explainer, self._inputs = BatchExplainer(network, request), chosen.inputs
         folder = self.run_folder(trainer) / "heatmaps" if self.folder is None else Path(self.folder)
-        self._probe = Probe(chosen.pictures, names, class_names, self.style, folder)
+        self._probe = Probe(chosen.pictures, names, class_names, self.style, folder, chosen.masks)
 
     def _draw_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int) -> None:
         assert self._probe is not None
