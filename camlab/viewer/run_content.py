@@ -151,7 +151,7 @@ def read_content(folder: Path) -> RunContent:
         raise UserError(f"{folder}: no heatmaps there (heatmaps/epoch_NNNN/maps.npz). Give the folder of a run.")
     every = [_read(file) for file in files]
     stored = [one for one in every if _kind(one) == _kind(every[-1])]
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(stored) < len(every):
         other = [str(one.epoch) for one in every if _kind(one) != _kind(every[-1])]
         notes = (f"Epochs with other pictures, classes or methods are left out: {', '.join(other)}.",)

@@ -33,8 +33,13 @@ function tickTexts(isSigned) {
   const top = topOfScale(isSigned ? "signedPeaks" : "peaks");
   const low = isSigned ? (top === "maximum" ? "runner-up" : `−${top}`) : "0";
   const unit = { per_image: "of each picture", shared: "of this epoch", raw: "of all epochs" }[state.scale];
-  if (isSigned) return [low, "0", top === "maximum" ? "reference class" : top];
+  if (isSigned) return [low, "0", top === "maximum" ? referenceTitle() : top];
   return [low, "", top === "maximum" ? `maximum ${unit}` : `${top}, the maximum ${unit}`];
+}
+
+/** Name of the class from which the runner-up is subtracted. */
+function referenceTitle() {
+  return about.pictures.every((picture) => picture.label === null) ? "predicted class" : "true class";
 }
 
 /**

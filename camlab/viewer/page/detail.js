@@ -78,9 +78,9 @@ function drawClasses(run) {
 /** @param {Slot} slot */
 function drawFilm(slot) {
   film.forEach(({ button }, i) => button.toggleAttribute("aria-current", i === state.epoch));
-  const { epoch, search, sort, filter, speed, theme, ...look } = state;
-  const shows = JSON.stringify([look, slot]);
+  const { picture, klass, method, opacity, threshold, scale, colours } = state;
+  const shows = JSON.stringify([picture, klass, method, opacity, threshold, scale, colours, slot]);
   if (shows === filmShows) return;
   filmShows = shows;
-  film.forEach(({ canvas }, i) => drawTile(canvas, state.picture, heatOf(slot, state.picture, i), FILM_SIDE));
+  film.forEach(({ canvas }, i) => drawTile(canvas, state.picture, heatOf(slot, state.picture, i), FILM_SIDE, false));
 }

@@ -65,8 +65,9 @@ function contextOf(canvas) {
  * @param {number} picture
  * @param {Heat | string} heat
  * @param {number} side
+ * @param {boolean} [hasLines] whether the box and the object's outline are drawn, if they are chosen
  */
-function drawTile(canvas, picture, heat, side) {
+function drawTile(canvas, picture, heat, side, hasLines = true) {
   const base = enlargedPicture(picture, side);
   if (canvas.width !== base.width) canvas.width = base.width;
   if (canvas.height !== base.height) canvas.height = base.height;
@@ -80,6 +81,7 @@ function drawTile(canvas, picture, heat, side) {
     else blend(image.data, scratch);
   }
   context.putImageData(image, 0, 0);
+  if (!hasLines) return;
   if (state.mask && about.pictures[picture].mask !== null) drawOutline(context, picture, base.factor);
   if (state.box && typeof heat !== "string" && !heat.isSigned) {
     const box = largestBox(scratch, base.height, base.width, heat.boxShare);
@@ -116,7 +118,7 @@ function blendSigned(pixels, heat) {
   for (let i = 0, p = 0; i < heat.length; i++, p += 4) {
     const strength = Math.abs(heat[i]);
     if (strength < state.threshold) continue;
-    const opacity = Math.min(1, 1.4 * state.opacity * Math.sqrt(strength));
+    const opacity = Math.min(1, 1.6 * state.opacity * strength);
     level[0] = (heat[i] + 1) * 127.5;
     const colour = 3 * level[0];
     for (let c = 0; c < 3; c++) pixels[p + c] = (1 - opacity) * pixels[p + c] + opacity * table[colour + c];
