@@ -49,6 +49,7 @@ class View:
         page.on("request", lambda request: self.requests.append(request.url))
 
     def open(self, address: str = "") -> "View":
+        self.page.bring_to_front()  # a page in the background is drawn once a second
         self.page.goto("about:blank")
         self.page.goto(f"{self.path.as_uri()}#{address}")
         self.page.wait_for_selector("body.is-ready")
@@ -206,17 +207,17 @@ def test_every_half_precision_number_is_decoded(view):
 
 
 def test_one_scrubber_moves_all_pictures(view):
-    assert view.text("#epoch-label") == "epoch 3 of 3"
+    assert view.text("#epoch-label") == "Epoch 3 of 3"
     before = [view.tile(i) for i in range(3)]
     view.slide("epoch", 1)
-    assert view.text("#epoch-label") == "epoch 1 of 3"
+    assert view.text("#epoch-label") == "Epoch 1 of 3"
     assert all((view.tile(i) != before[i]).any() for i in range(3))
     view.press("ArrowLeft")
     view.page.evaluate("document.activeElement.blur()")
     view.press("End", "ArrowLeft", "ArrowLeft")
     assert view.state("epoch") == 1
     view.press("Home", "ArrowLeft")
-    assert view.text("#epoch-label") == "before training"
+    assert view.text("#epoch-label") == "Before training"
 
 
 def test_playing_ends_at_the_last_epoch(view):

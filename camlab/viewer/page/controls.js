@@ -69,7 +69,7 @@ function bindScrubber() {
   selectById("speed").addEventListener("change", () => show({ speed: Number(selectById("speed").value) }));
 }
 
-/** The runs and the settings that were given for them. */
+/** The runs and the settings that were given for them: of several runs, those in which they differ. */
 function drawHeader() {
   about.runs.forEach((run, i) => {
     const line = make("span", "run");
@@ -78,10 +78,15 @@ function drawHeader() {
       letter.dataset.run = String(i);
       line.append(letter);
     }
-    const settings = run.overrides.filter((text) => !/^(out|hydra|paths)\b/.test(text)).join("  ");
-    line.append(about.runs.length > 1 ? `${run.name}  ${settings}` : settings);
+    const settings = run.overrides.filter((text) => !/^(out|hydra|paths)\b/.test(text) && !isInAllRuns(text)).join("   ");
+    line.append(about.runs.length > 1 ? `${run.name}   ${settings}` : settings);
     byId("settings").append(line);
   });
+}
+
+/** @param {string} setting */
+function isInAllRuns(setting) {
+  return about.runs.length > 1 && about.runs.every((run) => run.overrides.includes(setting));
 }
 
 function drawControls() {
@@ -109,7 +114,7 @@ function drawControls() {
 function epochText() {
   const epoch = about.epochs[state.epoch];
   const last = about.epochs[about.epochs.length - 1];
-  return epoch === 0 ? "before training" : `epoch ${epoch} of ${last}`;
+  return epoch === 0 ? "Before training" : `Epoch ${epoch} of ${last}`;
 }
 
 /** Show the next run instead of the present one. */

@@ -2,7 +2,7 @@
 // Curves of the training, with a cursor that is the scrubber.
 
 /** @typedef {{run: number, split: string, points: [number, number][]}} Curve */
-/** @typedef {{title: string, top: number, curves: Curve[], cursor: SVGLineElement, values: HTMLElement, width: number}} Chart */
+/** @typedef {{title: string, top: number, curves: Curve[], cursor: SVGLineElement, values: HTMLElement[]}} Chart */
 
 const SVG = "http://www.w3.org/2000/svg";
 const [CHART_WIDTH, CHART_HEIGHT, CHART_EDGE] = [264, 72, 4];
@@ -57,8 +57,13 @@ function mean(values) {
  * @returns {Chart}
  */
 function buildChart(title, curves) {
-  const [figure, head, values] = [make("figure", "chart"), make("figcaption"), make("span", "values")];
-  head.append(make("span", "chart-title", title), values);
+  const [figure, head] = [make("figure", "chart"), make("figcaption")];
+  const values = about.runs.map((_, run) => {
+    const place = make("span", "values");
+    place.dataset.run = about.runs.length > 1 ? String(run) : "";
+    return place;
+  });
+  head.append(make("span", "chart-title", title), ...values);
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`);
   svg.setAttribute("aria-hidden", "true");
@@ -81,7 +86,7 @@ function buildChart(title, curves) {
   });
   figure.append(head, svg);
   byId("curves").append(figure);
-  return { title, top, curves, cursor, values, width: CHART_WIDTH };
+  return { title, top, curves, cursor, values };
 }
 
 /**
@@ -120,13 +125,14 @@ function drawCurves() {
     const place = String(placeOf(epoch));
     chart.cursor.setAttribute("x1", place);
     chart.cursor.setAttribute("x2", place);
-    const told = chart.curves.map((curve) => {
-      const before = curve.points.filter(([at]) => at <= epoch);
-      if (before.length === 0) return "";
-      const run = about.runs.length > 1 ? `${LETTERS[curve.run]} ` : "";
-      return `${run}${curve.split} ${significant(before[before.length - 1][1])}`.trim();
+    chart.values.forEach((place, run) => {
+      const told = chart.curves.filter((curve) => curve.run === run).map((curve) => {
+        const before = curve.points.filter(([at]) => at <= epoch);
+        return before.length ? `${curve.split} ${significant(before[before.length - 1][1])}`.trim() : "";
+      });
+      if (about.runs.length > 1) told.unshift(LETTERS[run]);
+      setText(place, told.filter(Boolean).join("   "));
     });
-    setText(chart.values, told.filter(Boolean).join("   "));
   }
 }
 

@@ -50,7 +50,7 @@ function drawDetail() {
     byId("detail-tiles").append(detailFigures[detailFigures.length - 1].figure);
   }
   chosen.forEach((slot, i) => drawFigure(detailFigures[i], slot, state.picture, DETAIL_SIDE));
-  setText(byId("detail-caption"), `Epoch ${about.epochs[state.epoch]}. ${described(chosen[0], state.picture)}`);
+  setText(byId("detail-caption"), `${epochText()}. ${hottestPlace(heatOf(chosen[0], state.picture, state.epoch))}`);
   drawClasses(chosen[0].run);
   drawFilm(chosen[0]);
 }

@@ -30,7 +30,7 @@ function make(tag, className = "", text = "") {
 function makeFigure() {
   const [figure, label, caption] = [make("span", "tile"), make("span", "tile-label"), make("span", "caption")];
   const [frame, canvas, note] = [make("span", "frame"), make("canvas"), make("span", "tile-note")];
-  canvas.setAttribute("aria-hidden", "true");
+  canvas.setAttribute("role", "img");
   frame.append(canvas, note);
   figure.append(label, frame, caption);
   return { figure, label, canvas, note, caption };
@@ -49,11 +49,34 @@ function drawFigure(figure, slot, picture, side) {
   drawTile(figure.canvas, picture, heat, side);
   const empty = typeof heat !== "string" && heat.unit === 0 ? "no evidence" : "";
   setText(figure.note, typeof heat === "string" ? heat : empty);
+  const words = hottestPlace(heat);
+  if (figure.canvas.getAttribute("aria-label") !== words) figure.canvas.setAttribute("aria-label", words);
   const title = labelOf(slot);
   setText(figure.label, title);
   figure.label.dataset.run = about.runs.length > 1 ? String(slot.run) : "";
   figure.label.hidden = title === "";
   drawCaption(figure.caption, slot, picture);
+}
+
+/**
+ * The text alternative of a map: where the heat is highest.
+ * @param {Heat | string} heat
+ */
+function hottestPlace(heat) {
+  if (typeof heat === "string" || heat.unit === 0) return "No heat.";
+  const cell = heat.values.indexOf(heat.values.reduce((most, value) => Math.max(most, value), -1));
+  const [row, column] = [Math.floor(cell / heat.grid[1]), cell % heat.grid[1]];
+  const [down, across] = [["at the top", "in the middle", "at the bottom"], ["left", "centre", "right"]];
+  return `Hottest ${third(row, heat.grid[0], down)}, ${third(column, heat.grid[1], across)}.`;
+}
+
+/**
+ * @param {number} place
+ * @param {number} count
+ * @param {string[]} words
+ */
+function third(place, count, words) {
+  return words[Math.floor(((place + 0.5) / count) * 3)];
 }
 
 /**

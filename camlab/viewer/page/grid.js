@@ -18,6 +18,7 @@ function buildGrid() {
   about.pictures.forEach((_, picture) => {
     const [item, button, heading] = [make("li", "card"), make("button", "tiles"), make("p", "heading", headingOf(picture))];
     button.type = "button";
+    button.append(make("span", "hidden", `${headingOf(picture)}, show larger.`));
     button.addEventListener("click", () => show({ picture }));
     item.dataset.picture = String(picture);
     item.append(heading, button);
@@ -67,32 +68,6 @@ function drawCard(picture, chosen) {
     card.button.append(card.figures[card.figures.length - 1].figure);
   }
   chosen.forEach((slot, i) => drawFigure(card.figures[i], slot, picture, TILE_SIDE));
-  const label = `${headingOf(picture)}. ${described(chosen[0], picture)} Show larger.`;
-  if (card.button.getAttribute("aria-label") !== label) card.button.setAttribute("aria-label", label);
-}
-
-/**
- * The text alternative of a tile: what is predicted, and where the heat is highest.
- * @param {Slot} slot
- * @param {number} picture
- */
-function described(slot, picture) {
-  const told = prediction(slot.run, picture, state.epoch);
-  const heat = heatOf(slot, picture, state.epoch);
-  const guess = told ? `Predicted ${told.name}, ${percentage(told.share)}. ` : "";
-  if (typeof heat === "string" || heat.unit === 0) return `${guess}No heat.`;
-  const cell = heat.values.indexOf(heat.values.reduce((most, value) => Math.max(most, value), -1));
-  const [row, column] = [Math.floor(cell / heat.grid[1]), cell % heat.grid[1]];
-  return `${guess}Hottest ${third(row, heat.grid[0], ["at the top", "in the middle", "at the bottom"])}, ${third(column, heat.grid[1], ["left", "centre", "right"])}.`;
-}
-
-/**
- * @param {number} place
- * @param {number} count
- * @param {string[]} words
- */
-function third(place, count, words) {
-  return words[Math.floor(((place + 0.5) / count) * 3)];
 }
 
 /** Put the pictures that pass the filter into the grid, in the chosen order. */
