@@ -13,12 +13,11 @@ $(INSTALLED): pyproject.toml requirements.txt scripts/bootstrap.sh
 demo: $(INSTALLED) ## train on synthetic shapes and draw heatmaps: 3 minutes on 2 cores, no account needed
 	$(PY) -m camlab.train experiment=demo
 
-check: $(INSTALLED) ## check formatting, lint, types and import contracts, and the scripts of the viewer
+check: $(INSTALLED) ## check formatting, lint, types and import contracts
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
-	@sh scripts/check_page.sh
 
 format: $(INSTALLED) ## format, and apply the linter's automatic fixes
 	$(PY) -m ruff format .

@@ -225,7 +225,7 @@ class HeatmapCallback(L.Callback):
         explainer = BatchExplainer(network, request, self.output, self.reshape)
         self._explainer, self._inputs = explainer, chosen.inputs
         folder = self.run_folder(trainer) / "heatmaps" if self.folder is None else Path(self.folder)
-        self._probe = Probe(chosen.pictures, names, class_names, self.style, folder, chosen.masks)
+        self._probe = Probe(chosen.pictures, names, class_names, self.style, folder)
 
     def _draw_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int) -> None:
         assert self._probe is not None
