@@ -2,8 +2,12 @@
 
 Where is the heat (`auroc`, `energy`, …)? Does the network need what is hot (`srg`, `road`, …)? Is the map an
 explanation of this network at all (`mprt`, `gate`, …)? Each function takes a batch and returns one value for each
-image; `mean_interval` and `paired_difference` give means with intervals, and `SCORES` the chance levels.
+image; `mean_interval` and `paired_difference` give means with intervals, and `SCORES` the chance levels. The metrics
+(`ImageScore`, `PxAP`, `MaxBoxAcc`) are imported when they are first used, because torchmetrics takes seconds to import.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from camlab.scores.boxes import box_accuracy, box_overlaps, box_thresholds, mask_boxes, max_box_acc
 from camlab.scores.catalogue import SCORES, Score, score_of
@@ -14,7 +18,6 @@ from camlab.scores.heat import heat, without_evidence
 from camlab.scores.imputers import IMPUTERS
 from camlab.scores.localisation import area, auroc, dilate, energy, energy_gain, pointing_game, pointing_game_chance
 from camlab.scores.masking import average_drop, average_drop_of, increase, increase_of
-from camlab.scores.metrics import ImageScore, MaxBoxAcc, PxAP
 from camlab.scores.passes import Passes
 from camlab.scores.pixel_precision import average_precision, pixel_counts, pxap
 from camlab.scores.pseudo_methods import pseudo_maps
@@ -30,6 +33,9 @@ from camlab.scores.statistics import (
     mean_interval,
     paired_difference,
 )
+
+if TYPE_CHECKING:
+    from camlab.scores.metrics import ImageScore, MaxBoxAcc, PxAP
 
 __all__ = [
     "IMPUTERS",
@@ -93,3 +99,10 @@ __all__ = [
     "srg",
     "without_evidence",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a metric when it is first used."""
+    if name in ("ImageScore", "MaxBoxAcc", "PxAP"):
+        return getattr(importlib.import_module("camlab.scores.metrics"), name)
+    raise AttributeError(f"module 'camlab.scores' has no attribute {name!r}")

@@ -59,7 +59,7 @@ def test_two_methods_differ_only_where_their_paired_difference_excludes_zero():
 def test_the_scoring_checks_itself():
     values = 0.5 + 0.1 * noise.normal(0, torch.arange(1), 50)[0]
     check_chance("auroc", values, 0.5)
-    with pytest.raises(scores.ScoringError, match="random maps score 0.1 above chance"):
+    with pytest.raises(scores.ScoringError, match=r"random maps score 0\.08 above chance"):
         check_chance("auroc", values, 0.4)
     check_chance("auroc", values[:29], 0.4)
     check_chance("energy", values, values)
@@ -102,7 +102,8 @@ def test_pseudo_maps():
     rows = found["centre"][0].sum(dim=1)
     torch.testing.assert_close(rows, rows.flip(0))
     assert rows.argmax() in (1, 2)
-    torch.testing.assert_close(found["mask"].mean(dim=(1, 2)), scores.area(masks))
+    whole_pixels = scores.pseudo_maps(x, (4, 4), masks)["mask"]
+    torch.testing.assert_close(whole_pixels.mean(dim=(1, 2)), scores.area(masks))
     assert "mask" not in scores.pseudo_maps(x, (4, 4))
     numbered = scores.pseudo_maps(x[1:], (4, 5), numbers=torch.tensor([1, 2]))["random"]
     assert torch.equal(numbered, found["random"][1:])
@@ -119,9 +120,12 @@ def test_edges_are_scipys_sobel():
 
 
 def test_every_score_is_in_the_catalogue_and_importable():
-    issue = """auroc energy pointing_game max_box_acc pxap srg feature_srg insertion deletion average_drop increase road
-        mprt emprt max_sensitivity flip_consistency effective_area class_contrast drift agreement energy_gain""".split()
-    assert set(scores.SCORES) == set(issue)
+    place = {"auroc", "energy", "energy_gain", "pointing_game", "max_box_acc", "pxap"}
+    need = {"srg", "feature_srg", "insertion", "deletion", "average_drop", "increase", "road"}
+    sanity = {"mprt", "emprt", "max_sensitivity", "flip_consistency"}
+    description = {"effective_area", "class_contrast", "drift", "agreement"}
+    for question, names in {"place": place, "need": need, "sanity": sanity, "description": description}.items():
+        assert {name for name, score in scores.SCORES.items() if score.question == question} == names
     for name, score in scores.SCORES.items():
         assert score.function is getattr(scores, name)
         assert score.title
@@ -182,7 +186,8 @@ def test_metrics_are_saved_moved_and_joined_as_those_of_torchmetrics():
     assert len(collection["auroc"].per_image) == 4
 
 
-def test_importing_camlab_does_not_import_torch_and_scores_are_found():
-    code = "import sys, camlab; assert 'torch' not in sys.modules; print(camlab.scores.srg.__name__)"
+@pytest.mark.slow
+def test_importing_scores_does_not_import_torchmetrics():
+    code = "import sys, camlab; assert 'torch' not in sys.modules; print(camlab.scores.srg.__name__, 'torchmetrics' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "srg", done.stderr
+    assert done.stdout.split() == ["srg", "False"], done.stderr
