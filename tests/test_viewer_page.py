@@ -2,10 +2,7 @@
 
 import base64
 import io
-import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from viewer_runs import SIDE, make_run
+from viewer_runs import make_run
 
 from camlab.drawing import render
 from camlab.drawing.scaling import scale
@@ -42,6 +39,7 @@ class View:
 
     def __init__(self, page: Any, path: Path) -> None:
         self.page, self.path = page, path
+        page.set_default_timeout(10_000)
         self.troubles: list[str] = []
         self.requests: list[str] = []
         page.on("console", lambda message: self.troubles.append(f"{message.type}: {message.text}"))
@@ -89,11 +87,13 @@ class View:
     def tile(self, picture: int, tile: int = 0) -> np.ndarray:
         self.page.locator(f'[data-picture="{picture}"]').scroll_into_view_if_needed()
         self.settled()
-        return self.pixels(f'[data-picture="{picture}"] .tile:nth-child({tile + 1}) canvas')
+        return self.pixels(f'[data-picture="{picture}"] .tile canvas >> nth={tile}')
 
     def order(self) -> list[int]:
         self.page.wait_for_timeout(300)  # pictures move only when the epoch has stayed the same for a while
-        return [int(n) for n in self.page.locator("#grid > li").evaluate_all("(all) => all.map((e) => e.dataset.picture)")]
+        return [
+            int(n) for n in self.page.locator("#grid > li").evaluate_all("(all) => all.map((e) => e.dataset.picture)")
+        ]
 
     def text(self, selector: str) -> str:
         return self.page.locator(selector).first.inner_text()
@@ -172,7 +172,9 @@ def test_page_draws_what_render_draws(views, results, folder, mode, colormap, al
         assert np.abs(overlay - drawn).max() > 0 or mode == "per_image"
     assert different < 0.01 * total
     view.open("epoch=2&opacity=0&mask=false")
-    np.testing.assert_array_equal(view.tile(4), render.enlarge(cv2.imread(str(folder / "a/heatmaps/pictures/04.png"))[..., ::-1], 160))
+    np.testing.assert_array_equal(
+        view.tile(4), render.enlarge(cv2.imread(str(folder / "a/heatmaps/pictures/04.png"))[..., ::-1], 160)
+    )
 
 
 LEVELS = """(picture, height, width) => {
@@ -224,8 +226,8 @@ def test_playing_ends_at_the_last_epoch(view):
     view.choose("speed", "2").page.evaluate("document.activeElement.blur()")
     view.press(" ")
     assert view.page.get_attribute("#play", "aria-label") == "Pause"
-    view.page.wait_for_function("state.epoch === 3 && !isPlaying()")
-    assert view.settled().page.get_attribute("#play", "aria-label") == "Play"
+    view.page.wait_for_selector('#play[aria-label="Play"]')
+    assert view.state("epoch") == 3
     view.press(" ", " ")
     assert view.page.get_attribute("#play", "aria-label") == "Play"
 
@@ -336,7 +338,12 @@ def test_a_view_can_be_sent_as_a_link(view, views):
     view.press("Home", "2").page.wait_for_timeout(300)
     address = view.page.evaluate("location.hash").removeprefix("#")
     view.open(address)
-    assert [view.state(key) for key in ("epoch", "klass", "colours", "method")] == [0, "name:dog", "cividis", "Grad-CAM"]
+    assert [view.state(key) for key in ("epoch", "klass", "colours", "method")] == [
+        0,
+        "name:dog",
+        "cividis",
+        "Grad-CAM",
+    ]
     view.open("epoch=nonsense&class=name:nobody&opacity=7&scale=x&method=constructor&picture=99&run=-1")
     assert view.page.evaluate("JSON.stringify(state) === JSON.stringify(DEFAULTS)")
     assert not view.troubles
@@ -403,7 +410,11 @@ def test_two_runs_are_aligned_by_epoch(pair):
 
 def test_difference_of_two_runs(pair, results):
     pair.page.locator('input[name="compare"][value="difference"]').check()
-    pair.settled()
+    predicted = pair.page.evaluate("about.runs.map((run, i) => run.explained[ownEpoch(i, 3)].map(([first]) => first))")
+    other = [i for i, (a, b) in enumerate(zip(*predicted, strict=True)) if a != b]
+    notes = pair.settled().texts(".tile-note")
+    assert [i for i, note in enumerate(notes) if note == "different classes predicted"] == other
+    pair.press("t")
     assert pair.texts('[data-picture="0"] .tile-label') == ["B − A · nearest earlier: 2"]
     both = [pair.page.evaluate(f"heatOfRun({run}, 'CAM', 0, 3).values") for run in (0, 1)]
     difference = pair.page.evaluate("heatOf(slots()[0], 0, 3).values")

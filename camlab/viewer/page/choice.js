@@ -4,7 +4,8 @@
 /**
  * A tile of a picture: a method's map in one run, or how far it differs from that in the first run.
  * @typedef {{run: number, title: string, isDifference: boolean}} Slot
- * A map, scaled for drawing: 0 to 1, or -1 to 1 if it is signed. One unit of `values` is `unit` in the map's own units.
+ * A map, scaled for drawing: 0 to 1, or -1 to 1 if it is signed; a class that is neither predicted nor true may exceed
+ * the common maximum, and gets the last colour. One unit of `values` is `unit` in the map's own units.
  * @typedef {{values: Float32Array, grid: [number, number], isSigned: boolean, unit: number, boxShare: number,
  *   classIdx: number}} Heat
  */
@@ -47,6 +48,7 @@ function heatOf(slot, picture, epoch) {
   const first = heatOfRun(0, slot.title, picture, epoch);
   if (typeof first === "string") return first;
   if (first.grid.join() !== own.grid.join()) return "maps of different sizes";
+  if (className(0, first.classIdx) !== className(slot.run, own.classIdx)) return "different classes predicted";
   const half = own.isSigned ? 2 : 1; // the difference of two signed maps lies within ±2
   const values = own.values.map((value, i) => (value - first.values[i]) / half);
   return { ...own, values, isSigned: true, unit: state.scale === "raw" ? own.unit * half : half };
@@ -74,7 +76,7 @@ function heatOfRun(run, title, picture, epoch) {
   const { grid, boxShare } = about.runs[run].series[series];
   const values = minus ? map.map((value, i) => finite(value) - finite(minus[i])) : map.map((value) => Math.max(finite(value), 0));
   const unit = divisor(run, series, own, values, minus !== null);
-  for (let i = 0; i < values.length; i++) values[i] = unit > 0 ? Math.min(Math.max(values[i] / unit, -1), 1) : 0;
+  for (let i = 0; i < values.length; i++) values[i] = unit > 0 ? values[i] / unit : 0;
   return { values, grid, isSigned: minus !== null, unit, boxShare, classIdx };
 }
 

@@ -116,7 +116,7 @@ function blend(pixels, heat) {
 function blendSigned(pixels, heat) {
   const table = colourTables.signed;
   for (let i = 0, p = 0; i < heat.length; i++, p += 4) {
-    const strength = Math.abs(heat[i]);
+    const strength = Math.min(Math.abs(heat[i]), 1);
     if (strength < state.threshold) continue;
     const opacity = Math.min(1, 1.6 * state.opacity * strength);
     level[0] = (heat[i] + 1) * 127.5;
