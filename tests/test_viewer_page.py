@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from viewer_runs import make_run
+from viewer_runs import SIDE, make_run
 
 from camlab.drawing import render
 from camlab.drawing.scaling import scale
@@ -442,6 +442,37 @@ def test_hostile_names_are_text(view):
     assert view.text('[data-picture="1"] .heading') == f"{HOSTILE}: dog"
     assert view.page.evaluate("window.attacked") is None
     assert view.page.locator("img").count() == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"epochs": (0,), "pictures": 1, "masks": False},
+        {"size": (20, 200), "grid": (14, 1)},
+        {"size": (300, 180), "labelled": False, "masks": False},
+        {"class_names": ("yes",), "grid": (1, 1)},
+    ],
+    ids=["one epoch, one picture", "tall", "large, classes not known", "one class"],
+)
+def test_odd_runs(browser, tmp_path, kind):
+    make_run(tmp_path / "run", **kind)
+    write_page([tmp_path / "run"], tmp_path / "page.html")
+    view = View(browser.new_page(viewport={"width": 1280, "height": 800}), tmp_path / "page.html").open()
+    width, height = kind.get("size", (SIDE, SIDE))
+    shape = view.tile(0).shape
+    assert min(shape[:2]) >= 160
+    assert shape[1] * height == shape[0] * width
+    for key in ("t", "d", "1", "p", "ArrowLeft", "b", " ", "f"):
+        view.press(key)
+    view.choose("method", "all").choose("sort", "object").choose("scale", "raw")
+    view.page.locator(".card button").first.click()
+    view.settled().press("Escape")
+    assert view.page.evaluate("document.documentElement.scrollWidth") <= 1280
+    is_labelled = kind.get("labelled", True)
+    assert view.page.locator('input[value="true"]').is_enabled() is is_labelled
+    assert ("wrong" in view.text("#count")) is is_labelled
+    assert not view.troubles
+    view.page.close()
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -15,7 +15,13 @@ SIDE = 16  # pixels of the pictures
 
 
 def results_of(
-    pictures: int, classes: int, grid: tuple[int, int], generator: torch.Generator, names: list[str] | None = None
+    pictures: int,
+    classes: int,
+    grid: tuple[int, int],
+    generator: torch.Generator,
+    names: list[str] | None = None,
+    size: tuple[int, int] = (SIDE, SIDE),
+    labelled: bool = True,
 ) -> list[PictureResult]:
     """Random results of an epoch; picture i is of class i (modulo the number of classes)."""
     results = []
@@ -26,8 +32,9 @@ def results_of(
         every = torch.randn(classes, *grid, generator=generator).half().float()
         maps = {"cam": [every[list(explained)]], "grad_cam": [3 * every[list(explained)] + 0.5]}
         name = names[i] if names else ""
-        source = Source(Path(f"{i:02d}.png"), name, i, (SIDE, SIDE), (0, 0, SIDE, SIDE))
-        results.append(PictureResult(source, explained, logits.softmax(0), maps, label, every))
+        source = Source(Path(f"{i:02d}.png"), name, i, size, (0, 0, *size))
+        known = label if labelled else None
+        results.append(PictureResult(source, explained, logits.softmax(0), maps, known, every))
     return results
 
 
@@ -41,6 +48,8 @@ def make_run(
     seed: int = 0,
     names: list[str] | None = None,
     config: str = "seed: 0\n",
+    size: tuple[int, int] = (SIDE, SIDE),
+    labelled: bool = True,
 ) -> dict[int, list[PictureResult]]:
     """Make the folder of a run; the pictures are the same whatever the seed is. Returns the results by epoch."""
     generator, heatmaps = torch.Generator().manual_seed(seed), folder / run_folder.HEATMAPS
@@ -56,13 +65,13 @@ def make_run(
     for name in ("pictures", "masks") if masks else ("pictures",):
         (heatmaps / name).mkdir(parents=True)
     for i in range(pictures):
-        picture = noise.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        picture = noise.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         render.write_image(heatmaps / "pictures" / f"{i:02d}.png", picture)
         if masks:
-            mask = np.zeros((SIDE, SIDE, 3), np.uint8)
+            mask = np.zeros((size[1], size[0], 3), np.uint8)
             mask[4:9, 4 : 9 + i % 3] = 255
             render.write_image(heatmaps / "masks" / f"{i:02d}.png", mask)
-    every = {epoch: results_of(pictures, len(class_names), grid, generator, names) for epoch in epochs}
+    every = {epoch: results_of(pictures, len(class_names), grid, generator, names, size, labelled) for epoch in epochs}
     layers = {"cam": ("backbone.12",), "grad_cam": ("backbone.12",)}
     for epoch, results in every.items():
         place = heatmaps / f"epoch_{epoch:04d}"

@@ -37,7 +37,12 @@ function animatedPng(frames, delay) {
  * @param {number} delay
  */
 function frameControl(sequence, header, delay) {
-  return joined([numbersOf([sequence]), header.subarray(0, 8), numbersOf([0, 0]), new Uint8Array([delay >> 8, delay & 255, 1000 >> 8, 1000 & 255, 0, 0])]);
+  return joined([
+    numbersOf([sequence]),
+    header.subarray(0, 8),
+    numbersOf([0, 0]),
+    new Uint8Array([delay >> 8, delay & 255, 1000 >> 8, 1000 & 255, 0, 0]),
+  ]);
 }
 
 /**
@@ -47,9 +52,12 @@ function frameControl(sequence, header, delay) {
 function chunksOf(file) {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
   const found = [];
-  for (let place = 8; place < file.length; ) {
+  for (let place = 8; place < file.length;) {
     const length = view.getUint32(place);
-    found.push({ type: String.fromCharCode(...file.subarray(place + 4, place + 8)), data: file.subarray(place + 8, place + 8 + length) });
+    found.push({
+      type: String.fromCharCode(...file.subarray(place + 4, place + 8)),
+      data: file.subarray(place + 8, place + 8 + length),
+    });
     place += length + 12;
   }
   return found;

@@ -74,7 +74,9 @@ function heatOfRun(run, title, picture, epoch) {
   const minus = other === null ? null : storedMap(run, series, own, picture, other);
   if (!map || (other !== null && !minus)) return "map not stored";
   const { grid, boxShare } = about.runs[run].series[series];
-  const values = minus ? map.map((value, i) => finite(value) - finite(minus[i])) : map.map((value) => Math.max(finite(value), 0));
+  const values = minus
+    ? map.map((value, i) => finite(value) - finite(minus[i]))
+    : map.map((value) => Math.max(finite(value), 0));
   const unit = divisor(run, series, own, values, minus !== null);
   for (let i = 0; i < values.length; i++) values[i] = unit > 0 ? values[i] / unit : 0;
   return { values, grid, isSigned: minus !== null, unit, boxShare, classIdx };

@@ -45,8 +45,10 @@ function fillSelects() {
   if (methods.length > 1) addOption("method", ALL_METHODS, "all, side by side");
   const known = about.pictures.some((picture) => picture.label !== null);
   if (!known) setText(byId("difference-title"), "Predicted − runner-up");
-  for (const radio of radios("class-kind")) radio.disabled = (radio.value === "true" && !known) || (radio.value === "difference" && about.classes.length < 2);
-  for (const option of selectById("sort").options) option.hidden = option.value === "object" && about.runs.every((run) => run.onObject === null);
+  for (const radio of radios("class-kind"))
+    radio.disabled = (radio.value === "true" && !known) || (radio.value === "difference" && about.classes.length < 2);
+  for (const option of selectById("sort").options)
+    option.hidden = option.value === "object" && about.runs.every((run) => run.onObject === null);
 }
 
 /**
@@ -78,7 +80,9 @@ function drawHeader() {
       letter.dataset.run = String(i);
       line.append(letter);
     }
-    const settings = run.overrides.filter((text) => !/^(out|hydra|paths)\b/.test(text) && !isInAllRuns(text)).join("   ");
+    const settings = run.overrides
+      .filter((text) => !/^(out|hydra|paths)\b/.test(text) && !isInAllRuns(text))
+      .join("   ");
     line.append(about.runs.length > 1 ? `${run.name}   ${settings}` : settings);
     byId("settings").append(line);
   });
@@ -101,9 +105,11 @@ function drawControls() {
   for (const radio of radios("compare")) radio.checked = radio.value === state.compare;
   selectById("class").value = CLASS_KINDS.includes(state.klass) ? "" : state.klass;
   selectById("class").classList.toggle("is-chosen", !CLASS_KINDS.includes(state.klass));
-  for (const id of /** @type {const} */ (["scale", "colours", "sort", "filter", "method"])) selectById(id).value = state[id];
+  for (const id of /** @type {const} */ (["scale", "colours", "sort", "filter", "method"]))
+    selectById(id).value = state[id];
   selectById("speed").value = String(state.speed);
-  for (const id of /** @type {const} */ (["opacity", "threshold"])) inputById(id).value = String(Math.round(100 * state[id]));
+  for (const id of /** @type {const} */ (["opacity", "threshold"]))
+    inputById(id).value = String(Math.round(100 * state[id]));
   for (const id of /** @type {const} */ (["box", "mask"])) inputById(id).checked = state[id];
   if (inputById("search").value !== state.search) inputById("search").value = state.search;
   byId("flip").hidden = state.compare !== "flip";
@@ -119,11 +125,13 @@ function epochText() {
 
 /** Show the next run instead of the present one. */
 function flip() {
-  if (about.runs.length > 1) show({ compare: "flip", run: state.compare === "flip" ? (state.run + 1) % about.runs.length : state.run });
+  if (about.runs.length > 1)
+    show({ compare: "flip", run: state.compare === "flip" ? (state.run + 1) % about.runs.length : state.run });
 }
 
 function changeTheme() {
-  const isDark = state.theme === "dark" || (state.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+  const isDark =
+    state.theme === "dark" || (state.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
   show({ theme: isDark ? "light" : "dark" });
 }
 

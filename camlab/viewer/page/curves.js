@@ -28,7 +28,10 @@ function curveGroups() {
       if (title) groups.set(title, [...(groups.get(title) ?? []), { run: number, split: name.split("/")[0], points }]);
     }
     const onObject = run.onObject;
-    if (onObject) groups.get("Heat on the object")?.push({ run: number, split: "", points: run.epochs.map((epoch, i) => [epoch, mean(onObject[i])]) });
+    if (onObject)
+      groups
+        .get("Heat on the object")
+        ?.push({ run: number, split: "", points: run.epochs.map((epoch, i) => [epoch, mean(onObject[i])]) });
   });
   return [...groups].filter(([, curves]) => curves.some((curve) => curve.points.length > 1));
 }
@@ -69,7 +72,17 @@ function buildChart(title, curves) {
   svg.setAttribute("aria-hidden", "true");
   const highest = curves.flatMap((curve) => curve.points).reduce((most, [, value]) => Math.max(most, value), 0);
   const top = title === "Accuracy" || title === "Heat on the object" ? 1 : highest || 1;
-  for (const part of [0, 0.5, 1]) svg.append(line("gridline", [[0, part * top], [lastEpoch(), part * top]], top));
+  for (const part of [0, 0.5, 1])
+    svg.append(
+      line(
+        "gridline",
+        [
+          [0, part * top],
+          [lastEpoch(), part * top],
+        ],
+        top,
+      ),
+    );
   for (const curve of curves) {
     const drawn = line(`curve run-${curve.run}`, curve.points, top);
     drawn.setAttribute("stroke-dasharray", DASHES[/** @type {keyof DASHES} */ (curve.split)] ?? "");
@@ -98,7 +111,15 @@ function line(className, points, top) {
   const drawn = document.createElementNS(SVG, "polyline");
   const inner = CHART_HEIGHT - 2 * CHART_EDGE;
   drawn.setAttribute("class", className);
-  drawn.setAttribute("points", points.map(([epoch, value]) => `${placeOf(epoch).toFixed(1)},${(CHART_HEIGHT - CHART_EDGE - (value / top) * inner).toFixed(1)}`).join(" "));
+  drawn.setAttribute(
+    "points",
+    points
+      .map(
+        ([epoch, value]) =>
+          `${placeOf(epoch).toFixed(1)},${(CHART_HEIGHT - CHART_EDGE - (value / top) * inner).toFixed(1)}`,
+      )
+      .join(" "),
+  );
   return drawn;
 }
 
@@ -126,10 +147,12 @@ function drawCurves() {
     chart.cursor.setAttribute("x1", place);
     chart.cursor.setAttribute("x2", place);
     chart.values.forEach((place, run) => {
-      const told = chart.curves.filter((curve) => curve.run === run).map((curve) => {
-        const before = curve.points.filter(([at]) => at <= epoch);
-        return before.length ? `${curve.split} ${significant(before[before.length - 1][1])}`.trim() : "";
-      });
+      const told = chart.curves
+        .filter((curve) => curve.run === run)
+        .map((curve) => {
+          const before = curve.points.filter(([at]) => at <= epoch);
+          return before.length ? `${curve.split} ${significant(before[before.length - 1][1])}`.trim() : "";
+        });
       if (about.runs.length > 1) told.unshift(LETTERS[run]);
       setText(place, told.filter(Boolean).join("   "));
     });

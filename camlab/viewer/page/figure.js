@@ -66,7 +66,10 @@ function hottestPlace(heat) {
   if (typeof heat === "string" || heat.unit === 0) return "No heat.";
   const cell = heat.values.indexOf(heat.values.reduce((most, value) => Math.max(most, value), -1));
   const [row, column] = [Math.floor(cell / heat.grid[1]), cell % heat.grid[1]];
-  const [down, across] = [["at the top", "in the middle", "at the bottom"], ["left", "centre", "right"]];
+  const [down, across] = [
+    ["at the top", "in the middle", "at the bottom"],
+    ["left", "centre", "right"],
+  ];
   return `Hottest ${third(row, heat.grid[0], down)}, ${third(column, heat.grid[1], across)}.`;
 }
 
@@ -86,7 +89,9 @@ function third(place, count, words) {
 function labelOf(slot) {
   const several = about.runs.length > 1;
   const run = slot.isDifference ? `${LETTERS[slot.run]} − A` : LETTERS[slot.run];
-  return [several ? run : "", state.method === ALL_METHODS ? slot.title : "", several ? earlier(slot.run) : ""].filter(Boolean).join(" · ");
+  return [several ? run : "", state.method === ALL_METHODS ? slot.title : "", several ? earlier(slot.run) : ""]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 /**
@@ -107,7 +112,8 @@ function earlier(run) {
  */
 function drawCaption(caption, slot, picture) {
   const told = prediction(slot.run, picture, state.epoch);
-  if (caption.childElementCount === 0) caption.append(make("span", "mark"), make("span", "guess"), make("span", "percent"), make("span", "on-object"));
+  if (caption.childElementCount === 0)
+    caption.append(make("span", "mark"), make("span", "guess"), make("span", "percent"), make("span", "on-object"));
   const [mark, guess, percent, object] = /** @type {HTMLElement[]} */ ([...caption.children]);
   const known = about.pictures[picture].label !== null;
   setText(mark, !told || !known ? "" : told.isWrong ? "✗" : "✓");

@@ -11,12 +11,20 @@ let arrangedBy = "";
 let waitsToArrange = 0;
 
 function buildGrid() {
-  const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) cards[Number(/** @type {HTMLElement} */ (entry.target).dataset.picture)].isInView = entry.isIntersecting;
-    redraw();
-  }, { rootMargin: "160px" });
+  const watcher = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries)
+        cards[Number(/** @type {HTMLElement} */ (entry.target).dataset.picture)].isInView = entry.isIntersecting;
+      redraw();
+    },
+    { rootMargin: "160px" },
+  );
   about.pictures.forEach((_, picture) => {
-    const [item, button, heading] = [make("li", "card"), make("button", "tiles"), make("p", "heading", headingOf(picture))];
+    const [item, button, heading] = [
+      make("li", "card"),
+      make("button", "tiles"),
+      make("p", "heading", headingOf(picture)),
+    ];
     button.type = "button";
     button.append(make("span", "hidden", `${headingOf(picture)}, show larger.`));
     button.addEventListener("click", () => show({ picture }));
@@ -52,7 +60,10 @@ function drawGrid() {
   for (const picture of arranged) if (cards[picture].isInView) drawCard(picture, chosen);
   const wrong = arranged.filter((picture) => prediction(state.run, picture, state.epoch)?.isWrong).length;
   const known = about.pictures.some((picture) => picture.label !== null);
-  setText(byId("count"), `${arranged.length} ${arranged.length === 1 ? "picture" : "pictures"}${known ? `, ${wrong} wrong` : ""}`);
+  setText(
+    byId("count"),
+    `${arranged.length} ${arranged.length === 1 ? "picture" : "pictures"}${known ? `, ${wrong} wrong` : ""}`,
+  );
 }
 
 /**
@@ -72,7 +83,10 @@ function drawCard(picture, chosen) {
 
 /** Put the pictures that pass the filter into the grid, in the chosen order. */
 function arrange() {
-  const chosen = about.pictures.map((_, picture) => picture).filter(passes).sort((a, b) => sortKey(a) - sortKey(b) || a - b);
+  const chosen = about.pictures
+    .map((_, picture) => picture)
+    .filter(passes)
+    .sort((a, b) => sortKey(a) - sortKey(b) || a - b);
   if (chosen.join() === arranged.join() && byId("grid").childElementCount === chosen.length) return;
   arranged = chosen;
   byId("grid").replaceChildren(...chosen.map((picture) => cards[picture].item));

@@ -19,8 +19,14 @@ function tellValue(event) {
   const box = canvas.getBoundingClientRect();
   const heat = heatOf(shown.slot, shown.picture, state.epoch);
   if (typeof heat === "string" || box.width === 0) return hideValue();
-  const x = Math.min(Math.max(Math.floor(((event.clientX - box.left) / box.width) * canvas.width), 0), canvas.width - 1);
-  const y = Math.min(Math.max(Math.floor(((event.clientY - box.top) / box.height) * canvas.height), 0), canvas.height - 1);
+  const x = Math.min(
+    Math.max(Math.floor(((event.clientX - box.left) / box.width) * canvas.width), 0),
+    canvas.width - 1,
+  );
+  const y = Math.min(
+    Math.max(Math.floor(((event.clientY - box.top) / box.height) * canvas.height), 0),
+    canvas.height - 1,
+  );
   const hint = byId("hint");
   setText(hint, valueText(heat, valueAt(heat, x, y, canvas.width, canvas.height)));
   hint.hidden = false;
@@ -59,5 +65,7 @@ function valueAt(heat, x, y, width, height) {
 function valueText(heat, value) {
   const isScaledOnly = state.compare === "difference" && about.runs.length > 1 && state.scale !== "raw";
   const shown = `${value < 0 ? "−" : ""}${Math.abs(value).toFixed(2)}`;
-  return isScaledOnly ? `difference ${shown}` : `heat ${shown}  ·  raw ${significant(value * heat.unit).replace("-", "−")}`;
+  return isScaledOnly
+    ? `difference ${shown}`
+    : `heat ${shown}  ·  raw ${significant(value * heat.unit).replace("-", "−")}`;
 }

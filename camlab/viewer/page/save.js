@@ -17,17 +17,38 @@ async function savePng() {
 function sheet() {
   const chosen = slots();
   const rows = arranged.map((picture) => composed(picture, chosen, TILE_SIDE));
-  const cell = rows.reduce((size, one) => ({ width: Math.max(size.width, one.width), height: Math.max(size.height, one.height) }), { width: 1, height: 1 });
+  const cell = rows.reduce(
+    (size, one) => ({ width: Math.max(size.width, one.width), height: Math.max(size.height, one.height) }),
+    { width: 1, height: 1 },
+  );
   const columns = Math.max(1, Math.floor(SAVED_COLUMNS / (cell.width + SAVED_GAP)));
-  const canvas = blank(columns * (cell.width + SAVED_GAP) + SAVED_GAP, Math.ceil(rows.length / columns) * (cell.height + SAVED_GAP) + SAVED_GAP + SAVED_LINE);
+  const canvas = blank(
+    columns * (cell.width + SAVED_GAP) + SAVED_GAP,
+    Math.ceil(rows.length / columns) * (cell.height + SAVED_GAP) + SAVED_GAP + SAVED_LINE,
+  );
   const context = contextOf(canvas);
-  write(context, `${about.title} · ${epochText()} · ${state.method === ALL_METHODS ? "all methods" : state.method} · ${classText()}`, SAVED_GAP, SAVED_LINE, true);
-  rows.forEach((one, i) => context.drawImage(one, SAVED_GAP + (i % columns) * (cell.width + SAVED_GAP), SAVED_LINE + SAVED_GAP + Math.floor(i / columns) * (cell.height + SAVED_GAP)));
+  write(
+    context,
+    `${about.title} · ${epochText()} · ${state.method === ALL_METHODS ? "all methods" : state.method} · ${classText()}`,
+    SAVED_GAP,
+    SAVED_LINE,
+    true,
+  );
+  rows.forEach((one, i) =>
+    context.drawImage(
+      one,
+      SAVED_GAP + (i % columns) * (cell.width + SAVED_GAP),
+      SAVED_LINE + SAVED_GAP + Math.floor(i / columns) * (cell.height + SAVED_GAP),
+    ),
+  );
   return canvas;
 }
 
 function classText() {
-  return { predicted: "predicted class", true: "true class", difference: "difference from the runner-up" }[state.klass] ?? state.klass.slice(ONE_CLASS.length);
+  return (
+    { predicted: "predicted class", true: "true class", difference: "difference from the runner-up" }[state.klass] ??
+    state.klass.slice(ONE_CLASS.length)
+  );
 }
 
 /**
@@ -46,7 +67,15 @@ function composed(picture, chosen, side) {
     drawTile(tile, picture, heatOf(slot, picture, state.epoch), side);
     context.drawImage(tile, i * (base.width + 4), SAVED_LINE);
     const told = prediction(slot.run, picture, state.epoch);
-    write(context, [labelOf(slot), told ? `${told.isWrong ? "✗ " : ""}${told.name} ${percentage(told.share)}` : ""].filter(Boolean).join(" "), i * (base.width + 4), base.height + 2 * SAVED_LINE - 4, false);
+    write(
+      context,
+      [labelOf(slot), told ? `${told.isWrong ? "✗ " : ""}${told.name} ${percentage(told.share)}` : ""]
+        .filter(Boolean)
+        .join(" "),
+      i * (base.width + 4),
+      base.height + 2 * SAVED_LINE - 4,
+      false,
+    );
   });
   return canvas;
 }
@@ -99,7 +128,9 @@ async function saveAnimation() {
  * @returns {Promise<Blob>}
  */
 function pngOf(canvas) {
-  return new Promise((resolve, reject) => canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the picture is too large")))));
+  return new Promise((resolve, reject) =>
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("the picture is too large")))),
+  );
 }
 
 /**

@@ -134,7 +134,10 @@ function blendSigned(pixels, heat) {
 function drawBox(context, box, base) {
   const [left, top, right, bottom] = box;
   const line = Math.max(1, Math.round(Math.min(base.width, base.height) / 150));
-  for (const [colour, width] of /** @type {[string, number][]} */ ([["#000", 3 * line], ["#fff", line]])) {
+  for (const [colour, width] of /** @type {[string, number][]} */ ([
+    ["#000", 3 * line],
+    ["#fff", line],
+  ])) {
     context.strokeStyle = colour;
     context.lineWidth = width;
     context.strokeRect(left + 1.5 * line, top + 1.5 * line, right - left - 3 * line, bottom - top - 3 * line);
@@ -150,7 +153,10 @@ function drawBox(context, box, base) {
 function drawOutline(context, picture, factor) {
   const path = outline(picture, factor);
   context.lineCap = "square";
-  for (const [colour, width] of /** @type {[string, number][]} */ ([["rgba(0,0,0,.75)", 3], ["#fff", 1.25]])) {
+  for (const [colour, width] of /** @type {[string, number][]} */ ([
+    ["rgba(0,0,0,.75)", 3],
+    ["#fff", 1.25],
+  ])) {
     context.strokeStyle = colour;
     context.lineWidth = width;
     context.stroke(path);
