@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from viewer_runs import SIDE, make_run
 from camlab import view
 from camlab.errors import UserError
 from camlab.runs import run_folder
+from camlab.training.callbacks.heatmap_callback import HeatmapCallback
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
-from camlab.viewer import measures
+from camlab.viewer import measures, renewal
 from camlab.viewer.document import make_document
 from camlab.viewer.html import SCRIPTS, render_page, write_for_run, write_page
 from camlab.viewer.run_content import find_runs, read_content
@@ -86,7 +88,7 @@ def test_training_keeps_the_masks_of_its_pictures(tmp_path):
     assert content.epochs == [0, 1]
     assert [picture.mask.sum() for picture in content.pictures] == [64] * 4
     assert content.pictures[0].mask[8:16, 8:16].all()
-    assert {path.name for path in run_folder.output_files(tmp_path)} >= {"00.png", "maps.npz"}
+    assert {path.name for path in run_folder.output_files(tmp_path)} >= {"00.png", "maps.npz", "heatmaps.html"}
 
 
 def test_no_text_from_users_can_leave_its_element(tmp_path):
@@ -248,6 +250,30 @@ def test_a_page_that_fails_does_not_fail_the_run(tmp_path, caplog):
     assert write_for_run(tmp_path / "run") is None
     assert "heatmaps.html was not written: " in caplog.text
     assert (tmp_path / "run" / "heatmaps.html").read_bytes() == before
+
+
+def test_page_is_renewed_for_two_hundredths_of_the_time(tmp_path, monkeypatch):
+    clock = [0.0]
+
+    def write(folder: Path) -> None:
+        clock[0] += 0.5
+
+    monkeypatch.setattr(renewal, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(renewal, "write_for_run", write)
+    page, renewed = renewal.PageRenewal(tmp_path), []
+    for _ in range(100):
+        clock[0] += 1
+        renewed.append(page.renew())
+    assert [i + 1 for i, one in enumerate(renewed) if one] == [5, 50, 74, 99], (
+        "half a second each; the clock counts them, too"
+    )
+    assert 0.5 * sum(renewed) <= 0.02 * clock[0] + 0.5
+
+
+def test_callback_in_any_trainer_writes_the_page(tmp_path):
+    callback = HeatmapCallback(folder=tmp_path / "maps", num_images=2)
+    trainer(tmp_path, callbacks=[callback]).fit(classifier(keep_last_pool=False), datamodule=Coloured(image_size=80))
+    assert about_of((tmp_path / "maps" / "heatmaps.html").read_text())["epochs"] == [1]
 
 
 def test_command_does_not_import_torch():

@@ -50,12 +50,15 @@ def write_page(folders: Sequence[Path], path: Path, megabytes: float = MEGABYTES
 
 
 def write_for_run(run_dir: Path) -> Path | None:
-    """Write the page of a run that has just ended into its folder; a failure is logged and nothing else.
+    """Write the page of a run into its folder; a failure is logged and nothing else.
+
+    Args:
+        run_dir: Folder of the run, or the folder that holds `epoch_NNNN/`.
 
     Returns:
         The file; None if the run has no heatmaps, or the page could not be written.
     """
-    if not any((run_dir / run_folder.HEATMAPS).glob("epoch_*/maps.npz")):
+    if not any(any(run_dir.glob(f"{place}epoch_*/maps.npz")) for place in ("", f"{run_folder.HEATMAPS}/")):
         return None
     path = run_dir / run_folder.VIEWER
     try:

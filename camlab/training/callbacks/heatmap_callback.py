@@ -37,6 +37,7 @@ from camlab.training.probe_set import (
     of_inputs,
     with_truth,
 )
+from camlab.viewer.renewal import PageRenewal
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,8 @@ class HeatmapCallback(L.Callback):
     The heatmaps are of the predicted class and, if it is known and differs, of the true one. They go to W&B,
     TensorBoard, MLflow, Comet and Neptune under `heatmaps/probe`, with epochs done as the x-axis. In the run's folder,
     `heatmaps/epoch_NNNN/` gets panels, a contact sheet and, last, the raw maps; the pictures themselves are written
-    once, to `heatmaps/pictures/`. Weights, gradients, train/eval flags and the random state are not changed. If drawing
-    fails, the failure is logged once and training continues.
+    once, to `heatmaps/pictures/`, and `heatmaps.html` shows it all in a browser. Weights, gradients, train/eval flags and
+    the random state are not changed. If drawing fails, the failure is logged once and training continues.
 
     Args:
         images: The network's inputs, N×C×H×W; a folder of pictures; or None for the first validation batch (without
@@ -121,6 +122,7 @@ class HeatmapCallback(L.Callback):
         self._inputs, self._labels = torch.empty(0), self.labels
         self._explainer: BatchExplainer | None = None
         self._probe: Probe | None = None
+        self._page: PageRenewal | None = None
         self._gave_up = False
         self._told: set[str] = set()
 
@@ -147,6 +149,11 @@ class HeatmapCallback(L.Callback):
         is_last = trainer.should_stop or done == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step
         if done % self.every_n_epochs == 0 or is_last:
             self._draw(trainer, pl_module, done)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._page is not None:
+            self._page.finish()
 
     def choose(self, trainer: L.Trainer, pl_module: L.LightningModule) -> ProbeSet | None:
         """Choose the pictures; None if they come from a batch and there has been none yet.
@@ -210,6 +217,7 @@ class HeatmapCallback(L.Callback):
         self._explainer, self._inputs = BatchExplainer(network, request), chosen.inputs
         folder = self.run_folder(trainer) / "heatmaps" if self.folder is None else Path(self.folder)
         self._probe = Probe(chosen.pictures, names, class_names, self.style, folder, chosen.masks)
+        self._page = PageRenewal(folder.parent if self.folder is None else folder)
 
     def _draw_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int) -> None:
         assert self._probe is not None
@@ -220,6 +228,8 @@ class HeatmapCallback(L.Callback):
         for logger in trainer.loggers:  # one that fails does not keep the pictures from the others
             send = functools.partial(log_pictures, logger, KEY, pictures, captions, epochs_done)
             self._succeeds(send, f"No heatmaps in {type(logger).__name__}")
+        if self._page is not None:
+            self._page.renew()
 
     def _labels_of(self, chosen: ProbeSet, count: int) -> tuple[Tensor | None, bool]:
         """The true classes, and whether there may be several; labels that make no sense are left out."""
