@@ -50,8 +50,8 @@ class HeatmapCallback(L.Callback):
     The heatmaps are of the predicted class and, if it is known and differs, of the true one. They go to W&B,
     TensorBoard, MLflow, Comet and Neptune under `heatmaps/probe`, with epochs done as the x-axis. In the run's folder,
     `heatmaps/epoch_NNNN/` gets panels, a contact sheet and, last, the raw maps; the pictures themselves are written
-    once, to `heatmaps/pictures/`, and `heatmaps.html` shows it all in a browser. Weights, gradients, train/eval flags and
-    the random state are not changed. If drawing fails, the failure is logged once and training continues.
+    once, to `heatmaps/pictures/`, and `heatmaps.html` shows it all in a browser. Weights, gradients, train/eval flags
+    and the random state are not changed. If drawing fails, the failure is logged once and training continues.
 
     Args:
         images: The network's inputs, N×C×H×W; a folder of pictures; or None for the first validation batch (without
