@@ -469,7 +469,9 @@ def test_odd_runs(browser, tmp_path, kind):
     view.settled().press("Escape")
     assert view.page.evaluate("document.documentElement.scrollWidth") <= 1280
     is_labelled = kind.get("labelled", True)
-    assert view.page.locator('input[value="true"]').is_enabled() is is_labelled
+    for selector in ("#true-class", "#filter"):
+        assert view.page.locator(selector).is_visible() is is_labelled
+    assert view.page.evaluate("byId('panel').scrollWidth <= byId('panel').clientWidth")
     assert ("wrong" in view.text("#count")) is is_labelled
     assert not view.troubles
     view.page.close()

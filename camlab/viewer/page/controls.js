@@ -45,10 +45,13 @@ function fillSelects() {
   if (methods.length > 1) addOption("method", ALL_METHODS, "all, side by side");
   const known = about.pictures.some((picture) => picture.label !== null);
   if (!known) setText(byId("difference-title"), "Predicted − runner-up");
-  for (const radio of radios("class-kind"))
-    radio.disabled = (radio.value === "true" && !known) || (radio.value === "difference" && about.classes.length < 2);
-  for (const option of selectById("sort").options)
-    option.hidden = option.value === "object" && about.runs.every((run) => run.onObject === null);
+  byId("true-class").hidden = !known;
+  for (const radio of radios("class-kind")) radio.disabled = radio.value === "difference" && about.classes.length < 2;
+  const hasMasks = about.runs.some((run) => run.onObject !== null);
+  byId("filter").hidden = !known;
+  for (const option of selectById("sort").options) {
+    option.hidden = (option.value === "object" && !hasMasks) || (option.value === "wrong" && !known);
+  }
 }
 
 /**

@@ -85,7 +85,8 @@ function drawTile(canvas, picture, heat, side, hasLines = true) {
   if (state.mask && about.pictures[picture].mask !== null) drawOutline(context, picture, base.factor);
   if (state.box && typeof heat !== "string" && !heat.isSigned) {
     const box = largestBox(scratch, base.height, base.width, heat.boxShare);
-    if (box) drawBox(context, box, base);
+    const isWhole = box && box.join() === [0, 0, base.width, base.height].join();
+    if (box && !isWhole) drawBox(context, box, base);
   }
 }
 
