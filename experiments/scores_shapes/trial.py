@@ -38,9 +38,8 @@ def table(network: nn.Module, images: Tensor, labels: Tensor, masks: Tensor) -> 
         rows[name] = {score: scores.SCORES[score].function(shown, masks) for score in PLACE}
         for imputer in ("mean", "blur"):
             rows[name][f"srg_{imputer}"] = scores.removal_curves(passes, needed, imputer).srg
-        rows[name]["road"] = scores.road_of(passes, needed)
         rows[name]["effective_area"] = scores.effective_area(shown)
-    for score, chance in (("auroc", 0.5), ("energy_gain", 0.0), ("srg_mean", 0.0), ("srg_blur", 0.0), ("road", 0.0)):
+    for score, chance in (("auroc", 0.5), ("energy_gain", 0.0), ("srg_mean", 0.0), ("srg_blur", 0.0)):
         check_chance(score, rows["random"][score], chance)
     return rows
 
