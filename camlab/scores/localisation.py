@@ -2,7 +2,8 @@
 
 Shape letters: N images, h and w the rows and columns of a map's own grid, H and W the picture's pixels. Heat is the
 rectified map at the picture's size. A map without positive values stays in the means, as one that finds nothing. An
-image without a value (NaN) cannot be scored, because its mask is empty or, for some scores, covers the whole picture.
+image without a value (NaN) cannot be scored, because its mask is empty or, for some scores, covers the whole picture;
+an empty mask may stand for one that is missing.
 """
 
 import torch

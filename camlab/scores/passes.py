@@ -10,6 +10,7 @@ from camlab.attribution.classes import choose, one_per_image
 from camlab.attribution.classifier import Classifier, Output
 from camlab.attribution.hooks import unwrapped
 from camlab.attribution.network_input import check_images, check_logits, check_model, check_values
+from camlab.errors import UserError
 from camlab.models.evaluating import evaluating
 from camlab.scores import noise
 from camlab.scores.imputers import Fill, Imputer, imputer_of
@@ -37,7 +38,8 @@ class Passes:
         intact: Its probability for the unchanged images, N: a softmax, or a sigmoid if there is one logit.
 
     Raises:
-        UserError: The network cannot take the images, or the images or logits are not finite; a class does not exist.
+        UserError: There are no images, the network cannot take them, or they or the logits are not finite; a class does
+            not exist.
 
     Example:
         >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
@@ -58,6 +60,8 @@ class Passes:
         check_model(model)
         check_images(images)
         check_values(images)
+        if len(images) == 0:
+            raise UserError("images: there are none to score.")
         self.images, self.seed, self.batch_size = images, seed, batch_size
         self.numbers = noise.image_numbers(len(images), numbers, images.device)
         self._classifier = Classifier(unwrapped(model), output)

@@ -7,7 +7,7 @@ from torch import Tensor
 from camlab.scores import noise
 from camlab.scores.checked import checked_masks
 
-CENTRE = 0.25  # standard deviation of `centre`, as a share of the map's height and width
+CENTRE = 0.2  # standard deviation of `centre`, as a share of the map's height and width
 _CHANNEL = 0xC0FFEE  # added to the seed, so that random maps do not share numbers with the shuffling of ties
 
 
@@ -40,11 +40,11 @@ def constant(n: int, grid: tuple[int, int]) -> Tensor:
 
 
 def centre(n: int, grid: tuple[int, int]) -> Tensor:
-    """A Gaussian at the centre of the picture, as wide as a quarter of the picture, N×h×w in (0, 1].
+    """A Gaussian at the centre of the picture, whose standard deviation is a fifth of the picture, N×h×w in (0, 1].
 
     Example:
         >>> [round(value, 2) for value in centre(1, (1, 3)).flatten().tolist()]
-        [0.41, 1.0, 0.41]
+        [0.25, 1.0, 0.25]
     """
     rows, columns = ((-0.5 * (((torch.arange(cells) + 0.5) / cells - 0.5) / CENTRE) ** 2).exp() for cells in grid)
     return (rows[:, None] * columns).expand(n, -1, -1)

@@ -4,7 +4,7 @@
     python experiments/scores_shapes/trial.py outputs/…/checkpoints/last.ckpt
 
 200 test shapes; localisation takes the true class, removal the predicted one. The sanity gate takes 100 of them. The
-script writes trial.csv beside this file. It takes about a minute on one core.
+script writes trial.csv beside this file. It takes about five minutes on one core.
 """
 
 import argparse

@@ -422,6 +422,7 @@ def test_bad_input_is_refused_in_one_line(name):
         ((model, x, signed, 7), "target: the network has the classes 0 to 2"),
         ((model, x, signed, [0, 1]), "target: 4 images need one class each"),
         (("resnet18", x, signed), "model: got str"),
+        ((model, x[:0], signed[:0]), "images: there are none to score"),
         ((model, x[0], signed), "images: got float32 3×16×16"),
     ):
         with pytest.raises(UserError) as refused:
