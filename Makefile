@@ -13,15 +13,17 @@ $(INSTALLED): pyproject.toml requirements.txt scripts/bootstrap.sh
 demo: $(INSTALLED) ## train on synthetic shapes and draw heatmaps: 3 minutes on 2 cores, no account needed
 	$(PY) -m camlab.train experiment=demo
 
-check: $(INSTALLED) ## check formatting, lint, types and import contracts
+check: $(INSTALLED) ## check formatting, lint, types and import contracts, and the scripts of the viewer
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
+	@sh scripts/check_page.sh
 
-format: $(INSTALLED) ## format, and apply the linter's automatic fixes
+format: $(INSTALLED) ## format, and apply the automatic fixes of the linters
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+	@if [ -d node_modules ]; then npm run --silent format; fi
 
 # Two processes with one thread each. With more threads the processes wait for each other and take ten times as long.
 test test-slow: export OMP_NUM_THREADS = 1

@@ -4,11 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from camlab import scores
     from camlab.attribution.explainer import Explainer, heatmaps
     from camlab.training.callbacks.heatmap_callback import HeatmapCallback
 
 __version__ = "0.1.0"
-__all__ = ["Explainer", "HeatmapCallback", "heatmaps"]
+__all__ = ["Explainer", "HeatmapCallback", "heatmaps", "scores"]
 
 _PLACES = {
     "Explainer": "camlab.attribution.explainer",
@@ -19,6 +20,8 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name, and torch with it, when it is first used."""
+    if name == "scores":
+        return importlib.import_module("camlab.scores")
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'camlab' has no attribute {name!r}")

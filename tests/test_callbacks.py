@@ -20,7 +20,7 @@ from camlab.drawing.maps_file import read_maps
 from camlab.drawing.probe import Probe
 from camlab.drawing.tiles import TILE_HEIGHT, Style
 from camlab.errors import UserError
-from camlab.scores.pointing_game import dilate, hits
+from camlab.scores import dilate, pointing_game
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 from camlab.training.callbacks.pointing_game import PointingGame, warning_of_small_maps
 from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
@@ -198,9 +198,9 @@ def test_pointing_game_by_hand():
     heat = torch.zeros(3, 4, 4)
     heat[0, 2, 2] = 1.0  # centre of that cell is pixel (5, 5): outside
     heat[1, 1, 1] = 1.0  # pixel (3, 3): inside
-    heat[2, 1, 1] = heat[2, 1, 2] = 1.0  # a tie
-    assert hits(heat, allowed).tolist() == [False, True, False]
-    assert hits(torch.full((3, 4, 4), -1.0), allowed).tolist() == [False] * 3
+    heat[2, 1, 1] = heat[2, 2, 2] = 1.0  # a tie of a hit and a miss
+    assert pointing_game(heat, masks, 2).tolist() == [0, 1, 0.5]
+    assert pointing_game(torch.full((3, 4, 4), -1.0), masks, 2).tolist() == [0] * 3
 
 
 def test_pointing_game_is_logged_with_its_baselines(tmp_path):

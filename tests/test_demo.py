@@ -29,10 +29,12 @@ def test_demo(tmp_path: Path) -> None:
     assert metrics["test/acc"] >= 0.92
     assert metrics["test/pointing_game"] >= 0.85
     assert metrics["test/pointing_game"] >= metrics["test/pointing_game_center"] + 0.20
-    last_line = done.stdout.strip().splitlines()[-1]
-    assert last_line.startswith("Heatmaps: open ")
-    sheet = tmp_path / last_line.removeprefix("Heatmaps: open ")
-    assert cv2.imread(str(sheet)).shape[0] > 500
+    sheet_line, page_line = done.stdout.strip().splitlines()[-2:]
+    assert sheet_line.startswith("Heatmaps: open ")
+    assert cv2.imread(str(tmp_path / sheet_line.removeprefix("Heatmaps: open "))).shape[0] > 500
+    page = tmp_path / page_line.removeprefix("All epochs, in a browser: open ")
+    assert page.name == "heatmaps.html"
+    assert page.stat().st_size < 2e6
     assert "a random point scores" in done.stdout
     assert "Traceback" not in done.stderr
     print(f"the demo took {seconds:.0f} s")

@@ -55,14 +55,15 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_runs_folder(run_dir):
     names = {path.name for path in run_dir.iterdir()}
-    assert {"config.yaml", "checkpoints", "heatmaps", "metrics.csv", "result.json", "wandb"} <= names
+    assert {"config.yaml", "checkpoints", "heatmaps", "heatmaps.html", "metrics.csv", "result.json", "wandb"} <= names
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert config["optimizer"]["lr"] == 1e-4
     assert config["mode"] == "finetune"
     for name in ("last", "best"):
         checkpoint = torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert checkpoint["camlab"]["class_names"][0] == "disc"
-    assert {p.name for p in (run_dir / "heatmaps").iterdir()} == {"pictures", *(f"epoch_000{k}" for k in range(3))}
+    epochs = {f"epoch_000{k}" for k in range(3)}
+    assert {p.name for p in (run_dir / "heatmaps").iterdir()} == {"pictures", "masks", *epochs}
     assert list(run_dir.glob("wandb/offline-run-*/*.wandb"))
 
 

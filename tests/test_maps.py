@@ -188,16 +188,3 @@ def test_fuse_of_several_ranks_is_that_of_each():
     fused = maps.fuse(layers, "per_image")
     for rank in range(2):
         torch.testing.assert_close(fused[:, rank], maps.fuse([part[:, rank] for part in layers], "per_image"))
-
-
-def test_peak():
-    grid = torch.zeros(4, 2, 4)
-    grid[0, 1, 2] = 3.0
-    grid[1, 0, 0] = grid[1, 1, 1] = 2.0  # a tie
-    grid[2] = -1.0
-    grid[2, 0, 1] = 0.0  # the highest, but no positive evidence
-    grid[3, 0, 3] = 1.0
-    points, clear = maps.peak(grid, (32, 32))
-    assert clear.tolist() == [True, False, False, True]
-    assert points[0].tolist() == [24, 20]  # the centre of cell (1, 2) of 2×4
-    assert points[3].tolist() == [8, 28]

@@ -48,6 +48,8 @@ def test_wheel_carries_every_config_and_nothing_else(wheel: Path) -> None:
     configs = {f"camlab/{path.relative_to(CHECKOUT)}" for path in CHECKOUT.glob("conf/**/*.yaml")}
     assert configs == {name for name in names if name.endswith((".yaml", ".yml"))}
     assert {name.split("/")[0].split("-")[0] for name in names} == {"camlab"}
+    page = {str(path.relative_to(CHECKOUT)) for path in CHECKOUT.glob("camlab/viewer/page/*")}
+    assert page == {name for name in names if name.endswith((".html", ".css", ".js"))}
 
 
 @pytest.mark.parametrize("command", ["camlab-train", "camlab-evaluate"])

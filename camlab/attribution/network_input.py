@@ -70,14 +70,18 @@ def check_images(images: object) -> None:
         raise UserError(f"images: got {described(images)}, but N×C×H×W is needed.{way_out}")
 
 
-def check_values(images: Tensor) -> None:
-    """Refuse images with values that are not finite.
+def check_values(values: Tensor, what: str = "images") -> None:
+    """Refuse images, or other values of images, that are not finite.
+
+    Args:
+        values: Values of N images, N×….
+        what: Name of the argument, for the message.
 
     Raises:
         UserError: The message says how many images have such values.
     """
-    if not torch.isfinite(images).all():
-        raise UserError(f"images: {_which_are_not_finite(images)} NaN or infinite values, but all must be finite.")
+    if not torch.isfinite(values).all():
+        raise UserError(f"{what}: {_which_are_not_finite(values)} NaN or infinite values, but all must be finite.")
 
 
 def output_of(model: nn.Module, images: Tensor) -> object:

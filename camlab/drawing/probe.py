@@ -25,6 +25,7 @@ class Probe:
         class_names: Names of all classes.
         style: How to draw.
         folder: Output folder, created if it does not exist. It gets `pictures/` and one `epoch_NNNN/` for each epoch.
+        masks: Masks of the objects in the pictures, bool N×H×W, which are written to `masks/`; None if there are none.
 
     Attributes:
         sources: The pictures as the network's results refer to them.
@@ -37,11 +38,13 @@ class Probe:
         class_names: Sequence[str],
         style: Style,
         folder: Path,
+        masks: Tensor | None = None,
     ) -> None:
         height, width = images.shape[-2:]
         whole = (0, 0, width, height)
         self.sources = [Source(Path(f"{i:02d}.png"), name, i, (width, height), whole) for i, name in enumerate(names)]
         self.pictures = images.permute(0, 2, 3, 1).cpu().numpy()
+        self.masks = None if masks is None else masks.cpu().numpy()
         self.class_names, self.style, self.folder = class_names, style, folder
         self._pictures_are_written = False
 
@@ -80,9 +83,16 @@ class Probe:
         return images, [caption(result, self.class_names) for result in results]
 
     def _write_pictures(self) -> None:
-        """Write the pictures themselves at the first call only: they are the same in every epoch."""
-        if not self._pictures_are_written:
-            (self.folder / "pictures").mkdir(exist_ok=True)
-            for source, picture in zip(self.sources, self.pictures, strict=True):
-                render.write_image(self.folder / "pictures" / source.file, picture)
-            self._pictures_are_written = True
+        """Write the pictures and masks themselves at the first call only: they are the same in every epoch."""
+        if self._pictures_are_written:
+            return
+        for name, images in (("pictures", self.pictures), ("masks", self._white_masks())):
+            if images is not None:
+                (self.folder / name).mkdir(exist_ok=True)
+                for source, image in zip(self.sources, images, strict=True):
+                    render.write_image(self.folder / name / source.file, image)
+        self._pictures_are_written = True
+
+    def _white_masks(self) -> np.ndarray | None:
+        """The masks as pictures, white on the object: uint8 N×H×W×3."""
+        return None if self.masks is None else np.repeat(self.masks[..., None] * np.uint8(255), 3, axis=-1)

@@ -19,6 +19,7 @@ from camlab.runs.provenance import provenance, utc_now
 from camlab.tracking.results import RunResult, log_result
 from camlab.training.callbacks.checkpoints import BestCheckpoint
 from camlab.training.classifier import Classifier
+from camlab.viewer.html import write_for_run
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def _chose(trainer: L.Trainer) -> bool:
 
 
 def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence[Logger], run_dir: Path) -> None:
-    """Send the result of a run to the trackers, and log it for the user."""
+    """Send the result of a run to the trackers, log it for the user, and write the page of its heatmaps."""
     metrics = result["metrics"]
     if report is None:
         log.info("Not tested (trainer.limit_test_batches=0). Best val/acc %.4f.", result["objective"])
@@ -108,3 +109,5 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
     log.info("Results: %s", run_dir / run_folder.RESULT)
     if sheets := sorted(run_dir.glob("heatmaps/*/sheet.png")):
         log.info("Heatmaps: open %s", sheets[-1])
+    if page := write_for_run(run_dir):
+        log.info("All epochs, in a browser: open %s", page)

@@ -18,7 +18,7 @@ from camlab.maps.gradient_methods import (
 )
 from camlab.maps.gradients import class_gradients, finer_scores, gradient_safe, guided_grad_cam
 from camlab.maps.perturbation_methods import ablation_cam, score_cam
-from camlab.maps.scaling import Normalization, fuse, normalize, peak, upsample
+from camlab.maps.scaling import Normalization, fuse, normalize, upsample
 
 __all__ = [
     "GRADIENT_METHODS",
@@ -38,7 +38,6 @@ __all__ = [
     "layer_cam",
     "legrad",
     "normalize",
-    "peak",
     "score_cam",
     "upsample",
     "xgrad_cam",

@@ -1,4 +1,4 @@
-"""Scale maps to [0, 1], resize them to the size of a picture, join those of several layers, and find their peak."""
+"""Scale maps to [0, 1], resize them to the size of a picture, and join those of several layers."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -87,28 +87,3 @@ def fuse(layers: Sequence[Tensor], mode: Normalization = "per_image") -> Tensor:
         return layers[0]
     height, width = max((maps.shape[-2:] for maps in layers), key=lambda size: size.numel())
     return torch.stack([upsample(normalize(maps, mode), (height, width)) for maps in layers]).mean(dim=0)
-
-
-def peak(maps_NHW: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Find the highest cell of each map, and the pixel of the picture at the centre of this cell.
-
-    Args:
-        maps_NHW: Signed maps, N×H×W.
-        size: (height, width) of the picture in pixels.
-
-    Returns:
-        points: (row, column) of the centre of the highest cell, N×2, int64.
-        clear: Whether the map has positive values and only one highest cell, N, bool.
-
-    Example:
-        >>> points, clear = peak(torch.tensor([[[0.0, 1.0]], [[1.0, 1.0]]]), (10, 20))
-        >>> points[0].tolist(), clear.tolist()
-        ([5, 15], [True, False])
-    """
-    n, height, width = maps_NHW.shape
-    flat = maps_NHW.reshape(n, -1)
-    highest, cell = flat.max(dim=1)
-    clear = (highest > 0) & ((flat == highest[:, None]).sum(dim=1) == 1)
-    row, column = cell // width, cell % width
-    points = torch.stack([(2 * row + 1) * size[0] // (2 * height), (2 * column + 1) * size[1] // (2 * width)], dim=1)
-    return points, clear

@@ -89,17 +89,17 @@ def read_runs(folders: Iterable[Path]) -> Iterator[RunRecord]:
         for folder, below, files in os.walk(top):
             below[:] = sorted(name for name in below if name not in _NOT_SEARCHED and name[0] != ".")
             if {run_folder.CONFIG, run_folder.RESULT, run_folder.FAILURE} & set(files) and (
-                record := _read_run(Path(folder))
+                record := read_run(Path(folder))
             ):
                 yield record
 
 
-def _read_run(folder: Path) -> RunRecord | None:
+def read_run(folder: Path) -> RunRecord | None:
     """The run of a folder; None if the folder is not a run's."""
     result, failure = run_folder.read_result(folder), run_folder.read_failure(folder)
     if not (result or failure or run_folder.read_config_hash(folder)):
         return None
-    curves = _read_metrics(folder / run_folder.METRICS)
+    curves = read_curves(folder / run_folder.METRICS)
     final = result or {"metrics": {}, "wall_time_s": None, "epochs": None}
     metrics = {name: curve[-1][1] for name, curve in curves.items()}
     metrics |= {name: number for name, value in final["metrics"].items() if (number := _number(value)) is not None}
@@ -116,8 +116,8 @@ def _read_run(folder: Path) -> RunRecord | None:
     )
 
 
-def _read_metrics(path: Path) -> dict[str, Curve]:
-    """(epoch, value) of each column of `metrics.csv`; damaged and half-written rows are left out."""
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read (epochs done, value) of each column of `metrics.csv`; damaged and half-written rows are left out."""
     columns: dict[str, Curve] = {}
     try:
         rows = csv.reader(line.replace("\0", "") for line in read_text(path, errors="replace").splitlines())

@@ -39,6 +39,7 @@ class ProbeSet:
         names: Names in captions, N; empty where captions give the true class alone.
         labels: True classes, N, or N×M with ones for them if there may be several; None if they are not known.
         class_names: Names of the classes; None if they are not known.
+        masks: Masks of the objects in the pictures, bool N×H×W; None if there are none.
     """
 
     inputs: Tensor
@@ -46,6 +47,7 @@ class ProbeSet:
     names: Sequence[str]
     labels: Tensor | None = None
     class_names: Sequence[str] | None = None
+    masks: Tensor | None = None
 
 
 def of_inputs(inputs: Tensor, labels: Tensor | None, given: Normalizer | None, found: Normalizer | None) -> ProbeSet:

@@ -38,6 +38,7 @@ from camlab.training.probe_set import (
     of_inputs,
     with_truth,
 )
+from camlab.viewer.renewal import PageRenewal
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,8 @@ class HeatmapCallback(L.Callback):
     The heatmaps are of the predicted class and, if it is known and differs, of the true one. They go to W&B,
     TensorBoard, MLflow and Comet under `heatmaps/probe`, with epochs done as the x-axis. In the run's folder,
     `heatmaps/epoch_NNNN/` gets panels, a contact sheet and, last, the raw maps; the pictures themselves are written
-    once, to `heatmaps/pictures/`. Weights, gradients, train/eval flags and the random state are not changed. If drawing
-    fails, training continues; each kind of failure is logged once.
+    once, to `heatmaps/pictures/`, and `heatmaps.html` shows it all in a browser. Weights, gradients, train/eval flags
+    and the random state are not changed. If drawing fails, training continues; each kind of failure is logged once.
 
     Args:
         images: The network's inputs, N×C×H×W; a folder of pictures; or None for the first validation batch (without
@@ -132,6 +133,7 @@ class HeatmapCallback(L.Callback):
         self._inputs, self._labels = torch.empty(0), self.labels
         self._explainer: BatchExplainer | None = None
         self._probe: Probe | None = None
+        self._page: PageRenewal | None = None
         self._gave_up = False
         self._told: set[str] = set()
 
@@ -158,6 +160,11 @@ class HeatmapCallback(L.Callback):
         is_last = trainer.should_stop or done == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step
         if done % self.every_n_epochs == 0 or is_last:
             self._draw(trainer, pl_module, done)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._page is not None:
+            self._page.finish()
 
     def choose(self, trainer: L.Trainer, pl_module: L.LightningModule) -> ProbeSet | None:
         """Choose the pictures; None if they come from a batch and there has been none yet.
@@ -225,7 +232,8 @@ class HeatmapCallback(L.Callback):
         explainer = BatchExplainer(network, request, self.output, self.reshape)
         self._explainer, self._inputs = explainer, chosen.inputs
         folder = self.run_folder(trainer) / "heatmaps" if self.folder is None else Path(self.folder)
-        self._probe = Probe(chosen.pictures, names, class_names, self.style, folder)
+        self._probe = Probe(chosen.pictures, names, class_names, self.style, folder, chosen.masks)
+        self._page = PageRenewal(folder.parent if self.folder is None else folder)
 
     def _draw_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int) -> None:
         assert self._probe is not None
@@ -236,6 +244,8 @@ class HeatmapCallback(L.Callback):
         for logger in trainer.loggers:  # one that fails does not keep the pictures from the others
             send = functools.partial(log_pictures, logger, KEY, pictures, captions, epochs_done)
             self._succeeds(send, f"No heatmaps in {type(logger).__name__}")
+        if self._page is not None:
+            self._page.renew()
 
     def _labels_of(self, chosen: ProbeSet, count: int) -> tuple[Tensor | None, bool]:
         """The true classes, and whether there may be several; labels that make no sense are left out."""

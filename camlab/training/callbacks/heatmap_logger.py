@@ -83,4 +83,5 @@ class HeatmapLogger(HeatmapCallback):
             torch.nonzero(chosen.labels == label).flatten()[: self.per_class] for label in range(len(data.class_names))
         ]
         some = chosen.subset(torch.cat(first)[:IMAGES_PER_KEY])
-        return ProbeSet(data.preprocess(some.images), some.images, [""] * len(some), some.labels, data.class_names)
+        inputs, names = data.preprocess(some.images), [""] * len(some)
+        return ProbeSet(inputs, some.images, names, some.labels, data.class_names, some.masks)

@@ -9,7 +9,7 @@ from torchmetrics import MeanMetric
 
 from camlab import maps
 from camlab.data.loader import Batch
-from camlab.scores.pointing_game import dilate, hits
+from camlab.scores.localisation import dilate, pointing_game
 from camlab.training.classifier import Classifier
 
 LEAST_SIDE = 3  # cells: a coarser map cannot tell one place from another
@@ -18,10 +18,10 @@ LEAST_SIDE = 3  # cells: a coarser map cannot tell one place from another
 class PointingGame(L.Callback):
     """Scores the CAM of the true class against the objects' masks during the test (Zhang et al. 2018, §4.1).
 
-    A map scores a hit if its maximum lies inside the mask, dilated by `tolerance` pixels. A map with several maxima or
-    without positive evidence is a miss. The share of hits is logged as `test/pointing_game`, beside the scores of a
-    random point and of the image's centre. Data without masks, maps of fewer than 3×3 cells and networks that give no
-    maps (`ClassifierNet`) are not scored.
+    A map scores a hit if its maximum lies inside the mask, dilated by `tolerance` pixels. Of several maxima, the share
+    that hits counts; a map without positive evidence is a miss. The share of hits is logged as `test/pointing_game`,
+    beside the scores of a random point and of the image's centre. Data without masks, images with an empty mask, maps
+    of fewer than 3×3 cells and networks that give no maps (`ClassifierNet`) are not scored.
 
     Args:
         tolerance: Number of pixels of the original image by which masks are dilated in each direction.
@@ -54,8 +54,12 @@ class PointingGame(L.Callback):
         assert isinstance(pl_module, Classifier)
         cam = maps.cam(features.float(), pl_module.network.fc.weight.float())  # in 16 bits, ties are frequent
         own = cam[torch.arange(len(cam), device=cam.device), batch.labels]
-        allowed = dilate(batch.masks, self.tolerance)
-        self._scores["pointing_game"].update(hits(own, allowed).float())
+        scored = batch.masks.flatten(1).any(dim=1)
+        masks = batch.masks[scored]
+        if len(masks) == 0:
+            return
+        allowed = dilate(masks, self.tolerance)
+        self._scores["pointing_game"].update(pointing_game(own[scored], masks, self.tolerance))
         self._scores["pointing_game_random"].update(allowed.float().mean(dim=(1, 2)))
         height, width = allowed.shape[-2:]
         self._scores["pointing_game_center"].update(allowed[:, height // 2, width // 2].float())

@@ -1,0 +1,249 @@
+"""Turn the content of runs into the data that the page reads: a JSON document, and blocks of base64 by name."""
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from camlab.drawing import render
+from camlab.errors import UserError, plain
+from camlab.runs.short_names import shorten
+from camlab.viewer import measures
+from camlab.viewer.run_content import MapSeries, Picture, RunContent
+
+COLORMAPS = ("jet", "viridis", "cividis")
+_SIGNED = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"  # ColorBrewer's RdBu
+_FEWEST_EPOCHS = 10  # with fewer, the maps of classes other than the predicted and true ones are left out instead
+_PICTURES_SHARE = 0.25  # of the file's size, above which pictures are stored as JPEG
+
+
+@dataclass(frozen=True)
+class Document:
+    """The data of a page.
+
+    Attributes:
+        about: Everything but the arrays, as plain values for JSON.
+        blocks: Base64 by name: `maps-RUN-SERIES-EPOCH`, `probabilities-RUN` (float16, little-endian).
+    """
+
+    about: dict[str, Any]
+    blocks: dict[str, str]
+
+
+def make_document(runs: Sequence[RunContent], megabytes: float) -> Document:
+    """Make the data of a page with one run or several, side by side.
+
+    Pictures that are not in all of the runs are left out. If the maps take too much space, epochs are left out evenly;
+    if fewer than ten would be left, the maps of classes other than the predicted and true ones are left out as well.
+
+    Args:
+        runs: The runs.
+        megabytes: Largest size of the file.
+
+    Raises:
+        UserError: The runs have no picture in common, or the file would be too large.
+    """
+    runs, notes = _common_pictures(runs)
+    pictures, told = _encoded(runs[0].pictures, megabytes)
+    space = megabytes * 1e6 - sum(len(one["image"]) + len(one["mask"] or "") for one in pictures) - 200_000
+    runs, thinned = _fitted(runs, space)
+    names = _names(runs)
+    classes = list(dict.fromkeys(name for run in runs for name in run.class_names))
+    own = [f"{name}: {note}" for run, name in zip(runs, names, strict=True) for note in run.notes]
+    about = {
+        "title": " and ".join(names),
+        "classes": classes,
+        "pictures": [
+            {**one, "label": None if picture.label is None else classes.index(runs[0].class_names[picture.label])}
+            for one, picture in zip(pictures, runs[0].pictures, strict=True)
+        ],
+        "epochs": sorted({epoch for run in runs for epoch in run.epochs}),
+        "runs": [_about_run(run, name, classes) for run, name in zip(runs, names, strict=True)],
+        "colours": {**{name: _table(name) for name in COLORMAPS}, "signed": _base64(_signed_table())},
+        "style": _style(runs[0]),
+        "notes": [*notes, *told, *thinned, *own],
+    }
+    return Document(about, {key: block for i, run in enumerate(runs) for key, block in _blocks(run, i).items()})
+
+
+def _about_run(run: RunContent, name: str, classes: list[str]) -> dict[str, Any]:
+    first = run.series[0]
+    return {
+        "name": name,
+        "overrides": [f"{plain(key)}={plain(value)}" for key, value in run.overrides.items()],
+        "epochs": run.epochs,
+        "classes": [classes.index(name) for name in run.class_names],
+        "explained": run.class_idx.tolist(),
+        "reference": measures.reference_classes(run).tolist(),
+        "runnersUp": measures.runners_up(run).tolist(),
+        "series": [_about_series(series, run) for series in run.series],
+        "curves": {
+            plain(key): [point for point in curve if all(map(math.isfinite, point))]
+            for key, curve in run.curves.items()
+        },
+        "drift": _rounded(measures.drift(first, run)),
+        "onObject": _rounded(measures.heat_on_object(first, run)),
+    }
+
+
+def _about_series(series: MapSeries, run: RunContent) -> dict[str, Any]:
+    return {
+        "method": series.method,
+        "title": series.title,
+        "layer": series.layer,
+        "isComplete": series.is_complete,
+        "grid": list(series.maps.shape[-2:]),
+        "boxShare": series.box_share,
+        "peaks": measures.peaks(series, run),
+        "signedPeaks": measures.signed_peaks(series, run),
+    }
+
+
+def _blocks(run: RunContent, number: int) -> dict[str, str]:
+    blocks = {f"probabilities-{number}": _base64(run.probabilities.astype("<f2"))}
+    for i, series in enumerate(run.series):
+        for e, maps in enumerate(series.maps):
+            blocks[f"maps-{number}-{i}-{e}"] = _base64(maps.astype("<f2"))
+    return blocks
+
+
+# ---- what several runs have in common, and how much fits
+
+
+def _common_pictures(runs: Sequence[RunContent]) -> tuple[list[RunContent], list[str]]:
+    """The runs with the pictures that all of them have, in the first one's order."""
+    if len(runs) == 1:
+        return list(runs), []
+    keys = [[_key(picture) for picture in run.pictures] for run in runs]
+    common = [key for key in dict.fromkeys(keys[0]) if all(key in others for others in keys[1:])]
+    if not common:
+        raise UserError("These runs explain different pictures and cannot be compared. Give one run at a time.")
+    largest = max(len(own) for own in keys)
+    notes = [f"{len(common)} of {largest} pictures are in all runs and shown."] if len(common) < largest else []
+    if any(run.class_names != runs[0].class_names for run in runs):
+        notes.append("The runs have different classes. A class that a run does not have has no map there.")
+    return [run.of_pictures([own.index(key) for key in common]) for run, own in zip(runs, keys, strict=True)], notes
+
+
+def _key(picture: Picture) -> str:
+    return f"{picture.image.shape} {hashlib.sha256(picture.image.tobytes()).hexdigest()}"
+
+
+def _fitted(runs: list[RunContent], space: float) -> tuple[list[RunContent], list[str]]:
+    """The runs with as many of their epochs as fit, and sentences on what is left out."""
+    notes = []
+    longest = max(len(run.epochs) for run in runs)
+    if (fitting := _fitting_epochs(runs, space)) < min(longest, _FEWEST_EPOCHS):
+        smaller = [replace(run, series=[_explained_only(one, run) for one in run.series]) for run in runs]
+        if _size(smaller, 1) < _size(runs, 1):
+            runs, fitting = smaller, _fitting_epochs(smaller, space)
+            notes.append("To save space, maps are those of the predicted and true classes only.")
+    if fitting < min(longest, 2):
+        raise UserError("The page would be too large. Allow more with max_mb=100, or give fewer runs.")
+    if fitting < longest:
+        notes.append(f"Of {longest} epochs, {fitting} are here, evenly chosen, to limit the size of this file.")
+    return [run.at_epochs(_evenly(len(run.epochs), fitting)) for run in runs], notes
+
+
+def _fitting_epochs(runs: Sequence[RunContent], space: float) -> int:
+    longest = max(len(run.epochs) for run in runs)
+    return next((count for count in range(longest, 0, -1) if _size(runs, count) <= space), 0)
+
+
+def _size(runs: Sequence[RunContent], epochs: int) -> float:
+    """Characters that the maps, probabilities and class indices of some epochs take."""
+    total = 0.0
+    for run in runs:
+        each = sum(one.maps[0].nbytes for one in run.series) + 2 * run.probabilities[0].size
+        total += min(epochs, len(run.epochs)) * (each * 4 / 3 + 16 * len(run.pictures) + 100 * len(run.series))
+    return total
+
+
+def _evenly(count: int, wanted: int) -> list[int]:
+    """Indices of `wanted` of `count` things, evenly spread from the first to the last."""
+    return sorted({round(float(place)) for place in np.linspace(0, count - 1, min(count, wanted))})
+
+
+def _explained_only(series: MapSeries, run: RunContent) -> MapSeries:
+    """The same maps without those of classes other than `class_idx`."""
+    if not series.is_complete:
+        return series
+    maps = np.take_along_axis(series.maps, run.class_idx[..., None, None], axis=2)
+    return replace(series, maps=maps, is_complete=False)
+
+
+# ---- parts
+
+
+def _names(runs: Sequence[RunContent]) -> list[str]:
+    paths = [str(run.folder.resolve()) for run in runs]
+    return [plain(runs[0].folder.resolve().name)] if len(runs) == 1 else [plain(name) for name in shorten(paths)]
+
+
+def _style(run: RunContent) -> dict[str, Any]:
+    """How the page draws at first: as the run did, as far as that is known."""
+    given = run.settings
+    colormap, normalize = given.get("colormap"), given.get("normalize")
+    try:
+        opacity = min(1.0, max(0.0, float(given["alpha"])))
+    except (KeyError, ValueError):
+        opacity = 0.5
+    return {
+        "colours": colormap if colormap in COLORMAPS else "jet",
+        "scale": normalize if normalize in ("per_image", "shared", "raw") else "per_image",
+        "opacity": opacity,
+    }
+
+
+def _encoded(pictures: Sequence[Picture], megabytes: float) -> tuple[list[dict[str, Any]], list[str]]:
+    """The pictures as data URLs, lossless unless they would take too much of the file."""
+    files = [_image_file(picture.image, ".png") for picture in pictures]
+    kind, notes = "png", []
+    if sum(map(len, files)) * 4 / 3 > _PICTURES_SHARE * megabytes * 1e6:
+        files = [_image_file(picture.image, ".jpg") for picture in pictures]
+        kind, notes = "jpeg", ["Pictures are stored as JPEG, to limit the size of this file."]
+    return [
+        {
+            "name": picture.name,
+            "width": picture.image.shape[1],
+            "height": picture.image.shape[0],
+            "image": f"data:image/{kind};base64,{base64.b64encode(file).decode()}",
+            "mask": None if picture.mask is None else _base64(np.packbits(picture.mask)),
+        }
+        for picture, file in zip(pictures, files, strict=True)
+    ], notes
+
+
+def _image_file(image: np.ndarray, ending: str) -> bytes:
+    options = [cv2.IMWRITE_JPEG_QUALITY, 90] if ending == ".jpg" else []
+    encoded: np.ndarray = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
+    return encoded.tobytes()
+
+
+def _table(name: str) -> str:
+    """The 256 colours that `render` uses, RGB, as base64."""
+    return _base64(render.colorize(np.arange(256, dtype=np.float32)[None] / 255, name))
+
+
+def _signed_table() -> np.ndarray:
+    """The 256 colours for signed maps, from blue (negative) over white to red, uint8 256×3."""
+    anchors = np.array([list(bytes.fromhex(code)) for code in _SIGNED.split()], dtype=np.float64)
+    places = np.linspace(0, len(anchors) - 1, 256)
+    channels = [np.interp(places, np.arange(len(anchors)), anchors[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def _base64(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def _rounded(value: Any) -> Any:
+    """Round the floats in nested lists to three digits, which suffice for sorting and for curves."""
+    if isinstance(value, list):
+        return [_rounded(child) for child in value]
+    return round(value, 3) if isinstance(value, float) else value

@@ -1,0 +1,91 @@
+"""Write the page: its template, style and scripts, which are files in `page/`, with the data inside."""
+
+import html
+import json
+import logging
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from camlab.errors import UserError, first_line
+from camlab.runs import run_folder
+from camlab.storage.files import write_atomically
+from camlab.viewer.document import Document, make_document
+from camlab.viewer.run_content import find_runs, read_content
+
+log = logging.getLogger(__name__)
+
+MEGABYTES = 32.0  # largest size of the file, unless another is given
+MOST_RUNS = 6
+# In the order in which they are run; each uses the functions of those before it.
+SCRIPTS = (
+    "data", "heat", "state", "choice", "tile", "playback", "figure", "grid", "curves", "colour_bar", "detail",
+    "pointer", "controls", "keyboard", "animation", "save", "main",
+)  # fmt: skip
+
+
+def write_page(folders: Sequence[Path], path: Path, megabytes: float = MEGABYTES) -> int:
+    """Write a page about one run or several; a reader finds the whole file or none.
+
+    Args:
+        folders: Folders of runs, or folders that hold some.
+        path: The HTML file; a file there is replaced.
+        megabytes: Largest size of the file; epochs are left out evenly if it would be exceeded.
+
+    Returns:
+        Size of the file in bytes.
+
+    Raises:
+        UserError: There are no heatmaps, they are damaged, they cannot be shown together, or do not fit.
+        OSError: The file cannot be written.
+    """
+    runs = [run for folder in folders for run in find_runs(folder)]
+    if len(runs) > MOST_RUNS:
+        raise UserError(f"{len(runs)} runs were found, and a page shows at most {MOST_RUNS}. Give some of them.")
+    content = render_page(make_document([read_content(run) for run in runs], megabytes)).encode()
+    write_atomically(path, content, durable=False)
+    return len(content)
+
+
+def write_for_run(run_dir: Path) -> Path | None:
+    """Write the page of a run into its folder; a failure is logged and nothing else.
+
+    Args:
+        run_dir: Folder of the run, or the folder that holds `epoch_NNNN/`.
+
+    Returns:
+        The file; None if the run has no heatmaps, or the page could not be written.
+    """
+    if not any(any(run_dir.glob(f"{place}epoch_*/maps.npz")) for place in ("", f"{run_folder.HEATMAPS}/")):
+        return None
+    path = run_dir / run_folder.VIEWER
+    try:
+        write_page([run_dir], path)
+    except Exception as error:  # the run has succeeded, whatever happens here
+        log.warning("%s was not written: %s", path, first_line(error))
+        return None
+    return path
+
+
+def render_page(document: Document) -> str:
+    """Put the data into the page. No text from users can end the element that it is in, because `<` is escaped."""
+    about = json.dumps(document.about, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    blocks = "\n".join(
+        f'<script type="text/plain" id="{name}">{block}</script>' for name, block in document.blocks.items()
+    )
+    scripts = "\n".join(f"<script>\n{_read(f'{name}.js')}</script>" for name in SCRIPTS)
+    parts = {
+        "title": html.escape(f"{document.about['title']} · heatmaps"),
+        "style": _read("page.css"),
+        "about": about,
+        "blocks": blocks,
+        "scripts": scripts,
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _read("page.html"))
+
+
+@cache
+def _read(name: str) -> str:
+    return files("camlab.viewer").joinpath("page", name).read_text(encoding="utf-8")
