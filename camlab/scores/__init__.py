@@ -17,7 +17,7 @@ from camlab.scores.feature_removal import feature_curves, feature_srg
 from camlab.scores.heat import heat, without_evidence
 from camlab.scores.imputers import IMPUTERS
 from camlab.scores.localisation import area, auroc, dilate, energy, energy_gain, pointing_game, pointing_game_chance
-from camlab.scores.masking import average_drop, average_drop_of, increase, increase_of
+from camlab.scores.masking import average_drop, average_drop_of, increase, increase_of, masked_probabilities
 from camlab.scores.passes import Passes
 from camlab.scores.pixel_precision import average_precision, pixel_counts, pxap
 from camlab.scores.pseudo_methods import pseudo_maps
@@ -81,6 +81,7 @@ __all__ = [
     "increase_of",
     "insertion",
     "mask_boxes",
+    "masked_probabilities",
     "max_box_acc",
     "max_sensitivity",
     "mean_interval",

@@ -34,7 +34,8 @@ def average_drop(
 ) -> Tensor:
     """Drop of the class probability when only the heat is left, as a share of it: max(0, p - o) / p.
 
-    For comparison with the literature. For several maps of the same images, use `Passes` and `average_drop_of`.
+    For comparison with the literature. For several maps of the same images, or for both scores, use
+    `Passes`, `masked_probabilities`, `average_drop_of` and `increase_of`.
 
     Args:
         model: Any classifier that `camlab.heatmaps` takes.
@@ -54,7 +55,8 @@ def average_drop(
         >>> average_drop(network, torch.rand(2, 3, 8, 8), torch.ones(2, 4, 4)).tolist()
         [0.0, 0.0]
     """
-    return average_drop_of(Passes(model, images, target, output), maps_NHW)
+    passes = Passes(model, images, target, output)
+    return average_drop_of(passes.intact, masked_probabilities(passes, maps_NHW))
 
 
 def increase(
@@ -69,15 +71,15 @@ def increase(
         >>> increase(network, torch.rand(2, 3, 8, 8), torch.ones(2, 4, 4)).tolist()
         [0.0, 0.0]
     """
-    return increase_of(Passes(model, images, target, output), maps_NHW)
+    passes = Passes(model, images, target, output)
+    return increase_of(passes.intact, masked_probabilities(passes, maps_NHW))
 
 
-def average_drop_of(passes: Passes, maps_NHW: Tensor) -> Tensor:
-    """`average_drop` for images whose unchanged probabilities are known: N."""
-    left = masked_probabilities(passes, maps_NHW)
-    return (passes.intact - left).relu() / passes.intact.clamp(min=torch.finfo(torch.float32).tiny)
+def average_drop_of(intact_N: Tensor, left_N: Tensor) -> Tensor:
+    """`average_drop` from the probabilities of the unchanged images and of their heat alone: N."""
+    return (intact_N - left_N).relu() / intact_N.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def increase_of(passes: Passes, maps_NHW: Tensor) -> Tensor:
-    """`increase` for images whose unchanged probabilities are known: N."""
-    return (masked_probabilities(passes, maps_NHW) > passes.intact).float()
+def increase_of(intact_N: Tensor, left_N: Tensor) -> Tensor:
+    """`increase` from the probabilities of the unchanged images and of their heat alone: N."""
+    return (left_N > intact_N).float()
