@@ -165,7 +165,7 @@ def max_sensitivity(work: Work) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "passes", passes  # here, the maps of the copies, since the score compares these
 
     def camlab() -> Any:
-        return scores.max_sensitivity(work.network, work.images, "grad_cam", work.classes, RADIUS, COPIES)
+        return scores.max_sensitivity(work.network, work.images, EXPLAINING, work.classes, RADIUS, COPIES)
 
     yield "camlab", camlab
     if installed("captum"):

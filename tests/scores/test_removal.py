@@ -333,7 +333,7 @@ class Wrapped(nn.Module):
 @pytest.mark.parametrize(
     ("wrap", "output"),
     [
-        (lambda logits: (logits, logits[:, :1]), None),
+        (lambda logits: (logits, -logits), None),
         (lambda logits: {"logits": logits, "loss": None}, None),
         (lambda logits: SimpleNamespace(logits=logits), None),
         (lambda logits: {"a": logits, "b": logits}, "b"),
