@@ -70,13 +70,17 @@ def peak_mb() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Describe the hardware, the version of torch and the commit, as columns of the results."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    """Describe the hardware, the version of torch and the commit, as columns of the results.
+
+    COMMIT names the commit of a copy without .git.
+    """
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = os.environ.get("COMMIT") or subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
         "device": gpu or f"{_cpu()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__.partition("+")[0],
-        "commit": commit.stdout.strip(),
+        "commit": commit,
     }
 
 

@@ -14,7 +14,6 @@ takes an hour or two on 2 cores.
 import argparse
 import csv
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,15 @@ from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.resnet import BasicBlock
 
-from camlab import Explainer, maps
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmark import machine, settled
+
+from camlab import Explainer, scores
 from camlab.attribution.methods import METHODS
 from camlab.data.shape_drawing import CLASS_NAMES, draw_shapes
 from camlab.errors import UserError
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CLASSES, SIDE, TEST, BATCH = len(CLASS_NAMES), 32, 200, 50
 RESULTS = Path(__file__).with_name("results.csv")
 
@@ -82,7 +85,7 @@ LAYERS = {  # layers beside the default, for gradient methods
 
 def prepared(images: Tensor) -> Tensor:
     """Pictures as the networks see them, from uint8."""
-    return (images.float() / 255 - 0.5) / 0.25
+    return (images.to(DEVICE).float() / 255 - 0.5) / 0.25
 
 
 def train(network: nn.Module, epochs: int, rate: float, seed: int, count: int) -> None:
@@ -94,29 +97,14 @@ def train(network: nn.Module, epochs: int, rate: float, seed: int, count: int) -
     for _ in range(epochs):
         for chosen in torch.randperm(count).split(64)[: count // 64]:
             batch = prepared(images[chosen])
-            flipped = torch.rand(len(batch)) < 0.5
+            flipped = (torch.rand(len(batch)) < 0.5).to(DEVICE)
             batch[flipped] = batch[flipped].flip(3)
-            loss = F.cross_entropy(network(batch), labels[chosen])
+            loss = F.cross_entropy(network(batch), labels[chosen].to(DEVICE))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     network.eval()
-
-
-def auroc(heat_NHW: Tensor, masks_NHW: Tensor) -> Tensor:
-    """P(heat on the object > heat beside it) + ½ P(equal), for each picture: N."""
-    scores = []
-    for heat, mask in zip(heat_NHW, masks_NHW, strict=True):
-        inside, outside = heat[mask], heat[~mask].sort().values
-        below = torch.searchsorted(outside, inside, right=False) + torch.searchsorted(outside, inside, right=True)
-        scores.append(below.double().mean() / (2 * len(outside)))
-    return torch.stack(scores)
-
-
-def energy(heat_NHW: Tensor, masks_NHW: Tensor) -> Tensor:
-    """Share of the heat on the object, N; 0 for a map without heat."""
-    return (heat_NHW * masks_NHW).sum(dim=(1, 2)) / heat_NHW.sum(dim=(1, 2)).clamp_min(1e-12)
 
 
 def scored(network: nn.Module, name: str) -> Iterator[dict[str, Any]]:
@@ -127,26 +115,25 @@ def scored(network: nn.Module, name: str) -> Iterator[dict[str, Any]]:
         for layer in (None, *layers):
             explainer = Explainer(network, layer)
             shown: list[Tensor] = []
-            began = time.perf_counter()
+            began = settled()
             try:
                 for batch, classes in zip(prepared(images).split(BATCH), labels.split(BATCH), strict=True):
-                    explained = explainer.explain(batch, [method.name], classes[:, None])
-                    signed = explained.maps[method.name][0][:, 0]
-                    shown.append(maps.upsample(maps.normalize(signed, "raw"), (SIDE, SIDE)))
+                    explained = explainer.explain(batch, [method.name], classes[:, None].to(DEVICE))
+                    shown.append(explained.maps[method.name][0][:, 0].cpu())
             except UserError as error:
                 print(f"{name}, {method.name} at {layer}: {error}", file=sys.stderr)
                 continue
-            heat = torch.cat(shown)
+            signed, seconds = torch.cat(shown), settled() - began
             yield {
                 "method": method.name,
                 "layer": explained.layers[method.name][0],
                 "is_default": layer is None,
                 "is_auto": layer is None and explainer.method_for(prepared(images[:1])) == method.name,
-                "auroc": round(float(auroc(heat, masks).mean()), 4),
-                "energy": round(float(energy(heat, masks).mean()), 4),
+                "auroc": round(float(scores.auroc(signed, masks).mean()), 4),
+                "energy": round(float(scores.energy(signed, masks).mean()), 4),
                 "area": round(float(masks.float().mean()), 4),
-                "without_heat": int((heat.amax(dim=(1, 2)) == 0).sum()),
-                "ms_per_image": round(1000 * (time.perf_counter() - began) / TEST, 2),
+                "without_heat": int(scores.without_evidence(signed).sum()),
+                "ms_per_image": round(1000 * seconds / TEST, 2),
             }
 
 
@@ -154,7 +141,7 @@ def scored(network: nn.Module, name: str) -> Iterator[dict[str, Any]]:
 def accuracy(network: nn.Module) -> float:
     images, labels, _ = (torch.from_numpy(array) for array in draw_shapes(2000, 3))
     right = sum(
-        int((network(prepared(batch)).argmax(dim=1) == classes).sum())
+        int((network(prepared(batch)).argmax(dim=1).cpu() == classes).sum())
         for batch, classes in zip(images.split(BATCH), labels.split(BATCH), strict=True)
     )
     return right / len(labels)
@@ -175,9 +162,10 @@ def main() -> None:
                 continue
             make, epochs, rate = NETWORKS[name]
             torch.manual_seed(seed)
-            network, began = make(), time.perf_counter()
+            network, began = make().to(DEVICE), settled()
             train(network, 1 if options.tiny else epochs, rate, seed, 512 if options.tiny else 20_000)
-            about = {"network": name, "seed": seed, "train_s": round(time.perf_counter() - began)}
+            about: dict[str, Any] = {"network": name, "seed": seed, "train_s": round(settled() - began)}
+            about |= machine()
             about["accuracy"] = round(accuracy(network), 4)
             print(about, flush=True)
             known += [{**about, **scores} for scores in scored(network, name)]
