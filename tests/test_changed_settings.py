@@ -51,8 +51,8 @@ def test_changed_settings_of_the_optimizer_are_applied(runs, tmp_path, camlab): 
 
 
 def test_settings_without_effect_on_the_training_are_no_changes():
-    game, averaging = {"_target_": WATCHERS["pointing_game"], "tolerance": 2}, {"_target_": "swa", "swa_lrs": 0.1}
-    then = {"data": {"root": "a", "download": False}, "callbacks": {"pointing_game": game, "swa": averaging}}
+    game, averaging = {"_target_": WATCHERS["scores"], "tolerance": 2}, {"_target_": "swa", "swa_lrs": 0.1}
+    then = {"data": {"root": "a", "download": False}, "callbacks": {"scores": game, "swa": averaging}}
     now = {"data": {"root": "b", "download": True}, "callbacks": {"heatmaps": None, "swa": averaging}}
     assert changed_settings(then, now) == {}
     assert changed_settings(then, {**now, "callbacks": None}) == {

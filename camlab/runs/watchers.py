@@ -2,5 +2,13 @@
 
 # By the name of their section in conf/callbacks: those that draw, and those that add scores of their own to the result.
 DRAWING = {"heatmaps": "camlab.training.callbacks.heatmap_logger.HeatmapLogger"}
-SCORING = {"pointing_game": "camlab.training.callbacks.pointing_game.PointingGame"}
+SCORING = {"scores": "camlab.training.callbacks.score_logger.ScoreLogger"}
 WATCHERS = {**DRAWING, **SCORING}
+
+# Scores of heatmaps that a training can log: those that need masks, those of the maps alone, and those that need passes
+# of changed images.
+OF_PLACE = ("auroc", "energy_gain", "pointing_game")
+OF_MAPS = ("feature_srg", "class_contrast", "effective_area", "drift", "agreement", "flip_consistency")
+OF_PASSES = ("srg",)
+HEAT_SCORES = (*OF_PLACE, *OF_MAPS, *OF_PASSES)
+HEAT = "val/heat/"  # what the names of their metrics begin with
