@@ -12,3 +12,7 @@ OF_MAPS = ("feature_srg", "class_contrast", "effective_area", "drift", "agreemen
 OF_PASSES = ("srg",)
 HEAT_SCORES = (*OF_PLACE, *OF_MAPS, *OF_PASSES)
 HEAT = "val/heat/"  # what the names of their metrics begin with
+
+# Metrics by which the best epoch can be chosen: of the scores, those of which more is better.
+ACCURACY = "val/acc"
+CHOOSING = (ACCURACY, *(f"{HEAT}{name}" for name in (*OF_PLACE, "feature_srg", "flip_consistency", *OF_PASSES)))
