@@ -396,10 +396,41 @@ def test_a_fall_beyond_the_noise_is_told_only_while_the_accuracy_rises(caplog):
     assert next_fall.since == 5
 
 
+def test_falls_in_a_training_are_named_in_the_log(tmp_path, caplog):
+    """The network first reads the class inside of the mask, where it is wrong three times, and then outside of it."""
+    caplog.set_level(logging.INFO)
+    images, _, masks = images_labels_masks()
+    labels = torch.arange(N) % 2
+    sign = (2.0 * labels - 1)[:, None, None]
+    wrong = torch.where(torch.arange(N) < 3, -1.0, 1.0)[:, None, None]
+    images[:, 0], images[:, 1] = 0.1 * images[:, 0] + sign * wrong * masks, 0.1 * images[:, 1] + sign * ~masks
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 2, 1, bias=False), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(2, 2)
+    )
+
+    class Look(L.Callback):
+        def on_validation_start(self, run: L.Trainer, pl_module: L.LightningModule) -> None:
+            with torch.no_grad():
+                weight = torch.zeros(2, 3)
+                weight[:, run.current_epoch] = torch.tensor([-1.0, 1.0])
+                net[0].weight.copy_(weight[..., None, None])
+                net[3].weight.copy_(torch.eye(2))
+                net[3].bias.zero_()
+
+    callback = HeatmapScores(images, labels, masks, scores=["auroc"])
+    loader = DataLoader(TensorDataset(images, labels), batch_size=4)
+    others_run(tmp_path, Look(), callback, loader=loader, net=net, num_sanity_val_steps=0)
+    (fall,) = callback.falls
+    assert (fall.epoch, fall.since, fall.accuracy_before, fall.accuracy) == (2, 1, 0.75, 1.0)
+    assert fall.before > 0.7
+    assert fall.after < 0.3
+    assert str(fall) in caplog.text
+
+
 def test_too_much_time_is_told_once(caplog):
     caplog.set_level(logging.INFO)
     time, cpu = ScoringTime(), torch.device("cpu")
-    for seconds in (0.4, 3.0, 3.0):
+    for seconds in (0.4, 3.0, 3.0):  # the first is 4 % of its epoch
         time.begin_epoch(cpu)
         time._began -= seconds + 10
         time._seconds = seconds

@@ -65,6 +65,7 @@ class HeatScorer:
         whole_inputs: The input of that network for the first images: those that `srg` scores.
         prepare: Function that turns images on the host into the network's input.
         tolerance: Tolerance of the pointing game, in pixels of the masks.
+        batch_size: Number of images whose maps are computed together; None for one that suits the device.
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class HeatScorer:
         whole_inputs: Tensor,
         prepare: Prepare,
         tolerance: int = 2,
+        batch_size: int | None = None,
     ) -> None:
         self.source, self.images, self.tolerance = source, images, tolerance
         self._whole, self._whole_inputs, self._prepare = whole, whole_inputs, prepare
+        self._batch_size = batch_size
 
     def left_out(self, names: Sequence[str]) -> dict[str, str]:
         """Reasons, in words, why some of the scores cannot be had for this network and these images, by score.
@@ -118,7 +121,7 @@ class HeatScorer:
         return found
 
     def _batches(self) -> list[slice]:
-        size = _BATCH.get(self._prepare(self.images.inputs[:1]).device.type, _DEFAULT_BATCH)
+        size = self._batch_size or _batch_for(self._prepare(self.images.inputs[:1]))
         return [slice(start, start + size) for start in range(0, len(self.images.inputs), size)]
 
     def _score_batch(
@@ -157,9 +160,12 @@ class HeatScorer:
     def _srg(self, maps: Tensor, predicted: Tensor) -> Tensor:
         (network, output), inputs = self._whole, self._prepare(self._whole_inputs)
         target = predicted[: len(maps)].to(inputs.device)
-        size = _BATCH.get(inputs.device.type, _DEFAULT_BATCH)
-        passes = scores.Passes(network, inputs, target, output, batch_size=size)
+        passes = scores.Passes(network, inputs, target, output, batch_size=_batch_for(inputs))
         return scores.removal_curves(passes, maps.to(inputs.device)).srg
+
+
+def _batch_for(images: Tensor) -> int:
+    return _BATCH.get(images.device.type, _DEFAULT_BATCH)
 
 
 def _of_maps(maps: ScoredMaps, numbers: Tensor) -> dict[str, Callable[[], Tensor]]:

@@ -11,7 +11,7 @@ from camlab.models.devices import settled_time
 log = logging.getLogger(__name__)
 
 MOST = 0.05  # of the rest of an epoch
-LEAST_SECONDS = 0.5  # of an epoch; less is not worth a line
+LEAST_SECONDS = 0.05  # of an epoch; less is not worth a line
 
 
 class ScoringTime:
@@ -35,11 +35,15 @@ class ScoringTime:
         self._began, self._seconds = settled_time(device), 0.0
 
     @contextmanager
-    def spent(self, device: torch.device) -> Iterator[None]:
-        """Count the time of a block as scoring."""
+    def spent(self, device: torch.device, is_usual: bool = True) -> Iterator[None]:
+        """Count the time of a block as scoring or, if not every epoch has it (`is_usual` false), not at all."""
         began = settled_time(device)
         yield
-        self._seconds += settled_time(device) - began
+        seconds = settled_time(device) - began
+        if is_usual:
+            self._seconds += seconds
+        elif self._began is not None:
+            self._began += seconds
 
     def end_epoch(self, device: torch.device, ways_out: str) -> None:
         """Tell, once, that scoring has taken too much of the epoch that ends; `ways_out` says how to score less."""

@@ -214,12 +214,14 @@ class HeatmapScores(L.Callback):
         figures: dict[str, float] = {}
 
         def score() -> None:
-            with undisturbed(pl_module), torch.inference_mode(False), self._time.spent(pl_module.device):
+            with undisturbed(pl_module), torch.inference_mode(False):
                 if self._session is None:
                     begins = self._failures.succeeds(lambda: self._begin(trainer, pl_module), "No scores of heatmaps")
                     self._gave_up = not begins
                 if self._session is not None and (names := self.names_at(is_edge)):
-                    figures.update(self._session.score(names))
+                    is_usual = len(names) == len(self.names_at(is_edge=False))
+                    with self._time.spent(pl_module.device, is_usual):
+                        figures.update(self._session.score(names))
                     self._scored_at = trainer.global_step, frozenset(names)
 
         if not self._gave_up:

@@ -22,6 +22,7 @@ from camlab.training.scored_maps import KeptBackbone, MapSource, kept_features
 log = logging.getLogger(__name__)
 
 _BATCH = 32  # images that pass the backbone together
+_KEPT_BATCH = 128  # images that pass the head together
 
 
 class ScoreLogger(HeatmapScores):
@@ -92,7 +93,8 @@ class ScoreLogger(HeatmapScores):
             kept_features(network, prepare(of), _BATCH) for of in (images.inputs, images.inputs.flip(-1))
         )
         features = ScoredSet(straight, images.labels, images.masks, mirrored)
-        return HeatScorer(MapSource(KeptBackbone(network)), features, whole, first, prepare, self.tolerance)
+        head = MapSource(KeptBackbone(network))
+        return HeatScorer(head, features, whole, first, prepare, self.tolerance, batch_size=_KEPT_BATCH)
 
     def names_at(self, is_edge: bool) -> tuple[str, ...]:
         return self.scores if is_edge else self._each_epoch
