@@ -11,6 +11,7 @@ OF_PLACE = ("auroc", "energy_gain", "pointing_game")
 OF_MAPS = ("feature_srg", "class_contrast", "effective_area", "drift", "agreement", "flip_consistency")
 OF_PASSES = ("srg",)
 HEAT_SCORES = (*OF_PLACE, *OF_MAPS, *OF_PASSES)
+HEADLINES = ("auroc", "srg")  # one for the place of the heat, one for its effect; more would raise more false alarms
 HEAT = "val/heat/"  # what the names of their metrics begin with
 
 # Metrics by which the best epoch can be chosen: of the scores, those of which more is better.
