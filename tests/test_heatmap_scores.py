@@ -284,6 +284,32 @@ def test_without_validation_given_images_are_scored(tmp_path, caplog):
     assert "No scores of heatmaps: there is no validation, whose images could be scored" in caplog.text
 
 
+@pytest.mark.slow
+def test_scoring_compiles_nothing(tmp_path):
+    compiled: list[str] = []
+    images, labels, masks = images_labels_masks()
+    net = convolutions()
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        compiled.append("scoring" if scoring else "training")
+        return graph.forward
+
+    scoring: list[bool] = []
+
+    class Watched(HeatmapScores):
+        def _score(self, *arguments: Any, **options: Any) -> dict[str, float]:
+            scoring.append(True)
+            try:
+                return super()._score(*arguments, **options)
+            finally:
+                scoring.pop()
+
+    net.compile(backend=backend)
+    _, rows, _ = others_run(tmp_path, Watched(images, labels, masks, srg_images=3), net=net)
+    assert set(compiled) == {"training"}
+    assert "srg" in heat(rows)[-1]
+
+
 # ---- bad input
 
 

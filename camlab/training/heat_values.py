@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from camlab import scores
 from camlab.attribution.classifier import Output
+from camlab.attribution.hooks import passing
 from camlab.errors import UserError, first_line
 from camlab.runs.watchers import OF_PLACE
 from camlab.training.scored_maps import MapSource, ScoredMaps
@@ -160,8 +161,9 @@ class HeatScorer:
     def _srg(self, maps: Tensor, predicted: Tensor) -> Tensor:
         (network, output), inputs = self._whole, self._prepare(self._whole_inputs)
         target = predicted[: len(maps)].to(inputs.device)
-        passes = scores.Passes(network, inputs, target, output, batch_size=_batch_for(inputs))
-        return scores.removal_curves(passes, maps.to(inputs.device)).srg
+        with passing(network, inputs.device):  # as for maps: torch.compile would compile for batches of other sizes
+            passes = scores.Passes(network, inputs, target, output, batch_size=_batch_for(inputs))
+            return scores.removal_curves(passes, maps.to(inputs.device)).srg
 
 
 def _batch_for(images: Tensor) -> int:
