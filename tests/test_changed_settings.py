@@ -14,7 +14,7 @@ from camlab.command_line.settings import recorded_settings
 from camlab.errors import UserError
 from camlab.models.weights import check_weights
 from camlab.runs import run_folder
-from camlab.runs.watchers import WATCHERS
+from camlab.runs.watchers import FORMER, WATCHERS
 from camlab.training.changes import changed_settings, describe_changes
 from camlab.training.checkpoint import load_network
 
@@ -55,6 +55,9 @@ def test_settings_without_effect_on_the_training_are_no_changes():
     then = {"data": {"root": "a", "download": False}, "callbacks": {"scores": game, "swa": averaging}}
     now = {"data": {"root": "b", "download": True}, "callbacks": {"heatmaps": None, "swa": averaging}}
     assert changed_settings(then, now) == {}
+    before_scores = {**then, "callbacks": {"pointing_game": {"_target_": FORMER, "tolerance": 2}, "swa": averaging}}
+    assert changed_settings(before_scores, {**now, "checkpoint_by": "val/acc"}) == {}, "from an earlier version"
+    assert list(changed_settings(then, {**now, "checkpoint_by": "val/heat/srg"})) == ["checkpoint_by"]
     assert changed_settings(then, {**now, "callbacks": None}) == {
         "callbacks.swa._target_": ("swa", None), "callbacks.swa.swa_lrs": (0.1, None)
     }  # fmt: skip

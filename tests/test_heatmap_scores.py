@@ -313,6 +313,11 @@ def test_scoring_compiles_nothing(tmp_path):
 # ---- bad input
 
 
+def test_two_callbacks_that_log_the_same_names_are_refused(tmp_path):
+    with pytest.raises(UserError, match="Leave one out"):
+        own_run(tmp_path, ScoreLogger(**FEW), more=[HeatmapScores()])
+
+
 def test_masks_that_are_missing_or_cover_all_are_left_out(tmp_path, caplog):
     images, labels, masks = images_labels_masks()
     masks[0], masks[1] = False, True

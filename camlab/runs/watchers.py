@@ -4,6 +4,7 @@
 DRAWING = {"heatmaps": "camlab.training.callbacks.heatmap_logger.HeatmapLogger"}
 SCORING = {"scores": "camlab.training.callbacks.score_logger.ScoreLogger"}
 WATCHERS = {**DRAWING, **SCORING}
+FORMER = "camlab.training.callbacks.pointing_game.PointingGame"  # had a section of its own in earlier versions
 
 # Scores of heatmaps that a training can log: those that need masks, those of the maps alone, and those that need passes
 # of changed images.

@@ -53,7 +53,7 @@ class HeatmapScores(L.Callback):
         read_batch: Function that takes the images, or a pair of the images and the labels, out of a batch.
 
     Raises:
-        UserError: An argument makes no sense.
+        UserError: An argument makes no sense; or, at fit start, another callback logs the same scores.
 
     Example:
         >>> images, masks = torch.rand(4, 3, 32, 32), torch.zeros(4, 32, 32, dtype=torch.bool)
@@ -141,6 +141,8 @@ class HeatmapScores(L.Callback):
     # ---- when to score
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if sum(isinstance(one, HeatmapScores) for one in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+            raise UserError("callbacks: two of them log scores of heatmaps under the same names. Leave one out.")
         self._forget()
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
