@@ -7,13 +7,15 @@ if TYPE_CHECKING:
     from camlab import scores
     from camlab.attribution.explainer import Explainer, heatmaps
     from camlab.training.callbacks.heatmap_callback import HeatmapCallback
+    from camlab.training.callbacks.heatmap_scores import HeatmapScores
 
 __version__ = "0.1.0"
-__all__ = ["Explainer", "HeatmapCallback", "heatmaps", "scores"]
+__all__ = ["Explainer", "HeatmapCallback", "HeatmapScores", "heatmaps", "scores"]
 
 _PLACES = {
     "Explainer": "camlab.attribution.explainer",
     "HeatmapCallback": "camlab.training.callbacks.heatmap_callback",
+    "HeatmapScores": "camlab.training.callbacks.heatmap_scores",
     "heatmaps": "camlab.attribution.explainer",
 }
 

@@ -21,7 +21,7 @@ from camlab.command_line.launch import launch
 from camlab.command_line.notes import write_notes
 from camlab.command_line.settings import config_hash, recorded_settings
 from camlab.errors import UserError
-from camlab.evaluation.objective import check_measured, check_validated, validates
+from camlab.evaluation.objective import check_choice, check_measured, check_validated, validates
 from camlab.runs import checkpoint_files, data_identity, ownership, run_folder
 from camlab.runs.provenance import provenance
 from camlab.training.interruption import Interruption, interruptible
@@ -70,7 +70,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
 
     import lightning as L
 
-    from camlab.evaluation.run_result import describe_result, show_result, test_fitted
+    from camlab.evaluation.run_result import chosen_by, describe_result, show_result, test_fitted
     from camlab.tracking.metrics_csv import MetricsCsv
     from camlab.training.callbacks.continuing import fit
     from camlab.training.run import begin
@@ -80,6 +80,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
     data = _load_data(config)
     _check_data(config, run_dir, data)
     check_measured(config.trainer, "val" in data.splits, sweeps.chooses())
+    check_choice(config, "val" in data.splits, data.splits["train"].masks is not None)
     classifier = _build_classifier(config, data)
     run = begin(recorded_settings(config), run_dir, checkpoint, classifier, data, config.resume not in ("auto", "last"))
     csv = MetricsCsv(run_dir)
@@ -92,7 +93,8 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
         _describe(config, run, loggers)
         fit(trainer, classifier, data, run)
         fitted = {key: value for row in csv.rows for key, value in row.items() if key not in ("epoch", "step")}
-        report = test_fitted(trainer, classifier, data, run.own_best(classifier.best_acc), run_dir)
+        chosen = chosen_by(trainer)
+        report = test_fitted(trainer, classifier, data, chosen and run.own_best(*chosen), run_dir)
         result = describe_result(trainer, data, fitted, report)
         check_validated(result["metrics"], sweeps.chooses())
         if trainer.is_global_zero:
@@ -273,7 +275,9 @@ def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: 
     if config.cache:
         chosen.append(FeatureCache(config.paths.cache))
     if config.trainer.enable_checkpointing is not False:
-        chosen += checkpoints(run, validates(config.trainer, has_val), config.checkpoint_every, interruption)
+        chosen += checkpoints(
+            run, validates(config.trainer, has_val), config.checkpoint_every, interruption, config.checkpoint_by
+        )
     if run.continued is not None:
         chosen.insert(0, Continuing(run.continued))
     progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()

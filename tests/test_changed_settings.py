@@ -14,7 +14,7 @@ from camlab.command_line.settings import recorded_settings
 from camlab.errors import UserError
 from camlab.models.weights import check_weights
 from camlab.runs import run_folder
-from camlab.runs.watchers import WATCHERS
+from camlab.runs.watchers import FORMER, WATCHERS
 from camlab.training.changes import changed_settings, describe_changes
 from camlab.training.checkpoint import load_network
 
@@ -51,10 +51,13 @@ def test_changed_settings_of_the_optimizer_are_applied(runs, tmp_path, camlab): 
 
 
 def test_settings_without_effect_on_the_training_are_no_changes():
-    game, averaging = {"_target_": WATCHERS["pointing_game"], "tolerance": 2}, {"_target_": "swa", "swa_lrs": 0.1}
-    then = {"data": {"root": "a", "download": False}, "callbacks": {"pointing_game": game, "swa": averaging}}
+    game, averaging = {"_target_": WATCHERS["scores"], "tolerance": 2}, {"_target_": "swa", "swa_lrs": 0.1}
+    then = {"data": {"root": "a", "download": False}, "callbacks": {"scores": game, "swa": averaging}}
     now = {"data": {"root": "b", "download": True}, "callbacks": {"heatmaps": None, "swa": averaging}}
     assert changed_settings(then, now) == {}
+    before_scores = {**then, "callbacks": {"pointing_game": {"_target_": FORMER, "tolerance": 2}, "swa": averaging}}
+    assert changed_settings(before_scores, {**now, "checkpoint_by": "val/acc"}) == {}, "from an earlier version"
+    assert list(changed_settings(then, {**now, "checkpoint_by": "val/heat/srg"})) == ["checkpoint_by"]
     assert changed_settings(then, {**now, "callbacks": None}) == {
         "callbacks.swa._target_": ("swa", None), "callbacks.swa.swa_lrs": (0.1, None)
     }  # fmt: skip

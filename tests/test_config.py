@@ -395,7 +395,7 @@ def test_callbacks_that_take_part_and_the_content_of_weights_count(tmp_path):
     assert len(found) == 3
     watcher = composed("callbacks.heatmaps.per_class=7")
     assert settings.config_hash(watcher) == settings.config_hash(composed())
-    assert settings.config_hash(composed("callbacks.pointing_game.tolerance=9")) not in found, "it changes a score"
+    assert settings.config_hash(composed("callbacks.scores.tolerance=9")) not in found, "it changes a score"
     hashes = []
     for content in (b"first", b"other"):
         for name in ("a.pth", "b.pth"):

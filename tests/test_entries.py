@@ -211,7 +211,7 @@ def test_an_evaluation_scores_with_the_runs_own_tolerance(run_dir, tmp_path, mon
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     found = []
     for k, tolerance in enumerate((2, 64, -1, "64", None)):
-        config["callbacks"]["pointing_game"]["tolerance"] = tolerance
+        config["callbacks"]["scores"]["tolerance"] = tolerance
         write_config(tmp_path / "run", yaml.safe_dump(config), "0")
         assert command(monkeypatch, evaluate.main, f"checkpoint={tmp_path / 'run'}", f"out={tmp_path / str(k)}") == 0
         report = json.loads((tmp_path / str(k) / "evaluation.json").read_text())

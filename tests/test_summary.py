@@ -207,6 +207,15 @@ def test_whatever_was_scored_has_a_column_and_its_baselines_are_in_the_csv(tmp_p
         assert next(csv.DictReader(file))["test/pointing_game_random"] == "0.2"
 
 
+def test_of_the_scores_of_heatmaps_the_table_shows_two(tmp_path, monkeypatch):
+    names = ("auroc", "auroc_chance", "srg", "drift", "pointing_game")
+    make_run(tmp_path / "a", ["mode=frozen"], [0.5], **{f"val/heat/{name}": 0.25 for name in names})
+    assert summarize(monkeypatch, tmp_path) == 0
+    assert [name for name in table(tmp_path)[0] if name.startswith("val/heat")] == ["val/heat/auroc", "val/heat/srg"]
+    with open(tmp_path / "summary.csv", newline="") as file:
+        assert {f"val/heat/{name}" for name in names} <= set(next(csv.DictReader(file)))
+
+
 def test_names_are_not_read_as_markup(tmp_path, monkeypatch, capsys):
     make_run(tmp_path / "[red]", ["arch=$_$"], [0.5, 0.6])
     make_run(tmp_path / "größer", ["arch=[bold]"], [0.4, 0.7])

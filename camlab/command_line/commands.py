@@ -11,6 +11,7 @@ from typing_extensions import TypedDict  # pydantic needs this version before Py
 from camlab.attribution.methods import METHODS
 from camlab.command_line.fields import Colormap, Count, Name, Scaling, Seed, Share, Words, as_list, steps_or_minutes
 from camlab.command_line.sections import section
+from camlab.runs.watchers import CHOOSING
 
 
 @section
@@ -36,6 +37,7 @@ class Train(TypedDict, total=False):
     sweep: Name | None
     resume: str | None
     force: Required[bool]
+    checkpoint_by: Required[Annotated[str, Words(*CHOOSING)]]
     checkpoint_every: Annotated[Any, BeforeValidator(steps_or_minutes)]
     cache: Required[bool]
     compile: Required[bool]

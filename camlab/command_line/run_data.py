@@ -46,8 +46,9 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
 def tolerance_of_run(checkpoint: Path) -> int | None:
     """Tolerance of the pointing game in the run that wrote a checkpoint, in pixels; None if no file there states it."""
     try:
-        config = run_folder.read_config(_run_of(checkpoint))
-        tolerance = config["callbacks"]["pointing_game"]["tolerance"]
+        callbacks = run_folder.read_config(_run_of(checkpoint))["callbacks"]
+        # The game had a section of its own in earlier versions.
+        tolerance = callbacks["scores" if "scores" in callbacks else "pointing_game"]["tolerance"]
     except (UserError, OSError, ValueError, TypeError, KeyError):
         return None
     return tolerance if type(tolerance) is int and 0 <= tolerance <= LARGEST_IMAGE_SIZE else None

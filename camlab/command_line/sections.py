@@ -7,7 +7,7 @@ schemas with the constructors of the classes.
 
 from typing import Annotated, Any, Required
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import BeforeValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.command_line.fields import (
@@ -23,8 +23,10 @@ from camlab.command_line.fields import (
     Seed,
     Share,
     Words,
+    as_list,
 )
 from camlab.models.backbones import LARGEST_IMAGE_SIZE
+from camlab.runs.watchers import HEAT_SCORES
 
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt")
 
@@ -132,7 +134,11 @@ class HeatmapLogger(TypedDict, total=False):
 
 
 @section
-class PointingGame(TypedDict, total=False):
+class ScoreLogger(TypedDict, total=False):
+    every_n_epochs: Count
+    num_images: Count
+    srg_images: Count
+    scores: Annotated[list[Annotated[str, Words(*HEAT_SCORES)]], Field(min_length=1), BeforeValidator(as_list)] | None
     tolerance: Natural
 
 
@@ -231,7 +237,7 @@ SECTIONS: dict[str, Any] = {
     "camlab.data.folder.Folder": Folder,
     "camlab.data.shapes.Shapes": Shapes,
     "camlab.training.callbacks.heatmap_logger.HeatmapLogger": HeatmapLogger,
-    "camlab.training.callbacks.pointing_game.PointingGame": PointingGame,
+    "camlab.training.callbacks.score_logger.ScoreLogger": ScoreLogger,
     "camlab.tracking.wandb_logger.WandbLogger": Wandb,
     "camlab.tracking.tensorboard_logger.TensorBoardLogger": TensorBoard,
     "torch.optim.Adam": Adam,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from camlab.errors import UserError
+from camlab.runs.watchers import ACCURACY, HEAT, OF_PASSES, OF_PLACE, SCORING
 
 
 def validates(trainer: Mapping[str, Any], has_val: bool) -> bool:
@@ -49,6 +50,47 @@ def check_measured(trainer: Mapping[str, Any], has_val: bool, chooses: bool) -> 
             "trainer.limit_test_batches=0: without validation nothing measures the result."
             " Leave the setting out, or hold out images for validation with data.val_size=N."
         )
+
+
+def check_choice(config: Mapping[str, Any], has_val: bool, has_masks: bool) -> None:
+    """Refuse to choose the best epoch by a score that would not be measured in every epoch.
+
+    Args:
+        config: All settings of the run.
+        has_val: Whether images are held out for validation.
+        has_masks: Whether there are masks of the objects.
+
+    Raises:
+        UserError: The message says what prevents the measurement.
+    """
+    by = config["checkpoint_by"]
+    scoring = (config.get("callbacks") or {}).get("scores")
+    if by == ACCURACY or (scoring is not None and scoring.get("_target_") != SCORING["scores"]):
+        return  # nobody knows what a class of the user's own measures
+    name = by.removeprefix(HEAT)
+    if reason := _why_not_measured(name, config, scoring, validates(config["trainer"], has_val), has_masks):
+        raise UserError(f"checkpoint_by={by}: {reason}. Choose another metric, or change this.")
+
+
+def _why_not_measured(
+    name: str, config: Mapping[str, Any], scoring: Mapping[str, Any] | None, validates: bool, has_masks: bool
+) -> str | None:
+    if not validates:
+        return "no images are validated"
+    if scoring is None:
+        return "callbacks.scores=null measures no score"
+    if scoring.get("scores") is not None and name not in scoring["scores"]:
+        return "it is not among callbacks.scores.scores"
+    if name in OF_PLACE and not has_masks:
+        return "the data have no masks"
+    if config["arch"].get("frozen") and config["cache"]:
+        if name in OF_PASSES:
+            return "with a frozen backbone and cache=true, it is measured only before and after training"
+        if config["arch"].get("_target_") != "camlab.models.cam_net.CamNet":
+            return (
+                "with a frozen backbone and cache=true, heatmaps of this network are scored before and after training"
+            )
+    return None
 
 
 def check_validated(metrics: Mapping[str, float], chooses: bool) -> None:

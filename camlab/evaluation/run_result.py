@@ -16,8 +16,10 @@ from camlab.models.devices import device_name, peak_memory_gb
 from camlab.models.trained_network import output_names
 from camlab.runs import run_folder
 from camlab.runs.provenance import provenance, utc_now
+from camlab.runs.watchers import ACCURACY
 from camlab.tracking.results import RunResult, log_result
 from camlab.training.callbacks.checkpoints import BestCheckpoint
+from camlab.training.callbacks.heatmap_scores import HeatmapScores
 from camlab.training.classifier import Classifier
 from camlab.viewer.html import write_for_run
 
@@ -47,7 +49,7 @@ def test_fitted(
     confusion = ConfusionCounter(len(names))
     trainer.callbacks.append(confusion)  # type: ignore[attr-defined]
     chosen = trainer.strategy.broadcast(best)
-    if chosen is None and _chose(trainer):
+    if chosen is None and chosen_by(trainer) is not None:
         log.warning("%s has been lost or replaced. The last weights are tested.", run_dir / run_folder.BEST)
     trainer.test(classifier, datamodule=data, ckpt_path=chosen and str(chosen), weights_only=True, verbose=False)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "epoch"}
@@ -70,13 +72,16 @@ def describe_result(
         or, if no images are held out, the test accuracy. It is NaN on ranks without metrics, which are all but the
         first rank of a distributed run.
     """
+    by, falls = chosen_by(trainer), _falls(trainer)
     metrics, device = {**fitted, **(report.metrics if report else {})}, trainer.strategy.root_device
-    if report and Path(report.checkpoint).name != Path(run_folder.BEST).name and _chose(trainer):
+    if report and Path(report.checkpoint).name != Path(run_folder.BEST).name and by is not None:
         metrics.pop("val/best_acc", None)  # no checkpoint with this accuracy is left
     return {
         "metrics": metrics,
         "per_class": report and report.per_class,
         "tested_checkpoint": report and Path(report.checkpoint).stem,
+        "checkpoint_by": by and by[0],
+        **({} if falls is None else {"heat_falls": falls}),
         "objective": next(
             (metrics[key] for key in ("val/best_acc", "val/acc", "test/acc") if key in metrics), math.nan
         ),
@@ -89,9 +94,16 @@ def describe_result(
     }
 
 
-def _chose(trainer: L.Trainer) -> bool:
-    """Whether the run has written a best checkpoint."""
-    return any(isinstance(one, BestCheckpoint) and one.best_model_path for one in trainer.checkpoint_callbacks)
+def chosen_by(trainer: L.Trainer) -> tuple[str, float] | None:
+    """The metric by which a run has chosen its best checkpoint, and the value there; None if it has written none."""
+    found = (one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint) and one.best_model_path)
+    return next(((one.by, one.best_value) for one in found), None)
+
+
+def _falls(trainer: L.Trainer) -> list[dict[str, Any]] | None:
+    """Falls of scores of heatmaps while the accuracy rose, as plain values; None if nothing was scored."""
+    watching = [one for one in trainer.callbacks if isinstance(one, HeatmapScores)]  # type: ignore[attr-defined]
+    return [fall.as_dict() for one in watching for fall in one.falls] if watching else None
 
 
 def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence[Logger], run_dir: Path) -> None:
@@ -103,7 +115,9 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
         tested = Path(report.checkpoint)
         kept = tested if tested.is_file() else None
         log_result(loggers, RunResult(metrics, result["per_class"], report.class_names, report.confusion, kept))
-        log.info("Test accuracy %.2f %% (%s checkpoint).", 100 * metrics["test/acc"], result["tested_checkpoint"])
+        by = result["checkpoint_by"] if result["tested_checkpoint"] == "best" else ACCURACY
+        how = "" if by == ACCURACY else f", by {by}"
+        log.info("Test accuracy %.2f %% (%s checkpoint%s).", 100 * metrics["test/acc"], tested.stem, how)
     for line in pointing_game_lines(metrics, "test/"):
         log.info("%s", line)
     log.info("Results: %s", run_dir / run_folder.RESULT)

@@ -16,6 +16,7 @@ from camlab.runs import run_folder
 from camlab.runs.comparison import MEASURES, SEED, UNKNOWN, Comparison, Group, side_by_side
 from camlab.runs.records import read_runs
 from camlab.runs.short_names import shorten
+from camlab.runs.watchers import HEADLINES, HEAT
 from camlab.storage.files import read_text, write_atomically
 
 NAME = "summary"  # name of the files without their endings: summary.csv, summary.md, summary.png
@@ -106,8 +107,9 @@ def _names(groups: Sequence[Group]) -> list[str]:
 
 
 def _without_baselines(compared: Comparison) -> list[str]:
-    """Scores for the table, without baselines: `test/pointing_game`, but not `test/pointing_game_random`."""
-    scores = compared.scores
+    """Scores for the table: `test/pointing_game`, but not `test/pointing_game_random`; of heatmaps, the headlines."""
+    shown = {f"{HEAT}{name}" for name in HEADLINES}
+    scores = [name for name in compared.scores if name in shown or not name.startswith(HEAT)]
     return [name for name in scores if not any(name.startswith(f"{other}_") for other in scores)]
 
 

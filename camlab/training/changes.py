@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from camlab.errors import UserError, cut
-from camlab.runs.watchers import WATCHERS
+from camlab.runs.watchers import ACCURACY, FORMER, WATCHERS
 
 Changes = Mapping[str, tuple[Any, Any]]
 
@@ -128,11 +128,12 @@ def _has_state(callback: Mapping[str, Any] | None, states: Mapping[str, Any]) ->
 
 
 def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the callbacks that only watch."""
+    """Settings without the callbacks that only watch, and with the metric that chooses the best epoch."""
     callbacks = settings.get("callbacks") or {}
-    watchers = WATCHERS.values()
+    watchers = (*WATCHERS.values(), FORMER)
     taking_part = {name: node for name, node in callbacks.items() if node and node.get("_target_") not in watchers}
-    return {**settings, "callbacks": taking_part}
+    chosen = settings.get("checkpoint_by", ACCURACY)  # older checkpoints do not state it
+    return {**settings, "checkpoint_by": chosen, "callbacks": taking_part}
 
 
 def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """A training run: its id, which its checkpoints contain, and what it takes over from a checkpoint that it continues."""
 
 import logging
+import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Any
 from camlab.data.module import ImageData
 from camlab.errors import UserError, cut
 from camlab.runs import checkpoint_files, run_folder
+from camlab.runs.watchers import ACCURACY
 from camlab.training.changes import Changes, Optimizing, changed_settings, check_changes, describe_changes
 from camlab.training.checkpoint import RUN_KEY, check_place, check_resumable, read_checkpoint, run_id, unusable
 from camlab.training.classifier import CHECKPOINT_KEY, Classifier
@@ -38,13 +40,18 @@ class Run:
     continued: "Continuation | None" = None
     id: str = field(default_factory=lambda: secrets.token_hex(8))
 
-    def own_best(self, best_acc: float) -> Path | None:
-        """The best checkpoint in the folder; None if it is missing, belongs to another run or has another accuracy."""
+    def own_best(self, by: str, value: float) -> Path | None:
+        """The best checkpoint in the folder; None if it is missing, belongs to another run or has another value.
+
+        Args:
+            by: Metric by which it was chosen.
+            value: Its value in the best epoch.
+        """
         path = self.folder / run_folder.BEST
         if not path.is_file():
             return None
         content = read_checkpoint(path)
-        own = run_id(content) == self.id and content[CHECKPOINT_KEY]["best_acc"] == best_acc
+        own = run_id(content) == self.id and _best_value(content, by) == value
         return path if own else None
 
 
@@ -152,7 +159,7 @@ def _continuation(
         own = Optimizing(classifier.optimizer_defaults(), classifier.optimizer_state_names())
         check_changes(changes, settings, content, own)
         check_states(content, file, classifier)
-        best, lost = _best(content, file, changes, same_data)
+        best, lost = _best(content, file, changes, same_data, settings.get("checkpoint_by", ACCURACY))
     except UserError:
         raise
     except DAMAGES as error:
@@ -196,15 +203,28 @@ def _check_length(given: int | None, done: int, setting: str, unit: str, file: P
         )
 
 
-def _best(content: Mapping[str, Any], file: Path, changes: Changes, same_data: bool) -> tuple[Path | None, str | None]:
+def _best_value(content: Mapping[str, Any], by: str) -> float:
+    """The best value so far of the metric that chooses the best epoch, in a checkpoint; NaN if there is none."""
+    if by == ACCURACY:
+        return float(content[CHECKPOINT_KEY]["best_acc"])
+    states = [state for state in content["callbacks"].values() if isinstance(state, dict)]
+    found = next((state["best_model_score"] for state in states if state.get("monitor") == by), None)
+    return math.nan if found is None else float(found)
+
+
+def _best(
+    content: Mapping[str, Any], file: Path, changes: Changes, same_data: bool, by: str
+) -> tuple[Path | None, str | None]:
     """The best checkpoint of the run that a checkpoint is from, or the reason why it cannot be taken over."""
     if not any("val/best_acc" in row for row in content[RUN_KEY]["rows"]):
         return None, None
-    path, known = file.parent / Path(run_folder.BEST).name, content[CHECKPOINT_KEY]["best_acc"]
+    path, known = file.parent / Path(run_folder.BEST).name, _best_value(content, by)
     if not same_data:
         return None, "The images held out for validation have changed, so best.ckpt cannot be compared with new epochs."
     if others := [name for name in changes if not name.startswith("trainer.")]:
         return None, f"{path} was trained with another {cut(others[0])}."
+    if math.isnan(known):
+        return None, None
     if not path.is_file():
         return None, f"{path} is missing."
     if not checkpoint_files.is_whole(path):
@@ -214,7 +234,7 @@ def _best(content: Mapping[str, Any], file: Path, changes: Changes, same_data: b
         return None, f"{path} belongs to another run."
     # A run that is killed after saving best.ckpt and before saving last.ckpt leaves a best checkpoint that the last one
     # does not know of. The epochs that follow save the same best checkpoint again, unless settings have changed.
-    found = other[CHECKPOINT_KEY]["best_acc"]
+    found = _best_value(other, by)
     if found == known or (found > known and not changes):
         return path, None
     return None, f"{path} was not saved by the training that led to {file.name}."

@@ -17,7 +17,7 @@ from properties.forked_command import Kill, run
 TINY = (
     "data=shapes", "data.train_size=20", "data.val_size=10", "data.test_size=10", "data.image_size=64", "data.batch_size=8",
     "arch.weights=null", "trainer.max_epochs=2", "trainer.accelerator=cpu", "logger=csv", "callbacks.heatmaps=null",
-    "callbacks.pointing_game=null", "mode=frozen",
+    "callbacks.scores=null", "mode=frozen",
 )  # fmt: skip
 PARTS = ("home", "others", "outputs", "cache", "weights", "pictures", "whole")
 OF_OTHERS = ("results.npy", "results.tex", "results.csv", "notes.json", "draft.lock")

@@ -1,5 +1,7 @@
-"""Checkpoints of a run: the last one to resume from, and the best one by validation accuracy."""
+"""Checkpoints of a run: the last one to resume from, and the best one by validation accuracy or a score."""
 
+import logging
+import math
 import re
 import time
 from pathlib import Path
@@ -12,42 +14,72 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from camlab.errors import Interrupted, UserError
 from camlab.runs import checkpoint_files, run_folder
+from camlab.runs.watchers import ACCURACY
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.training.checkpoint import RUN_KEY, read_checkpoint
 from camlab.training.interruption import Interruption
 from camlab.training.run import Run
 
+log = logging.getLogger(__name__)
+
 
 def checkpoints(
-    run: Run, has_validation: bool, every: int | str | None = None, interruption: Interruption | None = None
+    run: Run,
+    has_validation: bool,
+    every: int | str | None = None,
+    interruption: Interruption | None = None,
+    by: str = ACCURACY,
 ) -> list[L.Callback]:
-    """Make the callbacks that save `last.ckpt`, to resume from, and `best.ckpt`, by validation accuracy.
+    """Make the callbacks that save `last.ckpt`, to resume from, and `best.ckpt`, by validation accuracy or a score.
 
     Args:
         run: The run.
         has_validation: Whether images are held out for validation; without them there is no `best.ckpt`.
         every: Interval of `last.ckpt` within epochs, as `LastCheckpoint` takes it.
         interruption: Records the signals that have arrived.
+        by: Metric by which the best epoch is chosen.
     """
     last = LastCheckpoint(run, every, interruption or Interruption())
     if not has_validation:
         return [last]
-    best = BestCheckpoint(run.folder / run_folder.BEST, known=run.continued is None or run.continued.best is not None)
+    known = run.continued is None or run.continued.best is not None
+    best = BestCheckpoint(run.folder / run_folder.BEST, known, by)
     return [best, last]  # best runs first, so that last.ckpt contains its state
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Saves the checkpoint with the best validation accuracy; when a run continues, its folder may have moved.
+    """Saves the checkpoint with the best validation accuracy, or with the best score of its heatmaps.
+
+    When a run continues, its folder may have moved. An epoch in which the metric has not been measured is not saved.
 
     Args:
         path: Path of the checkpoint.
         known: Whether a run that continues still has its best checkpoint. Otherwise, the best epoch is chosen among
             those that follow.
+        by: Metric by which the best epoch is chosen; more is better.
     """
 
-    def __init__(self, path: Path, known: bool = True) -> None:
-        super().__init__(path.parent, path.stem, monitor="val/acc", mode="max", enable_version_counter=False)
-        self._known = known
+    def __init__(self, path: Path, known: bool = True, by: str = ACCURACY) -> None:
+        super().__init__(path.parent, path.stem, monitor=by, mode="max", enable_version_counter=False)
+        self._known, self._by, self._is_told = known, by, False
+
+    @property
+    def by(self) -> str:
+        """The metric by which the best epoch is chosen."""
+        return self._by
+
+    @property
+    def best_value(self) -> float:
+        """The best value of the metric so far; NaN before the first."""
+        return math.nan if self.best_model_score is None else float(self.best_model_score)
+
+    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
+        found = monitor_candidates.get(self.by)
+        if found is not None and bool(found.isfinite()):
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+        elif trainer.is_global_zero and not self._is_told:
+            self._is_told = True
+            log.warning("%s has not been measured, so that this epoch cannot become best.ckpt.", self.by)
 
     @property
     def state_key(self) -> str:

@@ -54,7 +54,7 @@ class Continuing(L.Callback):
             return
         assert isinstance(pl_module, Classifier)
         kept = checkpoint[RUN_KEY]
-        if self.continued.best is None:
+        if self.continued.lost_best is not None:
             pl_module.forget_best()
             kept["rows"] = [{k: v for k, v in row.items() if k != "val/best_acc"} for row in kept["rows"]]
         trainer.should_stop = bool(kept.get("stopped")) and not self.continued.changes

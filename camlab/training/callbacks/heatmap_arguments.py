@@ -1,4 +1,4 @@
-"""Checks of the arguments of `HeatmapCallback`."""
+"""Checks of the arguments of `HeatmapCallback` and `HeatmapScores`."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -6,16 +6,39 @@ from typing import get_args
 from camlab.data.any_batch import floats
 from camlab.drawing.colormaps import COLORMAPS
 from camlab.drawing.tiles import Style
-from camlab.errors import UserError
+from camlab.errors import UserError, did_you_mean
 from camlab.maps import Normalization
+from camlab.runs.watchers import HEAT_SCORES
 from camlab.training.probe_set import Normalizer
 
 
-def check_counts(**counts: int) -> None:
-    """Refuse counts that are not whole numbers of at least 1."""
+def check_counts(least: int = 1, **counts: int) -> None:
+    """Refuse counts that are not whole numbers of at least `least`."""
     for name, count in counts.items():
-        if type(count) is not int or count < 1:
-            raise UserError(f"{name}={count!r}: must be a whole number, at least 1.")
+        if type(count) is not int or count < least:
+            raise UserError(f"{name}={count!r}: must be a whole number, at least {least}.")
+
+
+def check_scores(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of scores that a training can log, in their usual order; None stands for all.
+
+    Raises:
+        UserError: There is no such score, or no name.
+
+    Example:
+        >>> check_scores(["srg", "auroc"])
+        ('auroc', 'srg')
+    """
+    if names is None:
+        return HEAT_SCORES
+    given = [names] if isinstance(names, str) else list(names)
+    if not given:
+        raise UserError("scores=[]: there is none. Name some, or leave the callback out.")
+    for name in given:
+        if name not in HEAT_SCORES:
+            hint = did_you_mean(str(name), HEAT_SCORES)
+            raise UserError(f"scores={name}: unknown in training. {hint}Choose from {', '.join(HEAT_SCORES)}.")
+    return tuple(name for name in HEAT_SCORES if name in given)
 
 
 def normalizer_of(mean: float | Sequence[float] | None, std: float | Sequence[float] | None) -> Normalizer | None:

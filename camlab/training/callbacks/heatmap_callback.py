@@ -1,9 +1,8 @@
 """Draw heatmaps of the same few pictures after every epoch, to show how a network learns where to look."""
 
 import functools
-import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from camlab.maps import Normalization
 from camlab.tracking.pictures import log_pictures
 from camlab.tracking.wandb_logger import IMAGES_PER_KEY
 from camlab.training.callbacks.heatmap_arguments import check_counts, check_style, normalizer_of
+from camlab.training.failures import Failures
 from camlab.training.module_network import find_network, inputs_for, logits, undisturbed
 from camlab.training.probe_set import (
     ProbeSet,
@@ -39,8 +39,6 @@ from camlab.training.probe_set import (
     with_truth,
 )
 from camlab.viewer.renewal import PageRenewal
-
-log = logging.getLogger(__name__)
 
 KEY = "heatmaps/probe"
 
@@ -135,7 +133,7 @@ class HeatmapCallback(L.Callback):
         self._probe: Probe | None = None
         self._page: PageRenewal | None = None
         self._gave_up = False
-        self._told: set[str] = set()
+        self._failures = Failures("drawing")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._forget()
@@ -196,7 +194,7 @@ class HeatmapCallback(L.Callback):
     def _keep(self, trainer: L.Trainer, batch: Any) -> None:
         """Keep the first pictures of the first batch, if they are needed."""
         if self.needs_batch and self._batch is None and not self._gave_up:
-            self._gave_up = not self._succeeds(lambda: self._read(batch), "No heatmaps")
+            self._gave_up = not self._failures.succeeds(lambda: self._read(batch), "No heatmaps")
 
     def _read(self, batch: Any) -> None:
         images, labels = images_and_labels(batch, self.read_batch)
@@ -209,12 +207,12 @@ class HeatmapCallback(L.Callback):
         def draw() -> None:
             with undisturbed(pl_module):
                 if self._probe is None:
-                    self._gave_up = not self._succeeds(lambda: self._begin(trainer, pl_module), "No heatmaps")
+                    self._gave_up = not self._failures.succeeds(lambda: self._begin(trainer, pl_module), "No heatmaps")
                 if self._probe is not None:
                     self._draw_epoch(trainer, pl_module, epochs_done)
 
         if not self._gave_up:
-            self._succeeds(draw, f"No heatmaps at epoch {epochs_done}")
+            self._failures.succeeds(draw, f"No heatmaps at epoch {epochs_done}")
 
     def _begin(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the pictures, the network and the names of the classes, unless the pictures are not there yet."""
@@ -243,7 +241,7 @@ class HeatmapCallback(L.Callback):
         pictures = same_size(panels)
         for logger in trainer.loggers:  # one that fails does not keep the pictures from the others
             send = functools.partial(log_pictures, logger, KEY, pictures, captions, epochs_done)
-            self._succeeds(send, f"No heatmaps in {type(logger).__name__}")
+            self._failures.succeeds(send, f"No heatmaps in {type(logger).__name__}")
         if self._page is not None:
             self._page.renew()
 
@@ -255,26 +253,8 @@ class HeatmapCallback(L.Callback):
             return checked_labels(chosen.labels, count)
         except UserError as error:
             reason = first_line(error).rstrip(".")
-            self._tell(f"No true classes in heatmaps: {reason}; training continues.", reason)
+            self._failures.tell(f"No true classes in heatmaps: {reason}; training continues.", reason)
             return None, count == 1
-
-    def _succeeds(self, action: Callable[[], None], what: str) -> bool:
-        """Whether an action succeeds. Each kind of failure is logged once, whichever file it is about."""
-        try:
-            action()
-            return True
-        except OSError as error:
-            self._tell(f"{what}: {error}; training continues.", f"{type(error).__name__} {error.errno}")
-        except UserError as error:
-            self._tell(f"{what}: {first_line(error).rstrip('.')}; training continues.", first_line(error))
-        except Exception as error:
-            self._tell(f"{what}: drawing failed; training continues.", repr(error), exc_info=True)
-        return False
-
-    def _tell(self, line: str, reason: str, exc_info: bool = False) -> None:
-        if reason not in self._told:
-            self._told.add(reason)
-            log.warning("%s", line, exc_info=exc_info)
 
 
 def _data(trainer: L.Trainer) -> list[Any]:
