@@ -138,6 +138,17 @@ def test_masks_are_scored_on_the_images_themselves(tmp_path):
     assert "test/pointing_game" in run.callback_metrics
 
 
+def test_without_masks_the_test_reads_the_cached_features(tmp_path):
+    module, data = classifier("alexnet", "frozen", keep_last_pool=False), Coloured()
+    callbacks = [FeatureCache(str(tmp_path / "cache")), PointingGame()]
+    run = trainer(tmp_path, max_epochs=2, callbacks=callbacks)
+    run.fit(module, datamodule=data)
+    run.test(module, datamodule=data, verbose=False)
+    assert set(data.head_statistics) == {"train", "val", "test"}
+    assert "test/acc" in run.callback_metrics
+    assert "test/pointing_game" not in run.callback_metrics
+
+
 # ---- when the cache is not used
 
 

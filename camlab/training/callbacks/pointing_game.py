@@ -47,9 +47,10 @@ class PointingGame(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        features = outputs["features"]
-        has_maps = features.dim() == 4 and min(features.shape[-2:]) >= LEAST_SIDE
-        if batch.masks is None or len(batch.labels) == 0 or not has_maps:
+        features = outputs["features"]  # None if the head reads cached features, which are pooled
+        if batch.masks is None or len(batch.labels) == 0 or features is None:
+            return
+        if features.dim() != 4 or min(features.shape[-2:]) < LEAST_SIDE:
             return
         assert isinstance(pl_module, Classifier)
         cam = maps.cam(features.float(), pl_module.network.fc.weight.float())  # in 16 bits, ties are frequent
