@@ -19,7 +19,7 @@ from camlab.runs.provenance import provenance, utc_now
 from camlab.tracking.results import RunResult, log_result
 from camlab.training.callbacks.checkpoints import BestCheckpoint
 from camlab.training.classifier import Classifier
-from camlab.viewer.html import write_for_run
+from camlab.viewer.html import write_into
 
 log = logging.getLogger(__name__)
 
@@ -109,5 +109,5 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
     log.info("Results: %s", run_dir / run_folder.RESULT)
     if sheets := sorted(run_dir.glob("heatmaps/*/sheet.png")):
         log.info("Heatmaps: open %s", sheets[-1])
-    if page := write_for_run(run_dir):
+    if page := write_into(run_dir):
         log.info("All epochs, in a browser: open %s", page)
