@@ -14,8 +14,8 @@ from camlab.storage.files import user_path
 from camlab.viewer.html import MEGABYTES, write_page
 
 USAGE = "Usage: python -m camlab.view RUN [RUN…] [out=FILE.html] [open=false] [max_mb=32]"
-_HELP = f"""camlab.view writes one HTML file in which the heatmaps of a run are browsed: all epochs, classes and methods.
-Several runs, or several folders of camlab.explain, are shown side by side. The file needs neither a server nor a network.
+_HELP = f"""camlab.view writes one HTML file in which heatmaps are browsed: every epoch, class and method. Several runs,
+or several folders of camlab.explain, are shown side by side. The file needs neither a server nor a network.
 
 {USAGE}
 

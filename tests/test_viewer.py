@@ -1,6 +1,7 @@
 """The viewer's files: what is read of runs, what is refused, how large a page becomes. The browser is elsewhere."""
 
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from test_callbacks import Coloured, classifier, trainer
 from viewer_runs import SIDE, make_run
 
+import camlab
 from camlab import view
 from camlab.errors import UserError
 from camlab.runs import run_folder
@@ -284,3 +286,17 @@ def test_callback_in_any_trainer_writes_the_page(tmp_path):
 def test_command_does_not_import_torch():
     code = "import sys, camlab.view; sys.exit(bool({'torch', 'lightning', 'matplotlib', 'wandb'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_frame_for_notebooks_holds_the_page(tmp_path):
+    make_run(tmp_path / "run", class_names=('"><script>', "dog", "frog"))
+    frame = camlab.browse(tmp_path / "run", height=500)
+    text = frame._repr_html_()
+    assert text.startswith('<iframe title="Heatmaps" sandbox="allow-scripts allow-downloads allow-modals"')
+    assert 'height="500"' in text
+    inside = re.search(r'srcdoc="([^"]*)"></iframe>$', text)[1]
+    assert html.unescape(inside) == frame.page
+    assert about_of(frame.page)["classes"] == ['"><script>', "dog", "frog"]
+    for wrong, told in (({"height": 0}, "200 to 4000"), ({"max_mb": 0}, "1 to 500")):
+        with pytest.raises(UserError, match=told):
+            camlab.browse(tmp_path / "run", **wrong)

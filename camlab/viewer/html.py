@@ -41,12 +41,21 @@ def write_page(folders: Sequence[Path], path: Path, megabytes: float = MEGABYTES
         UserError: There are no heatmaps, they are damaged, they cannot be shown together, or do not fit.
         OSError: The file cannot be written.
     """
+    content = page_about(folders, megabytes).encode()
+    write_atomically(path, content, durable=False)
+    return len(content)
+
+
+def page_about(folders: Sequence[Path], megabytes: float = MEGABYTES) -> str:
+    """Make the page that `write_page` writes, as text.
+
+    Raises:
+        UserError: As for `write_page`.
+    """
     runs = [run for folder in folders for run in find_sources(folder)]
     if len(runs) > MOST_RUNS:
         raise UserError(f"{len(runs)} runs were found, and a page shows at most {MOST_RUNS}. Give some of them.")
-    content = render_page(make_document([read_source(run) for run in runs], megabytes)).encode()
-    write_atomically(path, content, durable=False)
-    return len(content)
+    return render_page(make_document([read_source(run) for run in runs], megabytes))
 
 
 def write_into(folder: Path) -> Path | None:

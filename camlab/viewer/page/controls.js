@@ -23,6 +23,7 @@ function buildControls() {
   byId("theme").addEventListener("click", changeTheme);
   byId("show-keys").addEventListener("click", () => /** @type {HTMLDialogElement} */ (byId("keys")).showModal());
   byId("copy-link").addEventListener("click", copyLink);
+  byId("copy-link").hidden = location.protocol === "about:"; // in a notebook, the page has no address of its own
   byId("compare").hidden = about.runs.length < 2;
   byId("mask-label").hidden = about.pictures.every((picture) => picture.mask === null);
   for (const note of about.notes) byId("notes").append(make("p", "", note));
