@@ -183,6 +183,24 @@ def test_a_page_for_trackers_is_limited(tmp_path, caplog):
     assert "The trackers get no page of heatmaps: The page would be too large." in caplog.text
 
 
+def test_tensorboard_has_a_layout_of_the_curves(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    logger = TensorBoardLogger(str(tmp_path), name="tensorboard", version="")
+    for epoch in (1, 2):
+        logger.log_metrics({"val/acc": 0.5, "epoch": epoch})
+    logger.finalize("success")
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (layout,) = events.Tensors("custom_scalars__config__")
+    read = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0])
+    assert [category.title for category in read.category] == ["Curves", "Scores"]
+    assert [chart.title for chart in read.category[0].chart] == ["Accuracy", "Loss", "Learning rate"]
+    (accuracy, *_) = read.category[0].chart
+    assert [bool(re.search(tag, "val/acc")) for tag in accuracy.multiline.tag] == [True, False]
+
+
 def test_tensorboard_by_epochs_and_the_result_beside_the_settings(tmp_path, monkeypatch):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     folder = tmp_path / "run"

@@ -1,25 +1,15 @@
 """A workspace of W&B for a project of camlab's runs: which panels it has, and how it is made or renewed."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from camlab.errors import UserError
+from camlab.tracking.panels import CURVES, SCORES
 from camlab.tracking.wandb_environment import check_base_url, has_key
 from camlab.tracking.wandb_segments import one_line
 
 VIEW = "camlab"  # the view's name in its address, which stays the same when the view is renewed
-SCORES = {
-    "auroc": "Pixels of the object rank first (AUROC)",
-    "energy_gain": "Heat on the object, relative to chance",
-    "pointing_game": "Hottest place on the object",
-    "feature_srg": "Removing hot features first",
-    "srg": "Removing hot pixels first",
-    "class_contrast": "Contrast between classes",
-    "effective_area": "Share of the picture with heat",
-    "drift": "Drift from epoch to epoch",
-    "agreement": "Agreement of methods",
-    "flip_consistency": "Consistency when the picture is flipped",
-}  # the keys are val/heat/NAME
 _TIMEOUT = 20  # seconds for a request
 
 
@@ -101,26 +91,18 @@ def _sections() -> list[Any]:
     import wandb_workspaces.workspaces as ws
 
     return [
-        ws.Section("Curves", _curves(), is_open=True),
+        ws.Section("Curves", _lines(CURVES), is_open=True),
         ws.Section("Heatmaps", _heatmaps(), is_open=True),
-        ws.Section("Scores", [_line(title, f"val/heat/{name}") for name, title in SCORES.items()], is_open=True),
+        ws.Section("Scores", _lines(SCORES), is_open=True),
         ws.Section("Sweep", _sweep(), is_open=True),
         ws.Section("Runs compared", _comparison()),
     ]
 
 
-def _line(title: str, *keys: str) -> Any:
+def _lines(curves: Mapping[str, Sequence[str]]) -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
-    return wr.LinePlot(title=title, x="epoch", y=list(keys))
-
-
-def _curves() -> list[Any]:
-    return [
-        _line("Accuracy", "val/acc", "train/acc"),
-        _line("Loss", "val/loss", "train/loss"),
-        _line("Learning rate", "train/lr"),
-    ]
+    return [wr.LinePlot(title=title, x="epoch", y=list(keys)) for title, keys in curves.items()]
 
 
 def _heatmaps() -> list[Any]:
