@@ -22,6 +22,7 @@ from camlab.errors import UserError
 from camlab.evaluation.run_result import _page_within
 from camlab.runs import run_folder
 from camlab.tracking.metrics_csv import MetricsCsv
+from camlab.tracking.mlflow_logger import MLFlowLogger
 from camlab.tracking.pictures import log_pictures
 from camlab.tracking.results import log_page
 from camlab.tracking.tensorboard_logger import TensorBoardLogger
@@ -199,6 +200,29 @@ def test_tensorboard_has_a_layout_of_the_curves(tmp_path):
     assert [chart.title for chart in read.category[0].chart] == ["Accuracy", "Loss", "Learning rate"]
     (accuracy, *_) = read.category[0].chart
     assert [bool(re.search(tag, "val/acc")) for tag in accuracy.multiline.tag] == [True, False]
+
+
+@pytest.mark.slow  # MLflow is imported and makes its tables
+@pytest.mark.filterwarnings("ignore")  # of MLflow's own calls of SQLAlchemy
+def test_mlflow_by_epochs_with_pictures(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed (pip install mlflow-skinny sqlalchemy)")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    logger = MLFlowLogger(str(tmp_path / "run"), str(tmp_path / "all"), run_name="a run")
+    logger.log_hyperparams({"optimizer": {"lr": 0.1}, "name": "a\nb"})
+    for epoch in (1, 2):
+        logger.log_metrics({"val/acc": epoch / 4, "epoch": epoch}, step=100 * epoch)
+        log_pictures(logger, "heatmaps/probe", [np.zeros((8, 8, 3), np.uint8)], ["a"], epoch)
+    logger.finalize("success")
+    client = mlflow.tracking.MlflowClient(f"sqlite:///{tmp_path}/all/mlflow.db")
+    run = client.get_run(logger.run_id)
+    assert run.data.params["optimizer/lr"] == "0.1"
+    assert [(one.step, one.value) for one in client.get_metric_history(logger.run_id, "val/acc")] == [
+        (1, 0.25),
+        (2, 0.5),
+    ]
+    pictures = list((tmp_path / "all" / "mlartifacts").rglob("*.png"))
+    assert len(pictures) == 2
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_by_epochs_and_the_result_beside_the_settings(tmp_path, monkeypatch):
