@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def explain(config: DictConfig) -> int:
-    """Write overlays, maps, predictions, boxes and a contact sheet to the output folder of the job.
+    """Write overlays, maps, predictions, boxes, a contact sheet and a page to the output folder of the job.
 
     Returns:
         Number of pictures that were explained.
@@ -42,6 +42,7 @@ def explain(config: DictConfig) -> int:
     from camlab.drawing.explain_pictures import explain_pictures
     from camlab.drawing.tiles import Style
     from camlab.models.devices import choose_device
+    from camlab.viewer.html import write_into
 
     device = choose_device(config.device)
     trained = _trained(config)
@@ -60,6 +61,8 @@ def explain(config: DictConfig) -> int:
     about = {"images": str(config.images), "checkpoint": config.checkpoint, "weights": weights}
     made = explain_pictures(trained, files, out, request, style, config.batch_size, device, about)
     log.info("%d picture%s explained. Open %s", made.done, "" if made.done == 1 else "s", made.sheet or made.folder)
+    if page := write_into(out):
+        log.info("Browse the heatmaps: open %s in a browser.", page)
     if made.broken:
         count = f"{len(made.broken)} of {len(files)} pictures {'was' if len(made.broken) == 1 else 'were'} skipped"
         raise UserError(f"{count}; the first: {made.broken[0]}")

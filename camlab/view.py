@@ -14,12 +14,12 @@ from camlab.storage.files import user_path
 from camlab.viewer.html import MEGABYTES, write_page
 
 USAGE = "Usage: python -m camlab.view RUN [RUN…] [out=FILE.html] [open=false] [max_mb=32]"
-_HELP = f"""camlab.view writes one HTML file in which the heatmaps of a run are browsed: every epoch, class and method.
-Several runs are shown side by side. The file needs neither a server nor a network.
+_HELP = f"""camlab.view writes one HTML file in which heatmaps are browsed: every epoch, class and method. Several runs,
+or several folders of camlab.explain, are shown side by side. The file needs neither a server nor a network.
 
 {USAGE}
 
-  RUN       folder of a run, or a folder that holds some, such as a sweep
+  RUN       folder of a run or of camlab.explain, or a folder that holds some, such as a sweep
   out       the file; by default {run_folder.VIEWER} in the first folder
   open      whether to open the file in the browser, if there is a screen (default: true)
   max_mb    largest size of the file in megabytes; of more, epochs are left out evenly (default: {MEGABYTES:g})

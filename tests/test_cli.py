@@ -459,7 +459,7 @@ def test_a_sweep_of_explanations_keeps_to_the_outputs_folder_and_reports_failure
 # ---- help
 
 
-@pytest.mark.parametrize("entry", ["train", "evaluate", "explain", "cache"])
+@pytest.mark.parametrize("entry", ["train", "evaluate", "explain", "cache", "dashboard"])
 def test_help_explains_every_setting_within_100_columns(entry):
     shown = help_text(entry, ["--help"]).split("\n")
     assert [line for line in shown if len(line) > 100] == []
@@ -518,6 +518,8 @@ def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["evaluate", "--help"], 0, "Choose from train, val, test."),
         (["explain", "--help"], 0, "grad_cam_plus_plus"),
         (["cache", "--help"], 0, "action=list"),
+        (["dashboard", "--help"], 0, "camlab-dashboard project=camlab"),
+        (["dashboard", "projekt=x"], 2, "projekt: unknown setting. Did you mean project?"),
         (["summary", "--help"], 0, "FOLDER"),
         (["evaluate", "checkpoint=nowhere"], 2, "checkpoint=nowhere: no such file or folder."),
         (["train", "arch=alexnt"], 2, "arch=alexnt: unknown option. Did you mean arch=alexnet?"),

@@ -146,6 +146,8 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
     code, said, err = run("images=photos", f"checkpoint={place}", *arguments)
     assert (code, err) == (0, "")
     assert f"2 pictures explained. Open {tmp_path}/out/sheet.png" in said
+    assert f"Browse the heatmaps: open {tmp_path}/out/heatmaps.html in a browser." in said
+    assert (tmp_path / "out" / "heatmaps.html").is_file()
     files, network = [Path("photos/a/one.png"), Path("photos/b/one.png")], load_network(trained)
 
     rows, written = table(tmp_path / "out" / "predictions.csv"), stored(tmp_path / "out")
@@ -193,7 +195,7 @@ def test_the_defaults_give_a_sheet_worth_showing(run, trained, tmp_path):
     assert run("images=photos", f"checkpoint={trained}")[0] == 0
     [out] = tmp_path.glob("outputs/*/*_explain")
     names = {path.name for path in out.iterdir()}
-    assert names - {"maps.npz", "explain.json"} == {
+    assert names - {"maps.npz", "explain.json", "heatmaps.html"} == {
         "overlays",
         "predictions.csv",
         "boxes.json",

@@ -1,11 +1,13 @@
 """The notebooks run from top to bottom without a network connection, and their output is what their text says."""
 
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from viewer_runs import make_run
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -57,3 +59,38 @@ def test_own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(notebook) == 6
     assert "Warning" not in everything
     assert "No heatmaps" not in everything
+
+
+def test_heatmaps_are_browsed_in_a_notebook_and_in_its_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page works in the frame, which cannot touch what surrounds it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    nbconvert = pytest.importorskip("nbconvert", reason="nbconvert is not installed")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("chromium is not installed (apt-get install chromium)")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    make_run(tmp_path / "run")
+    cells = [nbformat.v4.new_code_cell("import camlab\ncamlab.browse('run', height=600)")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert "a page of heatmaps" in notebook.cells[0].outputs[0].data["text/plain"]
+    exported, _ = nbconvert.HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    (tmp_path / "notebook.html").write_text(exported)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page, troubles = browser.new_page(), []
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.goto((tmp_path / "notebook.html").as_uri())
+        frame = page.frame_locator('iframe[title="Heatmaps"]')
+        frame.locator("body.is-ready").wait_for(timeout=20_000)
+        frame.locator("#epoch").fill("1")
+        assert frame.locator("#epoch-label").inner_text() == "Epoch 1 of 3"
+        assert frame.locator(".tile canvas").count() == 6
+        assert frame.locator("#copy-link").is_hidden()
+        inside = next(one for one in page.frames if one.url == "about:srcdoc")
+        assert (
+            inside.evaluate("(() => { try { return parent.document.title; } catch { return 'separated'; } })()")
+            == "separated"
+        )
+        page.wait_for_timeout(300)
+        assert not troubles
+        browser.close()

@@ -15,16 +15,21 @@ import wandb
 from conftest import Coloured
 from test_entries import TINY, command
 from test_training import classifier, trainer
+from viewer_runs import make_run
 
 from camlab import train
 from camlab.errors import UserError
+from camlab.evaluation.run_result import _page_within
 from camlab.runs import run_folder
 from camlab.tracking.metrics_csv import MetricsCsv
+from camlab.tracking.mlflow_logger import MLFlowLogger
 from camlab.tracking.pictures import log_pictures
+from camlab.tracking.results import log_page
 from camlab.tracking.tensorboard_logger import TensorBoardLogger
 from camlab.tracking.wandb_logger import WandbLogger
 from camlab.tracking.wandb_segments import how_to_sync, run_id, segments, unsynced_before
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
+from camlab.viewer.html import write_into
 
 
 def records(run_dir: Path) -> list[dict[str, Any]]:
@@ -149,6 +154,75 @@ def test_a_checkpoint_that_cannot_be_uploaded_does_not_stop_a_run(tmp_path, capl
     logger.log_checkpoint(tmp_path / "nowhere.ckpt")
     assert "Going on without it" in caplog.text
     logger.finish()
+
+
+@pytest.mark.parametrize("viewer", [True, False])
+def test_the_page_of_heatmaps_in_wandb(tmp_path, viewer):
+    logger = WandbLogger(save_dir=str(tmp_path), viewer=viewer)
+    asked = []
+
+    def make(megabytes: float) -> str:
+        asked.append(megabytes)
+        return "<!doctype html><title>heat</title>"
+
+    log_page([MetricsCsv(tmp_path), logger], make, 7)
+    logger.finish()
+    assert asked == [16.0] * viewer
+    pages = list(tmp_path.glob("wandb/offline-run-*/files/media/html/heatmaps/viewer*.html"))
+    assert [page.read_text() for page in pages] == ["<!doctype html><title>heat</title>"] * viewer, "nothing is added"
+
+
+def test_a_page_for_trackers_is_limited(tmp_path, caplog):
+    caplog.set_level("INFO")
+    make_run(tmp_path / "run", epochs=tuple(range(40)), pictures=2, grid=(16, 16), masks=False)
+    page = write_into(tmp_path / "run")
+    assert _page_within(page, 16) == page.read_text()
+    size = page.stat().st_size / 1e6
+    assert len(_page_within(page, size * 0.75)) < 0.75e6 * size
+    assert f"MB with fewer epochs; here it has {size:.1f} MB." in caplog.text
+    assert _page_within(page, 0.1) is None
+    assert "The trackers get no page of heatmaps: The page would be too large." in caplog.text
+
+
+def test_tensorboard_has_a_layout_of_the_curves(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.plugins.custom_scalar import layout_pb2
+
+    logger = TensorBoardLogger(str(tmp_path), name="tensorboard", version="")
+    for epoch in (1, 2):
+        logger.log_metrics({"val/acc": 0.5, "epoch": epoch})
+    logger.finalize("success")
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (layout,) = events.Tensors("custom_scalars__config__")
+    read = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0])
+    assert [category.title for category in read.category] == ["Curves", "Scores"]
+    assert [chart.title for chart in read.category[0].chart] == ["Accuracy", "Loss", "Learning rate"]
+    (accuracy, *_) = read.category[0].chart
+    assert [bool(re.search(tag, "val/acc")) for tag in accuracy.multiline.tag] == [True, False]
+
+
+@pytest.mark.slow  # MLflow is imported and makes its tables
+@pytest.mark.filterwarnings("ignore")  # of MLflow's own calls of SQLAlchemy
+def test_mlflow_by_epochs_with_pictures(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed (pip install mlflow-skinny sqlalchemy)")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    logger = MLFlowLogger(str(tmp_path / "run"), str(tmp_path / "all"), run_name="a run")
+    logger.log_hyperparams({"optimizer": {"lr": 0.1}, "name": "a\nb"})
+    for epoch in (1, 2):
+        logger.log_metrics({"val/acc": epoch / 4, "epoch": epoch}, step=100 * epoch)
+        log_pictures(logger, "heatmaps/probe", [np.zeros((8, 8, 3), np.uint8)], ["a"], epoch)
+    logger.finalize("success")
+    client = mlflow.tracking.MlflowClient(f"sqlite:///{tmp_path}/all/mlflow.db")
+    run = client.get_run(logger.run_id)
+    assert run.data.params["optimizer/lr"] == "0.1"
+    assert [(one.step, one.value) for one in client.get_metric_history(logger.run_id, "val/acc")] == [
+        (1, 0.25),
+        (2, 0.5),
+    ]
+    pictures = list((tmp_path / "all" / "mlartifacts").rglob("*.png"))
+    assert len(pictures) == 2
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_by_epochs_and_the_result_beside_the_settings(tmp_path, monkeypatch):

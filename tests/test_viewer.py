@@ -1,8 +1,10 @@
 """The viewer's files: what is read of runs, what is refused, how large a page becomes. The browser is elsewhere."""
 
 import dataclasses
+import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from test_callbacks import Coloured, classifier, trainer
 from viewer_runs import SIDE, make_run
 
+import camlab
 from camlab import view
 from camlab.errors import UserError
 from camlab.runs import run_folder
@@ -20,8 +23,9 @@ from camlab.training.callbacks.heatmap_callback import HeatmapCallback
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 from camlab.viewer import measures, renewal
 from camlab.viewer.document import make_document
-from camlab.viewer.html import SCRIPTS, render_page, write_for_run, write_page
-from camlab.viewer.run_content import find_runs, read_content
+from camlab.viewer.html import SCRIPTS, render_page, write_into, write_page
+from camlab.viewer.run_content import read_content
+from camlab.viewer.sources import find_sources
 
 PAGE = Path(view.__file__).parent / "viewer" / "page"
 
@@ -162,8 +166,8 @@ def test_epochs_of_another_kind_are_left_out(tmp_path):
 def test_folders_are_found(tmp_path):
     for name in ("sweep/a", "sweep/b"):
         make_run(tmp_path / name, epochs=(0,), pictures=1)
-    assert find_runs(tmp_path) == [tmp_path / "sweep" / "a", tmp_path / "sweep" / "b"]
-    assert find_runs(tmp_path / "sweep" / "a" / "heatmaps") == [tmp_path / "sweep" / "a"]
+    assert find_sources(tmp_path) == [tmp_path / "sweep" / "a", tmp_path / "sweep" / "b"]
+    assert find_sources(tmp_path / "sweep" / "a" / "heatmaps") == [tmp_path / "sweep" / "a"]
 
 
 def test_command_writes_the_page(tmp_path, monkeypatch, capsys):
@@ -171,7 +175,7 @@ def test_command_writes_the_page(tmp_path, monkeypatch, capsys):
     assert run_view(monkeypatch, tmp_path / "run") == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'run' / 'heatmaps.html'} (")
     style = about_of((tmp_path / "run" / "heatmaps.html").read_text())["style"]
-    assert style == {"colours": "viridis", "scale": "per_image", "opacity": 0.7}
+    assert style == {"klass": "predicted", "box": False, "colours": "viridis", "scale": "per_image", "opacity": 0.7}
     assert run_view(monkeypatch, tmp_path / "run", f"out={tmp_path}", "open=false") == 0
     assert (tmp_path / "heatmaps.html").is_file()
 
@@ -200,10 +204,13 @@ def mismatch(run: Path) -> None:
     [
         (damage, r"epoch_0002/maps\.npz is not a file of raw maps .*, or is damaged\. Remove .*epoch_0002 to see"),
         (age, r"has the format camlab-maps 0; this version of camlab reads camlab-maps 1"),
-        (mismatch, r"maps\.npz is damaged: its arrays do not fit each other\. Remove .*epoch_0002\."),
+        (mismatch, r"maps\.npz is damaged: its arrays do not fit each other\. Remove .*epoch_0002 to see"),
         (lambda run: (run / "heatmaps" / "pictures" / "03.png").unlink(), r"03\.png is missing"),
         (lambda run: (run / "heatmaps" / "pictures" / "03.png").write_bytes(b"no"), "not a readable picture"),
-        (lambda run: (run / "heatmaps").rename(run / "gone"), r"no heatmaps there .* Give the folder of a run"),
+        (
+            lambda run: shutil.rmtree(run / "heatmaps"),
+            r"no heatmaps there .* Give the folder of a run, or of camlab.explain",
+        ),
         (lambda run: (run / "heatmaps.html").mkdir(), None),
     ],
 )
@@ -224,7 +231,7 @@ def test_what_cannot_be_shown_is_refused_in_one_line(tmp_path, monkeypatch, caps
     ("arguments", "told"),
     [
         ([], r"No run was given\. Usage: "),
-        (["missing"], r"missing: no such folder\. Give the folder of a run\."),
+        (["missing"], r"missing: no such folder\. Give the folder of a run, or of camlab\.explain\."),
         (["run", "opne=false"], r"opne=false: unknown setting\. Did you mean open\? Usage"),
         (["run", "open=perhaps"], r"open=perhaps: must be true or false\."),
         (["run", "max_mb=-1"], r"max_mb=-1: must be a number from 1 to 500\."),
@@ -241,13 +248,13 @@ def test_mistakes_on_the_command_line(tmp_path, monkeypatch, capsys, arguments, 
 
 
 def test_a_page_that_fails_does_not_fail_the_run(tmp_path, caplog):
-    assert write_for_run(tmp_path) is None
+    assert write_into(tmp_path) is None
     assert not caplog.records, "a run without heatmaps has nothing to tell"
     make_run(tmp_path / "run")
-    assert write_for_run(tmp_path / "run") == tmp_path / "run" / "heatmaps.html"
+    assert write_into(tmp_path / "run") == tmp_path / "run" / "heatmaps.html"
     damage(tmp_path / "run")
     before = (tmp_path / "run" / "heatmaps.html").read_bytes()
-    assert write_for_run(tmp_path / "run") is None
+    assert write_into(tmp_path / "run") is None
     assert "heatmaps.html was not written: " in caplog.text
     assert (tmp_path / "run" / "heatmaps.html").read_bytes() == before
 
@@ -259,7 +266,7 @@ def test_page_is_renewed_for_two_hundredths_of_the_time(tmp_path, monkeypatch):
         clock[0] += 0.5
 
     monkeypatch.setattr(renewal, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(renewal, "write_for_run", write)
+    monkeypatch.setattr(renewal, "write_into", write)
     page, renewed = renewal.PageRenewal(tmp_path), []
     for _ in range(100):
         clock[0] += 1
@@ -279,3 +286,17 @@ def test_callback_in_any_trainer_writes_the_page(tmp_path):
 def test_command_does_not_import_torch():
     code = "import sys, camlab.view; sys.exit(bool({'torch', 'lightning', 'matplotlib', 'wandb'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_frame_for_notebooks_holds_the_page(tmp_path):
+    make_run(tmp_path / "run", class_names=('"><script>', "dog", "frog"))
+    frame = camlab.browse(tmp_path / "run", height=500)
+    text = frame._repr_html_()
+    assert text.startswith('<iframe title="Heatmaps" sandbox="allow-scripts allow-downloads allow-modals"')
+    assert 'height="500"' in text
+    inside = re.search(r'srcdoc="([^"]*)"></iframe>$', text)[1]
+    assert html.unescape(inside) == frame.page
+    assert about_of(frame.page)["classes"] == ['"><script>', "dog", "frog"]
+    for wrong, told in (({"height": 0}, "200 to 4000"), ({"max_mb": 0}, "1 to 500")):
+        with pytest.raises(UserError, match=told):
+            camlab.browse(tmp_path / "run", **wrong)

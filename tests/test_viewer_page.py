@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from viewer_runs import SIDE, make_run
+from viewer_runs import SIDE, make_explained, make_run
 
 from camlab.drawing import render
 from camlab.drawing.scaling import scale
@@ -117,9 +117,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[int, Any]:
-    """The results of run `a` by epoch; its page is a.html, and ab.html is that of two runs."""
+    """The results of run `a` by epoch; its page is a.html, ab.html has two runs, and photos.html one of `explain`."""
     results = make_run(folder / "a", pictures=9, names=["x.png", HOSTILE, *["y.png"] * 7])
     make_run(folder / "b", epochs=(0, 2), pictures=9, seed=1, names=["x.png", HOSTILE, *["y.png"] * 7])
+    make_explained(folder / "photos", folder / "files", size=(400, 300), top_k=1)
+    write_page([folder / "photos"], folder / "photos.html")
     write_page([folder / "a"], folder / "a.html")
     write_page([folder / "a", folder / "b"], folder / "ab.html")
     return results
@@ -128,7 +130,7 @@ def results(folder: Path) -> dict[int, Any]:
 @pytest.fixture(scope="module")
 def views(browser: Any, folder: Path, results: dict[int, Any]) -> Iterator[dict[str, View]]:
     context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
-    yield {name: View(context.new_page(), folder / f"{name}.html") for name in ("a", "ab")}
+    yield {name: View(context.new_page(), folder / f"{name}.html") for name in ("a", "ab", "photos")}
     context.close()
 
 
@@ -410,7 +412,7 @@ def test_two_runs_are_aligned_by_epoch(pair):
 
 def test_difference_of_two_runs(pair, results):
     pair.page.locator('input[name="compare"][value="difference"]').check()
-    predicted = pair.page.evaluate("about.runs.map((run, i) => run.explained[ownEpoch(i, 3)].map(([first]) => first))")
+    predicted = pair.page.evaluate("about.runs.map((run, i) => run.predicted[ownEpoch(i, 3)])")
     other = [i for i, (a, b) in enumerate(zip(*predicted, strict=True)) if a != b]
     notes = pair.settled().texts(".tile-note")
     assert [i for i, note in enumerate(notes) if note == "different classes predicted"] == other
@@ -421,6 +423,29 @@ def test_difference_of_two_runs(pair, results):
     expected = np.array(both[1]) - np.array(both[0])
     np.testing.assert_allclose(difference, expected, atol=1e-6)
     assert pair.text("#colour-ticks").split("\n")[0] == "A has more"
+
+
+# ---- photographs
+
+
+def test_a_page_of_photographs_has_no_epochs(views):
+    view = views["photos"].open()
+    for selector in (".scrubber", "#film", "#save-animation", "#true-class", "#filter", "#curves"):
+        assert view.page.locator(selector).is_hidden()
+    assert view.text('[data-picture="0"] .heading') == "00.png"
+    assert view.text("#settings").startswith("network=vgg16")
+    assert view.page.locator("#box").is_checked()
+    assert view.page.locator('input[value="difference"]').first.is_disabled(), "one map of each picture is stored"
+    assert view.choose("scale", "shared").text("#colour-ticks").endswith("the maximum of all pictures")
+    assert view.choose("method", "all").texts('[data-picture="0"] .tile-label') == ["Grad-CAM", "LayerCAM"]
+    view.press("ArrowLeft", " ", "End", "1", "p")
+    view.page.locator('[data-picture="1"] button').click()
+    assert view.settled().text("#detail-caption").startswith("Hottest")
+    view.press("Escape")
+    with view.page.expect_download() as download:
+        view.page.click("#save-png")
+    assert download.value.suggested_filename == "heatmaps.png"
+    assert not view.troubles
 
 
 # ---- for everybody, everywhere
@@ -478,14 +503,15 @@ def test_odd_runs(browser, tmp_path, kind):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name", ["a", "ab"])
+@pytest.mark.parametrize("name", ["a", "ab", "photos"])
 def test_page_fits_the_screen(views, name, width):
     page = views[name].page
     page.set_viewport_size({"width": width, "height": 800})
     view = views[name].open()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("#panel > summary").is_visible() is (width == 390)
-    for selector in ("#play", "#epoch", "#epoch-label", '[data-picture="0"] canvas'):
+    scrubber = ("#play", "#epoch", "#epoch-label") if name != "photos" else ()
+    for selector in (*scrubber, '[data-picture="0"] canvas'):
         assert page.locator(selector).first.bounding_box()["width"] > 30
     sizes = page.locator("body *").evaluate_all("(all) => all.map((e) => parseFloat(getComputedStyle(e).fontSize))")
     assert min(sizes) >= 11
@@ -510,7 +536,9 @@ def axe() -> str:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("name", "address"), [("a", ""), ("a", "picture=1"), ("ab", "method=all")])
+@pytest.mark.parametrize(
+    ("name", "address"), [("a", ""), ("a", "picture=1"), ("ab", "method=all"), ("photos", "picture=1")]
+)
 def test_axe_finds_no_violation(views, name, address, scheme):
     script = axe()
     view = views[name]

@@ -1,8 +1,10 @@
 """Folders of runs with heatmaps, as training leaves them, for the tests of the viewer."""
 
 import csv
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -78,3 +80,40 @@ def make_run(
         place.mkdir()
         write_maps(place / "maps.npz", results, class_names, layers, Path("..", "pictures"), np.float16, epoch)
     return every
+
+
+def make_explained(
+    folder: Path,
+    photos: Path,
+    pictures: int = 3,
+    size: tuple[int, int] = (60, 40),
+    class_names: tuple[str, ...] = ("cat", "dog", "frog"),
+    top_k: int = 2,
+    target: int | None = None,
+    seed: int = 0,
+    counterfactual: bool = False,
+) -> list[PictureResult]:
+    """Make a folder of `camlab.explain` and, unless they are there, its photographs. Returns the results."""
+    generator, noise = torch.Generator().manual_seed(seed), np.random.default_rng(7)
+    folder.mkdir(parents=True)
+    photos.mkdir(exist_ok=True)
+    results, (width, height) = [], size
+    for i in range(pictures):
+        file = photos / f"{i:02d}.png"
+        picture = cv2.resize(noise.integers(0, 256, (4, 6, 3), dtype=np.uint8), size, interpolation=cv2.INTER_LINEAR)
+        if not file.exists():
+            render.write_image(file, picture)
+        probabilities = torch.randn(len(class_names), generator=generator).softmax(0)
+        explained = probabilities.topk(top_k).indices.tolist() if target is None else [target]
+        maps = {
+            method: [torch.randn(len(explained), 3, 3, generator=generator)] for method in ("grad_cam", "layer_cam")
+        }
+        visible = ((width - height) / 2, 0, (width + height) / 2, height)
+        source = Source(file, file.name, i, size, visible)
+        results.append(PictureResult(source, tuple(explained), probabilities, maps))
+    layers = {"grad_cam": ("features.28",), "layer_cam": ("features.28",)}
+    write_maps(folder / "maps.npz", results, class_names, layers, folder, counterfactual=counterfactual)
+    style = {"normalize": "per_image", "alpha": 0.6, "colormap": "viridis", "boxes": True, "target": target}
+    about = {"network": {"name": "vgg16"}, "settings": style, "images": str(photos)}
+    (folder / "explain.json").write_text(json.dumps(about))
+    return results

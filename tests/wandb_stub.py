@@ -43,12 +43,16 @@ class WandbStub:
         fault: How the server fails at every request from now on; None if it answers.
         runs: What the server has received, by run id.
         requests: GraphQL operations and paths in order of arrival, including failed ones.
+        projects: Names of the projects whose views can be asked for.
+        views: Saved views by name: id, name, displayName and spec (JSON).
     """
 
     def __init__(self) -> None:
         self.fault: Fault | None = None
         self.runs: dict[str, Run] = {}
         self.requests: list[str] = []
+        self.projects: set[str] = set()
+        self.views: dict[str, dict[str, str]] = {}
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
         self._released = threading.Event()
@@ -91,6 +95,17 @@ class WandbStub:
             case "Viewer":
                 viewer = {"id": "u", "entity": "tester", "username": "tester", "email": "", "flags": "{}"}
                 return {"viewer": {**viewer, "teams": {"edges": []}}}
+            case "GetDefaultEntity":
+                return {"viewer": {"__typename": "User", "id": "u", "entity": "tester"}}
+            case "View":
+                known = given["projectName"] in self.projects
+                found = [self.views[name] for name in self.views if name == given["viewName"]]
+                return {"project": {"allViews": {"edges": [{"node": node} for node in found]}} if known else None}
+            case "UpsertView2":
+                known = given["name"] in self.views
+                node = {key: given[key] for key in ("name", "displayName", "spec")}
+                self.views[given["name"]] = {"id": given.get("id") or f"view {len(self.views)}", **node}
+                return {"upsertView": {"view": self.views[given["name"]], "inserted": not known}}
             case "ServerFeaturesQuery":
                 return {"serverInfo": {"features": []}}
             case "UpsertBucket":

@@ -22,7 +22,7 @@ def read_arguments(arguments: Sequence[str], command: str = "train") -> list[str
 
     Args:
         arguments: Arguments as the user typed them.
-        command: `train`, `evaluate`, `explain` or `cache`.
+        command: `train`, `evaluate`, `explain`, `cache` or `dashboard`.
 
     Raises:
         UserError: An argument has a mistake that can be found without a configuration, and that Hydra would report less

@@ -107,4 +107,16 @@ class Cache(TypedDict, total=False):
     action: Required[Annotated[str, Words("list", "clear")]]
 
 
-COMMANDS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "explain": Explain, "cache": Cache}
+@section
+class Dashboard(TypedDict, total=False):
+    project: Required[Annotated[str, Field(min_length=1)]]
+    entity: str | None
+
+
+COMMANDS: dict[str, Any] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "explain": Explain,
+    "cache": Cache,
+    "dashboard": Dashboard,
+}

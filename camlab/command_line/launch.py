@@ -88,7 +88,7 @@ def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[
     Args:
         task: Function of the configuration. It must be importable by its name, since other processes may run the jobs
             of a sweep.
-        command: `train`, `evaluate`, `explain` or `cache`; `conf/` contains a file with this name.
+        command: `train`, `evaluate`, `explain`, `cache` or `dashboard`; `conf/` contains a file with this name.
         arguments: Arguments of the command; None takes those of this process.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them

@@ -169,6 +169,7 @@ class Wandb(_WandbArguments, total=False):
 
     mode: Annotated[str, Words("online", "offline", "disabled", "shared")] | None
     log_checkpoint: bool
+    viewer: bool
 
 
 PRECISIONS = (

@@ -47,7 +47,7 @@ class CheckBeforeRun(Callback):
     """Hydra callback that refuses a bad configuration before Hydra creates a folder or writes into one.
 
     Args:
-        entry: `train`, `evaluate`, `explain` or `cache`.
+        entry: `train`, `evaluate`, `explain`, `cache` or `dashboard`.
     """
 
     def __init__(self, entry: str) -> None:
@@ -106,7 +106,7 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
 
     Args:
         config: The configuration without the section `hydra`.
-        entry: `train`, `evaluate`, `explain` or `cache`.
+        entry: `train`, `evaluate`, `explain`, `cache` or `dashboard`.
 
     Returns:
         The configuration. For `evaluate`, it has been completed with the data settings of the checkpoint's run.

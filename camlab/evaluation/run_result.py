@@ -1,5 +1,6 @@
 """Result of a finished run: its test, the content of `result.json`, and the messages to the user and to trackers."""
 
+import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import lightning as L
 from lightning.pytorch.loggers import Logger
 
 from camlab.data.module import ImageData
+from camlab.errors import UserError, first_line
 from camlab.evaluation.confusion import ConfusionCounter
 from camlab.evaluation.report import Report, pointing_game_lines
 from camlab.models.devices import device_name, peak_memory_gb
@@ -17,11 +19,11 @@ from camlab.models.trained_network import output_names
 from camlab.runs import run_folder
 from camlab.runs.provenance import provenance, utc_now
 from camlab.runs.watchers import ACCURACY
-from camlab.tracking.results import RunResult, log_result
+from camlab.tracking.results import RunResult, log_page, log_result
 from camlab.training.callbacks.checkpoints import BestCheckpoint
 from camlab.training.callbacks.heatmap_scores import HeatmapScores
 from camlab.training.classifier import Classifier
-from camlab.viewer.html import write_for_run
+from camlab.viewer.html import page_about, write_into
 
 log = logging.getLogger(__name__)
 
@@ -123,5 +125,19 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
     log.info("Results: %s", run_dir / run_folder.RESULT)
     if sheets := sorted(run_dir.glob("heatmaps/*/sheet.png")):
         log.info("Heatmaps: open %s", sheets[-1])
-    if page := write_for_run(run_dir):
+    if page := write_into(run_dir):
         log.info("All epochs, in a browser: open %s", page)
+        log_page(loggers, functools.partial(_page_within, page), result["epochs"])
+
+
+def _page_within(page: Path, megabytes: float) -> str | None:
+    """The page of a run or, if it is larger than a limit, one with fewer epochs; None if that is too large, too."""
+    if (size := page.stat().st_size / 1e6) <= megabytes:
+        return page.read_text(encoding="utf-8")
+    try:
+        smaller = page_about([page.parent], megabytes)
+    except UserError as error:
+        log.warning("The trackers get no page of heatmaps: %s", first_line(error))
+        return None
+    log.info("The trackers get a page of %.1f MB with fewer epochs; here it has %.1f MB.", len(smaller) / 1e6, size)
+    return smaller

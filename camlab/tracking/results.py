@@ -1,6 +1,6 @@
 """Send the results of finished runs to all trackers that can show them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,8 @@ from lightning.pytorch.loggers import Logger
 
 from camlab.tracking.tensorboard_logger import TensorBoardLogger
 from camlab.tracking.wandb_logger import WandbLogger
+
+PAGE_MEGABYTES = 16.0  # largest size of a page that is uploaded
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,21 @@ class RunResult:
     class_names: Sequence[str]
     confusion: np.ndarray
     checkpoint: Path | None
+
+
+def log_page(loggers: Sequence[Logger], make: Callable[[float], str | None], epochs_done: int) -> None:
+    """Send the page that browses a run's heatmaps to the loggers that show pages.
+
+    Args:
+        loggers: Loggers of a Trainer.
+        make: Function that makes the page, at most as many megabytes large as it is given; None if there is none. It is
+            called only if there is such a logger.
+        epochs_done: Number of epochs done.
+    """
+    takers = [logger for logger in loggers if isinstance(logger, WandbLogger) and logger.takes_pages]
+    if takers and (page := make(PAGE_MEGABYTES)) is not None:
+        for logger in takers:
+            logger.log_page(page, epochs_done)
 
 
 def log_result(loggers: Sequence[Logger], result: RunResult) -> None:

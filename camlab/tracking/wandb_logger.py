@@ -1,28 +1,23 @@
 """Logger for Weights & Biases. Only this package imports wandb, and only when a run is logged."""
 
 import logging
-import netrc
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from camlab.errors import UserError, plain_texts
+from camlab.errors import plain_texts
+from camlab.tracking.wandb_environment import check_base_url, has_key, mode_of_environment
 from camlab.tracking.wandb_segments import complaint, how_to_sync, one_line, run_id, segments, unsynced_before
 
 log = logging.getLogger(__name__)
 
-_BASE_URL = "https://api.wandb.ai"
-_MODES = ("online", "offline", "disabled", "shared")
-_OLD_MODES = {"run": "online", "dryrun": "offline"}  # old names that W&B still accepts
 IMAGES_PER_KEY = 108  # W&B drops the images of a longer list that exceed this number
 _INIT_TIMEOUT, _FINISH_TIMEOUT = 30.0, 20.0  # seconds; a lost server must not hold up a run
 _FINISH_LIMIT = 27.0  # seconds, in case W&B exceeds its own timeout
@@ -43,20 +38,28 @@ class WandbLogger(LightningWandbLogger):
         save_dir: Folder of the run; the folder `wandb/` is created in it.
         mode: `online`, `offline` or `disabled`; None to decide by `WANDB_MODE` and by whether there is a key.
         log_checkpoint: Upload the tested checkpoint as an artifact when the run is finished.
+        viewer: Log the page that browses the heatmaps when the run is finished.
         **options: Options of Lightning's WandbLogger and of `wandb.init`: project, entity, name, group, tags, notes, …
 
     Raises:
         UserError: `WANDB_MODE` or `WANDB_BASE_URL` has a value that W&B does not accept.
     """
 
-    def __init__(self, save_dir: str, mode: str | None = None, log_checkpoint: bool = False, **options: Any) -> None:
-        asked = mode or _mode_of_environment()
-        _check_base_url()
-        keyless = asked in (None, "online") and not _has_key()  # W&B would ask for a key in order to go online
+    def __init__(
+        self,
+        save_dir: str,
+        mode: str | None = None,
+        log_checkpoint: bool = False,
+        viewer: bool = True,
+        **options: Any,
+    ) -> None:
+        asked = mode or mode_of_environment()
+        check_base_url()
+        keyless = asked in (None, "online") and not has_key()  # W&B would ask for a key in order to go online
         self._mode = "offline" if keyless else asked or "online"
         self._why = "no API key" if keyless else "as requested"  # reason for being offline
         self._level = logging.INFO
-        self._log_checkpoint = log_checkpoint
+        self._log_checkpoint, self.takes_pages = log_checkpoint, viewer and self._mode != "disabled"
         self._broken = False
         super().__init__(save_dir=save_dir, **options)
         self._wandb_init.pop("anonymous")  # deprecated; W&B warns even of None
@@ -138,6 +141,25 @@ class WandbLogger(LightningWandbLogger):
             self._attempt(send)
 
     @rank_zero_only
+    def log_page(self, page: str, epoch: int) -> None:
+        """Log a page that needs no other file as `heatmaps/viewer`; the dashboard shows it, scripts included.
+
+        Args:
+            page: A whole HTML document.
+            epoch: Number of epochs done.
+        """
+
+        def send() -> None:
+            import wandb
+
+            shown = wandb.Html(
+                page, inject=False, data_is_not_path=True
+            )  # by default, W&B adds a style sheet from its own host
+            self.experiment.log({"heatmaps/viewer": shown, "epoch": epoch})
+
+        self._attempt(send)
+
+    @rank_zero_only
     def finish(self) -> None:
         """End the run at W&B, within 30 s, and log what has not been uploaded and how to sync it."""
         run, self._experiment = self._experiment, None
@@ -202,46 +224,6 @@ class WandbLogger(LightningWandbLogger):
                 return
             self._broken, self._why = True, one_line(error).rstrip(".")
             log.warning("W&B: %s. Going on without it; the metrics are in metrics.csv.", self._why)
-
-
-def _mode_of_environment() -> str | None:
-    """The mode that `WANDB_MODE` asks for, by its current name; None if the variable is not set."""
-    if (given := os.environ.get("WANDB_MODE")) is None:
-        return None
-    if (mode := _OLD_MODES.get(given, given)) not in _MODES:
-        raise UserError(f"WANDB_MODE={given}: unknown value. Choose from {', '.join(_MODES)}, or unset it.")
-    return mode
-
-
-def _check_base_url() -> None:
-    """Refuse an address in `WANDB_BASE_URL` that W&B would refuse, even offline.
-
-    Raises:
-        UserError: The variable does not hold such an address.
-    """
-    given = os.environ.get("WANDB_BASE_URL", _BASE_URL)
-    try:
-        parts = urlparse(given)
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise UserError(f"WANDB_BASE_URL={given}: must be an address such as {_BASE_URL}. Correct it, or unset it.")
-
-
-def _has_key() -> bool:
-    """Whether W&B would find credentials without asking: in the environment or in the netrc file."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", _BASE_URL)).hostname or ""
-    candidates = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
-    for path in (os.path.expanduser(c) for c in candidates if c):
-        try:
-            if netrc.netrc(path).authenticators(host):
-                return True
-        except (OSError, ValueError, netrc.NetrcParseError):  # missing, not UTF-8, damaged
-            continue
-    return False
 
 
 def _finish(run: Any) -> str | None:

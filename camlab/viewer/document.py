@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 
 from camlab.drawing import render
 from camlab.errors import UserError, plain
 from camlab.runs.short_names import shorten
 from camlab.viewer import measures
-from camlab.viewer.run_content import MapSeries, Picture, RunContent
+from camlab.viewer.content import MapSeries, Picture, RunContent
+from camlab.viewer.pictures import encoded, space_of
 
 COLORMAPS = ("jet", "viridis", "cividis")
 _SIGNED = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"  # ColorBrewer's RdBu
 _FEWEST_EPOCHS = 10  # with fewer, the maps of classes other than the predicted and true ones are left out instead
-_PICTURES_SHARE = 0.25  # of the file's size, above which pictures are stored as JPEG
+_PAGE = 200_000  # characters for everything but pictures, maps and probabilities
+_TOO_LARGE = "The page would be too large. Allow more with max_mb=100, or give fewer runs."
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ def make_document(runs: Sequence[RunContent], megabytes: float) -> Document:
     Raises:
         UserError: The runs have no picture in common, or the file would be too large.
     """
+    _check_alike(runs)
     runs, notes = _common_pictures(runs)
-    pictures, told = _encoded(runs[0].pictures, megabytes)
-    space = megabytes * 1e6 - sum(len(one["image"]) + len(one["mask"] or "") for one in pictures) - 200_000
-    runs, thinned = _fitted(runs, space)
+    pictures, told = encoded(runs[0].pictures, megabytes, as_jpeg=not runs[0].has_epochs)
+    space = megabytes * 1e6 - _PAGE
+    if not runs[0].has_epochs:
+        runs, pictures, told = _first_pictures(runs, pictures, space)
+    runs, thinned = _fitted(runs, space - sum(map(space_of, pictures)))
     names = _names(runs)
     classes = list(dict.fromkeys(name for run in runs for name in run.class_names))
     own = [f"{name}: {note}" for run, name in zip(runs, names, strict=True) for note in run.notes]
@@ -63,6 +67,7 @@ def make_document(runs: Sequence[RunContent], megabytes: float) -> Document:
             for one, picture in zip(pictures, runs[0].pictures, strict=True)
         ],
         "epochs": sorted({epoch for run in runs for epoch in run.epochs}),
+        "hasEpochs": runs[0].has_epochs,
         "runs": [_about_run(run, name, classes) for run, name in zip(runs, names, strict=True)],
         "colours": {**{name: _table(name) for name in COLORMAPS}, "signed": _base64(_signed_table())},
         "style": _style(runs[0]),
@@ -78,6 +83,7 @@ def _about_run(run: RunContent, name: str, classes: list[str]) -> dict[str, Any]
         "overrides": [f"{plain(key)}={plain(value)}" for key, value in run.overrides.items()],
         "epochs": run.epochs,
         "classes": [classes.index(name) for name in run.class_names],
+        "predicted": run.predicted.tolist(),
         "explained": run.class_idx.tolist(),
         "reference": measures.reference_classes(run).tolist(),
         "runnersUp": measures.runners_up(run).tolist(),
@@ -115,6 +121,13 @@ def _blocks(run: RunContent, number: int) -> dict[str, str]:
 # ---- what several runs have in common, and how much fits
 
 
+def _check_alike(runs: Sequence[RunContent]) -> None:
+    """Refuse runs beside folders of `explain`, which have no epochs."""
+    if len({run.has_epochs for run in runs}) > 1:
+        explained = next(run.folder for run in runs if not run.has_epochs)
+        raise UserError(f"{explained} is of camlab.explain and has no epochs. Give it, or runs, but not both.")
+
+
 def _common_pictures(runs: Sequence[RunContent]) -> tuple[list[RunContent], list[str]]:
     """The runs with the pictures that all of them have, in the first one's order."""
     if len(runs) == 1:
@@ -134,6 +147,21 @@ def _key(picture: Picture) -> str:
     return f"{picture.image.shape} {hashlib.sha256(picture.image.tobytes()).hexdigest()}"
 
 
+def _first_pictures(
+    runs: list[RunContent], pictures: list[dict[str, Any]], space: float
+) -> tuple[list[RunContent], list[dict[str, Any]], list[str]]:
+    """The runs with as many of the first pictures as fit with their maps, and sentences on what is left out."""
+    each = _size(runs, 1) / len(pictures)
+    taken = np.cumsum([space_of(picture) + each for picture in pictures])
+    fitting = int((taken <= space).sum())
+    if fitting == len(pictures):
+        return runs, pictures, []
+    if fitting == 0:
+        raise UserError(_TOO_LARGE)
+    notes = [f"Of {len(pictures)} pictures, the first {fitting} are here, to limit the size of this file."]
+    return [run.of_pictures(range(fitting)) for run in runs], pictures[:fitting], notes
+
+
 def _fitted(runs: list[RunContent], space: float) -> tuple[list[RunContent], list[str]]:
     """The runs with as many of their epochs as fit, and sentences on what is left out."""
     notes = []
@@ -144,7 +172,7 @@ def _fitted(runs: list[RunContent], space: float) -> tuple[list[RunContent], lis
             runs, fitting = smaller, _fitting_epochs(smaller, space)
             notes.append("To save space, maps are those of the predicted and true classes only.")
     if fitting < min(longest, 2):
-        raise UserError("The page would be too large. Allow more with max_mb=100, or give fewer runs.")
+        raise UserError(_TOO_LARGE)
     if fitting < longest:
         notes.append(f"Of {longest} epochs, {fitting} are here, evenly chosen, to limit the size of this file.")
     return [run.at_epochs(_evenly(len(run.epochs), fitting)) for run in runs], notes
@@ -193,36 +221,16 @@ def _style(run: RunContent) -> dict[str, Any]:
         opacity = min(1.0, max(0.0, float(given["alpha"])))
     except (KeyError, ValueError):
         opacity = 0.5
+    target = given.get("target", "")
     return {
+        "klass": f"name:{run.class_names[int(target)]}"
+        if target.isdecimal() and int(target) < len(run.class_names)
+        else "predicted",
+        "box": given.get("boxes") == "True",
         "colours": colormap if colormap in COLORMAPS else "jet",
         "scale": normalize if normalize in ("per_image", "shared", "raw") else "per_image",
         "opacity": opacity,
     }
-
-
-def _encoded(pictures: Sequence[Picture], megabytes: float) -> tuple[list[dict[str, Any]], list[str]]:
-    """The pictures as data URLs, lossless unless they would take too much of the file."""
-    files = [_image_file(picture.image, ".png") for picture in pictures]
-    kind, notes = "png", []
-    if sum(map(len, files)) * 4 / 3 > _PICTURES_SHARE * megabytes * 1e6:
-        files = [_image_file(picture.image, ".jpg") for picture in pictures]
-        kind, notes = "jpeg", ["Pictures are stored as JPEG, to limit the size of this file."]
-    return [
-        {
-            "name": picture.name,
-            "width": picture.image.shape[1],
-            "height": picture.image.shape[0],
-            "image": f"data:image/{kind};base64,{base64.b64encode(file).decode()}",
-            "mask": None if picture.mask is None else _base64(np.packbits(picture.mask)),
-        }
-        for picture, file in zip(pictures, files, strict=True)
-    ], notes
-
-
-def _image_file(image: np.ndarray, ending: str) -> bytes:
-    options = [cv2.IMWRITE_JPEG_QUALITY, 90] if ending == ".jpg" else []
-    encoded: np.ndarray = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
-    return encoded.tobytes()
 
 
 def _table(name: str) -> str:

@@ -13,7 +13,7 @@ from camlab.errors import UserError, first_line
 from camlab.runs import run_folder
 from camlab.storage.files import write_atomically
 from camlab.viewer.document import Document, make_document
-from camlab.viewer.run_content import find_runs, read_content
+from camlab.viewer.sources import find_sources, holds_heatmaps, read_source
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,10 @@ SCRIPTS = (
 
 
 def write_page(folders: Sequence[Path], path: Path, megabytes: float = MEGABYTES) -> int:
-    """Write a page about one run or several; a reader finds the whole file or none.
+    """Write a page about one run or several, or folders of `explain`; a reader finds the whole file or none.
 
     Args:
-        folders: Folders of runs, or folders that hold some.
+        folders: Folders of runs or of `explain`, or folders that hold some.
         path: The HTML file; a file there is replaced.
         megabytes: Largest size of the file; epochs are left out evenly if it would be exceeded.
 
@@ -41,29 +41,38 @@ def write_page(folders: Sequence[Path], path: Path, megabytes: float = MEGABYTES
         UserError: There are no heatmaps, they are damaged, they cannot be shown together, or do not fit.
         OSError: The file cannot be written.
     """
-    runs = [run for folder in folders for run in find_runs(folder)]
-    if len(runs) > MOST_RUNS:
-        raise UserError(f"{len(runs)} runs were found, and a page shows at most {MOST_RUNS}. Give some of them.")
-    content = render_page(make_document([read_content(run) for run in runs], megabytes)).encode()
+    content = page_about(folders, megabytes).encode()
     write_atomically(path, content, durable=False)
     return len(content)
 
 
-def write_for_run(run_dir: Path) -> Path | None:
-    """Write the page of a run into its folder; a failure is logged and nothing else.
+def page_about(folders: Sequence[Path], megabytes: float = MEGABYTES) -> str:
+    """Make the page that `write_page` writes, as text.
+
+    Raises:
+        UserError: As for `write_page`.
+    """
+    runs = [run for folder in folders for run in find_sources(folder)]
+    if len(runs) > MOST_RUNS:
+        raise UserError(f"{len(runs)} runs were found, and a page shows at most {MOST_RUNS}. Give some of them.")
+    return render_page(make_document([read_source(run) for run in runs], megabytes))
+
+
+def write_into(folder: Path) -> Path | None:
+    """Write the page about a folder into it; a failure is logged and nothing else.
 
     Args:
-        run_dir: Folder of the run, or the folder that holds `epoch_NNNN/`.
+        folder: Folder of a run or of `explain`, or a folder that holds `epoch_NNNN/`.
 
     Returns:
-        The file; None if the run has no heatmaps, or the page could not be written.
+        The file; None if there are no heatmaps, or the page could not be written.
     """
-    if not any(any(run_dir.glob(f"{place}epoch_*/maps.npz")) for place in ("", f"{run_folder.HEATMAPS}/")):
+    if not holds_heatmaps(folder):
         return None
-    path = run_dir / run_folder.VIEWER
+    path = folder / run_folder.VIEWER
     try:
-        write_page([run_dir], path)
-    except Exception as error:  # the run has succeeded, whatever happens here
+        write_page([folder], path)
+    except Exception as error:  # what made the heatmaps has succeeded, whatever happens here
         log.warning("%s was not written: %s", path, first_line(error))
         return None
     return path

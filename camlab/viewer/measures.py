@@ -3,13 +3,13 @@
 import numpy as np
 
 from camlab.drawing import render
-from camlab.viewer.run_content import MapSeries, RunContent
+from camlab.viewer.content import MapSeries, RunContent
 
 
 def reference_classes(run: RunContent) -> np.ndarray:
     """The class by which a picture is judged: the true one, or the predicted one where it is not known. E×N."""
     labels = np.array([-1 if picture.label is None else picture.label for picture in run.pictures])
-    return np.where(labels >= 0, labels, run.class_idx[:, :, 0])
+    return np.where(labels >= 0, labels, run.predicted)
 
 
 def runners_up(run: RunContent) -> np.ndarray:

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from camlab.viewer.html import write_for_run
+from camlab.viewer.html import write_into
 
 SHARE = 0.02  # of the time gone by, which writing may take
 
@@ -34,6 +34,6 @@ class PageRenewal:
     def finish(self) -> None:
         """Write the page, whatever time it takes; a failure is logged only."""
         began = time.monotonic()
-        write_for_run(self.folder)
+        write_into(self.folder)
         self._last = time.monotonic() - began
         self._spent += self._last

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import sync_playwright
 
+from camlab.viewer.content import MapSeries, Picture, RunContent
 from camlab.viewer.document import make_document
 from camlab.viewer.html import render_page
-from camlab.viewer.run_content import MapSeries, Picture, RunContent
 
 CLASSES, SIDE, FRAMES = 10, 32, 120
 CASES = ((10, 20, 6), (50, 20, 6), (150, 20, 6), (150, 20, 13), (50, 108, 6), (150, 108, 6))  # epochs, pictures, cells
@@ -44,6 +44,7 @@ def random_run(epochs: int, pictures: int, cells: int, folder: Path) -> RunConte
         epochs=list(range(epochs)),
         class_names=[f"class {k}" for k in range(CLASSES)],
         pictures=[Picture("", int(label), image, mask) for label, image in zip(labels, images, strict=True)],
+        predicted=explained[..., 0],
         class_idx=explained,
         probabilities=shares.astype(np.float32),
         series=[

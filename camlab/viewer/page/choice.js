@@ -27,8 +27,8 @@ function slots() {
  * @returns {[number, number | null] | null} null if there is no such class
  */
 function chosenClasses(run, own, picture) {
-  const { explained, reference, runnersUp, classes } = about.runs[run];
-  if (state.klass === "predicted") return [explained[own][picture][0], null];
+  const { predicted, reference, runnersUp, classes } = about.runs[run];
+  if (state.klass === "predicted") return [predicted[own][picture], null];
   if (state.klass === "true") return about.pictures[picture].label === null ? null : [reference[own][picture], null];
   if (state.klass === "difference") return [reference[own][picture], runnersUp[own][picture]];
   const classIdx = classes.indexOf(about.classes.indexOf(state.klass.slice(ONE_CLASS.length)));
@@ -122,7 +122,7 @@ function finite(value) {
 function prediction(run, picture, epoch) {
   const own = ownEpoch(run, epoch);
   if (own < 0) return null;
-  const predicted = about.runs[run].explained[own][picture][0];
+  const predicted = about.runs[run].predicted[own][picture];
   const { label } = about.pictures[picture];
   return {
     name: className(run, predicted),

@@ -32,7 +32,8 @@ function drawColourBar() {
 function tickTexts(isSigned) {
   const top = topOfScale(isSigned ? "signedPeaks" : "peaks");
   const low = isSigned ? (top === "maximum" ? "runner-up" : `−${top}`) : "0";
-  const unit = { per_image: "of each picture", shared: "of this epoch", raw: "of all epochs" }[state.scale];
+  const [one, all] = about.hasEpochs ? ["of this epoch", "of all epochs"] : ["of all pictures", "of all pictures"];
+  const unit = { per_image: "of each picture", shared: one, raw: all }[state.scale];
   if (isSigned) return [low, "0", top === "maximum" ? referenceTitle() : top];
   return [low, "", top === "maximum" ? `maximum ${unit}` : `${top}, the maximum ${unit}`];
 }

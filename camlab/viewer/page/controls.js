@@ -3,6 +3,7 @@
 
 function buildControls() {
   setText(byId("title"), about.title);
+  document.body.classList.toggle("no-epochs", !about.hasEpochs);
   fillSelects();
   bindScrubber();
   for (const id of /** @type {const} */ (["scale", "colours", "sort", "filter", "method"])) {
@@ -22,6 +23,7 @@ function buildControls() {
   byId("theme").addEventListener("click", changeTheme);
   byId("show-keys").addEventListener("click", () => /** @type {HTMLDialogElement} */ (byId("keys")).showModal());
   byId("copy-link").addEventListener("click", copyLink);
+  byId("copy-link").hidden = location.protocol === "about:"; // in a notebook, the page has no address of its own
   byId("compare").hidden = about.runs.length < 2;
   byId("mask-label").hidden = about.pictures.every((picture) => picture.mask === null);
   for (const note of about.notes) byId("notes").append(make("p", "", note));
@@ -40,17 +42,22 @@ function radios(name) {
 
 function fillSelects() {
   addOption("class", "", "one class for all…");
-  about.classes.forEach((name, i) => addOption("class", ONE_CLASS + name, i < 9 ? `${name}   (${i + 1})` : name));
+  classChoices.forEach((name, i) => addOption("class", ONE_CLASS + name, i < 9 ? `${name}   (${i + 1})` : name));
   for (const title of methods) addOption("method", title, title);
   if (methods.length > 1) addOption("method", ALL_METHODS, "all, side by side");
   const known = about.pictures.some((picture) => picture.label !== null);
   if (!known) setText(byId("difference-title"), "Predicted − runner-up");
   byId("true-class").hidden = !known;
-  for (const radio of radios("class-kind")) radio.disabled = radio.value === "difference" && about.classes.length < 2;
+  for (const radio of radios("class-kind")) radio.disabled = radio.value === "difference" && !hasTwoMaps();
+  if (!about.hasEpochs)
+    for (const option of selectById("scale").options) option.textContent = option.dataset.still ?? option.textContent;
   const hasMasks = about.runs.some((run) => run.onObject !== null);
   byId("filter").hidden = !known;
   for (const option of selectById("sort").options) {
-    option.hidden = (option.value === "object" && !hasMasks) || (option.value === "wrong" && !known);
+    option.hidden =
+      (option.value === "object" && !hasMasks) ||
+      (option.value === "wrong" && !known) ||
+      (option.value === "drift" && !about.hasEpochs);
   }
 }
 
@@ -123,6 +130,7 @@ function drawControls() {
 function epochText() {
   const epoch = about.epochs[state.epoch];
   const last = about.epochs[about.epochs.length - 1];
+  if (!about.hasEpochs) return "";
   return epoch === 0 ? "Before training" : `Epoch ${epoch} of ${last}`;
 }
 

@@ -5,11 +5,12 @@
  * @typedef {{name: string, label: number | null, width: number, height: number, image: string, mask: string | null}} Picture
  * @typedef {{method: string, title: string, layer: string, isComplete: boolean, grid: [number, number], boxShare: number,
  *   peaks: number[], signedPeaks: number[]}} Series
- * @typedef {{name: string, overrides: string[], epochs: number[], classes: number[], explained: number[][][],
- *   reference: number[][], runnersUp: number[][], series: Series[], curves: Object<string, [number, number][]>,
+ * @typedef {{name: string, overrides: string[], epochs: number[], classes: number[], predicted: number[][],
+ *   explained: number[][][], reference: number[][], runnersUp: number[][], series: Series[], curves: Object<string, [number, number][]>,
  *   drift: number[], onObject: (number | null)[][] | null}} Run
- * @typedef {{title: string, classes: string[], pictures: Picture[], epochs: number[], runs: Run[],
- *   colours: Object<string, string>, style: {colours: string, scale: string, opacity: number}, notes: string[]}} About
+ * @typedef {{klass: string, box: boolean, colours: string, scale: string, opacity: number}} Style
+ * @typedef {{title: string, classes: string[], pictures: Picture[], epochs: number[], hasEpochs: boolean,
+ *   runs: Run[], colours: Object<string, string>, style: Style, notes: string[]}} About
  */
 
 /** @type {About} */
@@ -117,6 +118,23 @@ function storedMap(run, series, own, picture, classIdx) {
   const cells = grid[0] * grid[1];
   const start = (picture * count + rank) * cells;
   return numbers(`maps-${run}-${series}-${own}`).subarray(start, start + cells);
+}
+
+/** @returns {string[]} Names of the classes that have maps somewhere. */
+function classesWithMaps() {
+  const stored = about.runs.flatMap((run) => {
+    const every = run.series.some((series) => series.isComplete);
+    return every ? run.classes : [...new Set(run.explained.flat(2))].map((classIdx) => run.classes[classIdx]);
+  });
+  const known = new Set(stored);
+  return about.classes.filter((_, i) => known.has(i));
+}
+
+/** Whether the maps of two classes of a picture are stored somewhere. */
+function hasTwoMaps() {
+  return about.runs.some((run) =>
+    run.series.some((series) => (series.isComplete ? run.classes : run.explained[0][0]).length > 1),
+  );
 }
 
 /**

@@ -50,7 +50,10 @@ function drawDetail() {
     byId("detail-tiles").append(detailFigures[detailFigures.length - 1].figure);
   }
   chosen.forEach((slot, i) => drawFigure(detailFigures[i], slot, state.picture, DETAIL_SIDE));
-  setText(byId("detail-caption"), `${epochText()}. ${hottestPlace(heatOf(chosen[0], state.picture, state.epoch))}`);
+  setText(
+    byId("detail-caption"),
+    [epochText(), hottestPlace(heatOf(chosen[0], state.picture, state.epoch))].filter(Boolean).join(". "),
+  );
   drawClasses(chosen[0].run);
   drawFilm(chosen[0]);
 }

@@ -53,7 +53,7 @@ function isForElement(event) {
  * @returns {(() => void) | null}
  */
 function classShortcut(key) {
-  const name = /^[1-9]$/.test(key) ? about.classes[Number(key) - 1] : undefined;
+  const name = /^[1-9]$/.test(key) ? classChoices[Number(key) - 1] : undefined;
   return name === undefined ? null : () => show({ klass: ONE_CLASS + name });
 }
 

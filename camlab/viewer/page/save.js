@@ -10,7 +10,7 @@ function buildSave() {
 
 async function savePng() {
   const canvas = sheet();
-  offer(await pngOf(canvas), `heatmaps-epoch-${about.epochs[state.epoch]}.png`);
+  offer(await pngOf(canvas), about.hasEpochs ? `heatmaps-epoch-${about.epochs[state.epoch]}.png` : "heatmaps.png");
 }
 
 /** All pictures that are shown, with their captions, on one canvas. */
@@ -29,7 +29,9 @@ function sheet() {
   const context = contextOf(canvas);
   write(
     context,
-    `${about.title} · ${epochText()} · ${state.method === ALL_METHODS ? "all methods" : state.method} · ${classText()}`,
+    [about.title, epochText(), state.method === ALL_METHODS ? "all methods" : state.method, classText()]
+      .filter(Boolean)
+      .join(" · "),
     SAVED_GAP,
     SAVED_LINE,
     true,

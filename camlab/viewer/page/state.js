@@ -22,10 +22,13 @@ const CHOICES = {
 /** Titles of the methods of all runs, each once. */
 const methods = [...new Set(about.runs.flatMap((run) => run.series.map((series) => series.title)))];
 
+/** Names of the classes that can be chosen. */
+const classChoices = classesWithMaps();
+
 /** @type {State} */
 const DEFAULTS = {
   epoch: about.epochs.length - 1,
-  klass: "predicted",
+  klass: about.style.klass,
   method: methods[0],
   compare: "side",
   run: 0,
@@ -33,7 +36,7 @@ const DEFAULTS = {
   threshold: 0,
   scale: about.style.scale,
   colours: about.style.colours,
-  box: false,
+  box: about.style.box,
   mask: about.pictures.some((picture) => picture.mask !== null),
   sort: "stored",
   filter: "all",

@@ -1,0 +1,83 @@
+"""Find the folders that the viewer can show, and read each as its kind asks: runs, and folders of `explain`."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from camlab.errors import UserError
+from camlab.runs import run_folder
+from camlab.viewer.content import RunContent
+from camlab.viewer.explain_content import is_explained, read_explained
+from camlab.viewer.run_content import has_epochs, read_content
+
+_NOT_SEARCHED = frozenset(["checkpoints", "wandb", "tensorboard", "overlays"])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of folder.
+
+    Attributes:
+        is_in: Whether a folder is of this kind.
+        read: Function that reads such a folder.
+    """
+
+    is_in: Callable[[Path], bool]
+    read: Callable[[Path], RunContent]
+
+
+def _is_run(folder: Path) -> bool:
+    return has_epochs(folder) or has_epochs(folder / run_folder.HEATMAPS)
+
+
+KINDS = (Kind(_is_run, read_content), Kind(is_explained, read_explained))  # a further kind needs its line here only
+
+
+def find_sources(folder: Path) -> list[Path]:
+    """Find the folders with heatmaps: the given one, the one whose `heatmaps/` it is, or those below it.
+
+    Raises:
+        UserError: There are none.
+    """
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder}: no such folder. Give the folder of a run, or of camlab.explain.")
+    if _kind(folder):
+        is_inner = folder.absolute().name == run_folder.HEATMAPS and has_epochs(folder)
+        return [folder.absolute().parent if is_inner else folder]
+    found = []
+    for place, below, _ in os.walk(folder):
+        below[:] = sorted(name for name in below if name not in _NOT_SEARCHED and name[0] != ".")
+        if _kind(Path(place)):
+            found.append(Path(place))
+            below.clear()
+    if not found:
+        raise _no_heatmaps(folder)
+    return found
+
+
+def read_source(folder: Path) -> RunContent:
+    """Read a folder that `find_sources` has found.
+
+    Raises:
+        UserError: It holds no heatmaps, or a file is damaged, of another format, or missing.
+    """
+    if kind := _kind(folder):
+        return kind.read(folder)
+    raise _no_heatmaps(folder)
+
+
+def holds_heatmaps(folder: Path) -> bool:
+    """Whether a folder, without those below it, is one that can be shown."""
+    return _kind(folder) is not None
+
+
+def _kind(folder: Path) -> Kind | None:
+    return next((kind for kind in KINDS if kind.is_in(folder)), None)
+
+
+def _no_heatmaps(folder: Path) -> UserError:
+    return UserError(
+        f"{folder}: no heatmaps there (heatmaps/epoch_NNNN/maps.npz, or maps.npz beside explain.json)."
+        " Give the folder of a run, or of camlab.explain."
+    )
