@@ -9,6 +9,7 @@ results go to genuine.csv, and the accuracy by epoch to RUN.csv and accuracy.png
 
 import argparse
 import csv
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,20 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def rows(run: Path, originals: ImageSet, copies: ImageSet, same: Tensor) -> list[dict[str, Any]]:
-    found = []
+    whole = json.loads((run / "result.json").read_text())["metrics"]["test/acc"]
+    found = [row(run, "JPEG, all", round(whole * len(copies.labels)), len(copies.labels))]
     for name, pictures, labels in (
-        ("JPEG, all", copies.images, copies.labels),
         ("JPEG, the same pictures", copies.images[same], copies.labels[same]),
         ("lossless", originals.images, originals.labels),
     ):
-        hits, n = right(run, pictures, labels), len(labels)
-        low, high = wilson(hits, n)
-        accuracies = {"test_acc_%": hits / n, "low_%": low, "high_%": high}
-        shown = {key: round(100 * value, 2) for key, value in accuracies.items()}
-        found.append({"run": run.name, "pictures": name, "n": n, **shown})
-        print(found[-1], flush=True)
+        found.append(row(run, name, right(run, pictures, labels), len(labels)))
     return found
+
+
+def row(run: Path, pictures: str, hits: int, n: int) -> dict[str, Any]:
+    low, high = wilson(hits, n)
+    shares = {"test_acc_%": hits / n, "low_%": low, "high_%": high}
+    return {"run": run.name, "pictures": pictures, "n": n, **{k: round(100 * v, 2) for k, v in shares.items()}}
 
 
 def curve(run: Path) -> dict[int, float]:
