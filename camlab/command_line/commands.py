@@ -11,6 +11,7 @@ from typing_extensions import TypedDict  # pydantic needs this version before Py
 from camlab.attribution.methods import METHODS
 from camlab.command_line.fields import Colormap, Count, Name, Scaling, Seed, Share, Words, as_list, steps_or_minutes
 from camlab.command_line.sections import section
+from camlab.scoring.names import IMPUTERS, SCORES
 
 
 @section
@@ -105,4 +106,38 @@ class Cache(TypedDict, total=False):
     action: Required[Annotated[str, Words("list", "clear")]]
 
 
-COMMANDS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "explain": Explain, "cache": Cache}
+AnyMethods = Annotated[
+    list[Annotated[str, Words("auto", "all", *METHODS)]], Field(min_length=1), BeforeValidator(as_list)
+]
+Scores = Annotated[list[Annotated[str, Words("auto", "all", *SCORES)]], Field(min_length=1), BeforeValidator(as_list)]
+Imputers = Annotated[list[Annotated[str, Words(*IMPUTERS)]], Field(min_length=1), BeforeValidator(as_list)]
+
+
+@section
+class Score(TypedDict, total=False):
+    network: Required[NamedNetwork]
+    paths: Required[DataAndOutputs]
+    data: Any
+    checkpoint: str | None
+    class_names: str | None
+    images: str | int | None
+    split: Required[Annotated[str, Words("train", "val", "test")]]
+    n: Required[Count]
+    methods: Required[AnyMethods]
+    layers: Layers | None
+    scores: Required[Scores]
+    imputers: Required[Imputers]
+    steps: Required[Annotated[int, Field(ge=1, le=1000)]]
+    seed: Required[Seed]
+    batch_size: Required[Count]
+    device: Required[Annotated[str, Words("auto", "cpu", "gpu", "cuda", "mps")]]
+    force: Required[bool]
+
+
+COMMANDS: dict[str, Any] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "explain": Explain,
+    "score": Score,
+    "cache": Cache,
+}
