@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
 from camlab.command_line.launch import launch
 from camlab.errors import UserError, did_you_mean
-from camlab.storage.documents import read_names
-from camlab.storage.files import user_path
-
-if TYPE_CHECKING:
-    from camlab.models.trained_network import TrainedNetwork
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +37,12 @@ def explain(config: DictConfig) -> int:
     from camlab.drawing.explain_pictures import explain_pictures
     from camlab.drawing.tiles import Style
     from camlab.models.devices import choose_device
+    from camlab.training.given_network import given_network
     from camlab.viewer.html import write_into
 
     device = choose_device(config.device)
-    trained = _trained(config)
+    network = config.network
+    trained = given_network(config.checkpoint, network.name, network.weights, network.prefix, config.class_names)
     if config.checkpoint is None and config.network.weights is None:
         log.warning("network.weights=null: the weights are random, so the heatmaps mean nothing.")
     request = Request(
@@ -67,37 +64,6 @@ def explain(config: DictConfig) -> int:
         count = f"{len(made.broken)} of {len(files)} pictures {'was' if len(made.broken) == 1 else 'were'} skipped"
         raise UserError(f"{count}; the first: {made.broken[0]}")
     return made.done
-
-
-def _trained(config: DictConfig) -> TrainedNetwork:
-    """The network with the names of its classes."""
-    from dataclasses import replace
-
-    from camlab.attribution.classifier import count_classes
-
-    trained = _network(config)
-    if config.class_names is not None:
-        names = read_names(user_path(config.class_names, "class_names"))
-        count = count_classes(trained.network, trained.preprocess.image_size)
-        if len(names) != count:
-            raise UserError(
-                f"class_names={config.class_names}: {len(names)} names, but the network has {count} classes."
-            )
-        return replace(trained, class_names=names)
-    if not trained.class_names:
-        count = count_classes(trained.network, trained.preprocess.image_size)
-        return replace(trained, class_names=tuple(f"class {i}" for i in range(count)))
-    return trained
-
-
-def _network(config: DictConfig) -> TrainedNetwork:
-    if config.checkpoint is not None:
-        from camlab.training.checkpoint import load_network
-
-        return load_network(user_path(config.checkpoint, "checkpoint"))
-    from camlab.models import catalog
-
-    return catalog.from_name(config.network.name, config.network.weights, config.network.prefix)
 
 
 def _words(value: Any) -> tuple[str, ...]:

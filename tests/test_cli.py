@@ -459,7 +459,7 @@ def test_a_sweep_of_explanations_keeps_to_the_outputs_folder_and_reports_failure
 # ---- help
 
 
-@pytest.mark.parametrize("entry", ["train", "evaluate", "explain", "cache", "dashboard"])
+@pytest.mark.parametrize("entry", ["train", "evaluate", "explain", "score", "cache", "dashboard"])
 def test_help_explains_every_setting_within_100_columns(entry):
     shown = help_text(entry, ["--help"]).split("\n")
     assert [line for line in shown if len(line) > 100] == []
@@ -517,6 +517,7 @@ def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["train", "--help"], 0, "camlab-train arch=alexnet mode=finetune"),
         (["evaluate", "--help"], 0, "Choose from train, val, test."),
         (["explain", "--help"], 0, "grad_cam_plus_plus"),
+        (["score", "--help"], 0, "flip_consistency"),
         (["cache", "--help"], 0, "action=list"),
         (["dashboard", "--help"], 0, "camlab-dashboard project=camlab"),
         (["dashboard", "projekt=x"], 2, "projekt: unknown setting. Did you mean project?"),
@@ -533,6 +534,7 @@ def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["train", "data.flip=2"], 2, "data.flip=2: must be at most 1."),
         (["train", "arch.weights=nowhere.pth"], 2, "arch.weights=nowhere.pth: no such file."),
         (["explain", "images=x", "network=vgg16", "methods=[cam,grad_cma]"], 2, "Did you mean grad_cam?"),
+        (["score", "images=x", "network=vgg16", "scores=[srq]"], 2, "Did you mean srg?"),
         (
             ["explain", "images=x", "network=resnet-18"],
             2,

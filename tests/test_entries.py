@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from camlab import evaluate, explain, train
+from camlab import evaluate, explain, score, train
 from camlab.drawing.maps_file import read_maps
 from camlab.runs.run_folder import write_config
 
@@ -127,6 +127,16 @@ def test_evaluate_agrees_with_the_runs_own_test(run_dir, tmp_path, monkeypatch):
     assert rows[1][0] == rows[0][1] == "disc"
     assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == report["confusion_matrix"]
     assert (out / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_scores_of_the_runs_own_test_pictures(run_dir, tmp_path, monkeypatch):
+    out = tmp_path / "scores"
+    quick = ["methods=[cam]", "scores=[auroc,effective_area]", "n=12", "device=cpu"]
+    assert command(monkeypatch, score.main, f"checkpoint={run_dir}", *quick, f"out={out}") == 0
+    found = json.loads((out / "scores.json").read_text())
+    assert found["pictures"] == {"place": "shapes (test)", "number": 12, "asked": 12}
+    assert found["scores"]["mask"]["scores"]["auroc"]["mean"] > 0.9, "the masks are not those of the pictures"
+    assert found["scores"]["cam"]["scores"]["auroc"]["n"] == 12
 
 
 @pytest.mark.parametrize("split", ["val", "train"])

@@ -14,7 +14,7 @@ from camlab.command_line.fields import words_of
 from camlab.command_line.refusals import settings_of
 from camlab.errors import UserError, did_you_mean
 
-WITH_OUT = ("train", "evaluate", "explain")  # commands that write an output folder
+WITH_OUT = ("train", "evaluate", "explain", "score")  # commands that write an output folder
 
 
 def read_arguments(arguments: Sequence[str], command: str = "train") -> list[str]:
@@ -22,7 +22,7 @@ def read_arguments(arguments: Sequence[str], command: str = "train") -> list[str
 
     Args:
         arguments: Arguments as the user typed them.
-        command: `train`, `evaluate`, `explain`, `cache` or `dashboard`.
+        command: a command, such as `train`.
 
     Raises:
         UserError: An argument has a mistake that can be found without a configuration, and that Hydra would report less
@@ -71,9 +71,9 @@ def _written_out(override: str, command: str) -> str:
         >>> _written_out("data.root=cats", "evaluate")  # Hydra does not know the settings of the run's data
         '++data.root=cats'
     """
-    if command == "explain" and override.startswith("network="):
+    if command in ("explain", "score") and override.startswith("network="):
         return override.replace("network=", "network.name=", 1)
-    if command == "evaluate" and override.startswith("data."):
+    if command in ("evaluate", "score") and override.startswith("data."):
         return f"++{override}"
     return override
 

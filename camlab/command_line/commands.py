@@ -12,6 +12,7 @@ from camlab.attribution.methods import METHODS
 from camlab.command_line.fields import Colormap, Count, Name, Scaling, Seed, Share, Words, as_list, steps_or_minutes
 from camlab.command_line.sections import section
 from camlab.runs.watchers import CHOOSING
+from camlab.scoring.names import IMPUTERS, SCORES
 
 
 @section
@@ -113,10 +114,39 @@ class Dashboard(TypedDict, total=False):
     entity: str | None
 
 
+AnyMethods = Annotated[
+    list[Annotated[str, Words("auto", "all", *METHODS)]], Field(min_length=1), BeforeValidator(as_list)
+]
+Scores = Annotated[list[Annotated[str, Words("auto", "all", *SCORES)]], Field(min_length=1), BeforeValidator(as_list)]
+Imputers = Annotated[list[Annotated[str, Words(*IMPUTERS)]], Field(min_length=1), BeforeValidator(as_list)]
+
+
+@section
+class Score(TypedDict, total=False):
+    network: Required[NamedNetwork]
+    paths: Required[DataAndOutputs]
+    data: Any
+    checkpoint: str | None
+    class_names: str | None
+    images: str | int | None
+    split: Required[Annotated[str, Words("train", "val", "test")]]
+    n: Required[Count]
+    methods: Required[AnyMethods]
+    layers: Layers | None
+    scores: Required[Scores]
+    imputers: Required[Imputers]
+    steps: Required[Annotated[int, Field(ge=1, le=1000)]]
+    seed: Required[Seed]
+    batch_size: Required[Count]
+    device: Required[Annotated[str, Words("auto", "cpu", "gpu", "cuda", "mps")]]
+    force: Required[bool]
+
+
 COMMANDS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
     "explain": Explain,
+    "score": Score,
     "cache": Cache,
     "dashboard": Dashboard,
 }

@@ -28,7 +28,7 @@ def help_text(command: str, arguments: Sequence[str]) -> str:
     """Describe a command, its choices, and its settings with the values that the arguments lead to.
 
     Args:
-        command: `train`, `evaluate`, `explain`, `cache` or `dashboard`.
+        command: a command, such as `train`.
         arguments: Arguments for Hydra.
     """
     flags = get_args_parser().parse_args(list(arguments))

@@ -75,6 +75,8 @@ class _Job:
         config = checked(config, self.command)
         _quiet_libraries()
         if not sweeps.under_way():  # a single job has been checked before it began
+            if self.command == "score":
+                repeats.begin(config, folder)
             return self.task(config)
         if self.command in repeats.RESULTS:
             return repeats.run_once(self.task, config, self.command, folder)
@@ -88,7 +90,7 @@ def launch(task: Callable[[DictConfig], Any], command: str, arguments: Sequence[
     Args:
         task: Function of the configuration. It must be importable by its name, since other processes may run the jobs
             of a sweep.
-        command: `train`, `evaluate`, `explain`, `cache` or `dashboard`; `conf/` contains a file with this name.
+        command: a command, such as `train`; `conf/` contains a file with this name.
         arguments: Arguments of the command; None takes those of this process.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them

@@ -32,7 +32,7 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
     given = OmegaConf.select(config, "data", default=None)
     chosen = given is not None and not (isinstance(given, DictConfig) and "_target_" not in given)
     checkpoint = user_path(str(OmegaConf.select(config, "checkpoint", default="")), "checkpoint")
-    if chosen or OmegaConf.is_missing(config, "checkpoint") or not checkpoint.exists():
+    if chosen or OmegaConf.is_missing(config, "checkpoint") or config.checkpoint is None or not checkpoint.exists():
         return config  # the later checks report what is missing
     settings = _data_settings(_run_of(checkpoint))
     if "root" not in (given or {}) and "download" in settings_of(SECTIONS[settings["_target_"]]):

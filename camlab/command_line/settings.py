@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from camlab.command_line import repeats
 from camlab.command_line.commands import COMMANDS
 from camlab.command_line.conf import PATH_KEYS
 from camlab.command_line.fields import NO_PLAIN_NAME, is_plain_name
@@ -47,7 +48,7 @@ class CheckBeforeRun(Callback):
     """Hydra callback that refuses a bad configuration before Hydra creates a folder or writes into one.
 
     Args:
-        entry: `train`, `evaluate`, `explain`, `cache` or `dashboard`.
+        entry: a command, such as `train`.
     """
 
     def __init__(self, entry: str) -> None:
@@ -59,7 +60,7 @@ class CheckBeforeRun(Callback):
         plain.pop("hydra")
         with _refusing():
             plain = checked(plain, self.entry)
-            if self.entry == "explain":
+            if self.entry == "explain" or (self.entry == "score" and plain.images is not None):
                 find_pictures(str(plain.images), tell=False)
             check_folder(plain, self.entry, user_path(config.hydra.run.dir, "out"))
 
@@ -94,6 +95,8 @@ def check_folder(config: DictConfig, entry: str, folder: Path) -> None:
     """
     if entry in ("evaluate", "explain"):
         ownership.check_unused(folder)
+    elif entry == "score":
+        repeats.check_same_job(config, folder)
     elif entry == "train":
         ownership.check_run_folder(folder, config_hash(config), config.force)
         elsewhere = config.resume not in (None, "auto") and not ownership.was_started_with(folder, config.resume)
@@ -106,7 +109,7 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
 
     Args:
         config: The configuration without the section `hydra`.
-        entry: `train`, `evaluate`, `explain`, `cache` or `dashboard`.
+        entry: a command, such as `train`.
 
     Returns:
         The configuration. For `evaluate`, it has been completed with the data settings of the checkpoint's run.
@@ -114,8 +117,10 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
     Raises:
         UserError: A setting is invalid. The message names the setting, its value and what is allowed.
     """
-    if entry == "evaluate":
+    if entry == "evaluate" or (entry == "score" and OmegaConf.select(config, "images") is None):
         config = with_data_of_run(config)
+    elif entry == "score":
+        config = _without_data(config)
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
         missing = sorted(OmegaConf.missing_keys(config))
@@ -133,8 +138,12 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
             check_section(path, section, schema)
     if entry == "train":
         _check_image_size(plain)
+    if entry in ("explain", "score"):
+        _check_network(plain)
     if entry == "explain":
         _check_explain(plain)
+    if entry == "score":
+        _check_score(plain)
     return config
 
 
@@ -222,12 +231,36 @@ def _check_image_size(plain: dict[str, Any]) -> None:
         check_image_size(*given)
 
 
-def _check_explain(plain: dict[str, Any]) -> None:
-    """Refuse settings of `explain` that contradict each other."""
+def _without_data(config: DictConfig) -> DictConfig:
+    """Leave out the section `data`, which a scoring of pictures in a folder does not use."""
+    if OmegaConf.select(config, "data", default=None) is not None:
+        raise UserError(f"images={config.images}: data= chooses other pictures. Give one of the two.")
+    without = config.copy()
+    OmegaConf.set_struct(without, False)
+    without.pop("data", None)
+    return without
+
+
+def _check_score(plain: dict[str, Any]) -> None:
+    """Refuse settings of `score` that contradict each other."""
+    if plain["images"] is None and plain["checkpoint"] is None:
+        raise UserError(f"network={plain['network']['name']}: it has no pictures of its own. Give images=FOLDER.")
+    for key in ("methods", "scores"):
+        words = plain[key] if isinstance(plain[key], list) else [plain[key]]
+        if len(words) > 1 and (word := next((word for word in ("auto", "all") if word in words), None)):
+            raise UserError(f"{key}={shown(words)}: {word} chooses the {key}. Give {word} alone.")
+
+
+def _check_network(plain: dict[str, Any]) -> None:
+    """Refuse two networks or none, and a name that no classifier has."""
     if (plain["checkpoint"] is None) == (plain["network"]["name"] is None):
         raise UserError("Which network? Give either checkpoint=RUN or network=NAME (vgg16, resnet50, …).")
     if plain["network"]["name"] is not None:
         check_name(plain["network"]["name"])
+
+
+def _check_explain(plain: dict[str, Any]) -> None:
+    """Refuse settings of `explain` that contradict each other."""
     target, top_k, methods = plain["target"], plain["top_k"], plain["methods"]
     if target != "auto" and top_k > 1:
         raise UserError(f"top_k={top_k}: target={target} names one class. Give one of the two.")

@@ -44,6 +44,27 @@ def evaluate(
         raise UserError("trainer.limit_test_batches=0: no image would be evaluated. Leave the setting out.")
     data.setup()
     data.test_split = split
+    names = check_classes(trained, data)
+    assert isinstance(trained.network, Network)
+    confusion = ConfusionCounter(len(names))
+    options = {key: value for key, value in trainer_options.items() if key != "_target_"}
+    options.update(callbacks=[confusion, pointing_game or PointingGame()], logger=False, default_root_dir=out)
+    trainer = L.Trainer(**options, enable_progress_bar=False)
+    trainer.test(Classifier(trained.network, torch.optim.Adam), datamodule=data, verbose=False)
+    metrics = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}
+    return Report(confusion.counts, names, metrics, str(trained.path), str(data.name), split)
+
+
+def check_classes(trained: TrainedNetwork, data: ImageData) -> tuple[str, ...]:
+    """Return the names of the network's outputs; say so if the data are not those that it was trained with.
+
+    Args:
+        trained: A network that camlab trained.
+        data: A data set that has been set up.
+
+    Raises:
+        UserError: The classes of the data set and of the network differ.
+    """
     assert isinstance(trained.network, Network)
     names, own = output_names(trained.class_names, trained.network.spec["num_classes"]), data.class_names
     if len(own) > len(names) or names != output_names(own, len(names)):
@@ -52,10 +73,4 @@ def evaluate(
         )
     if trained.data_fingerprint not in (None, data.fingerprint()):
         log.info("The pictures, or their division into splits, are not those that the network was trained with.")
-    confusion = ConfusionCounter(len(names))
-    options = {key: value for key, value in trainer_options.items() if key != "_target_"}
-    options.update(callbacks=[confusion, pointing_game or PointingGame()], logger=False, default_root_dir=out)
-    trainer = L.Trainer(**options, enable_progress_bar=False)
-    trainer.test(Classifier(trained.network, torch.optim.Adam), datamodule=data, verbose=False)
-    metrics = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}
-    return Report(confusion.counts, names, metrics, str(trained.path), str(data.name), split)
+    return names

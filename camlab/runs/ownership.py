@@ -11,7 +11,7 @@ from camlab.runs.data_identity import DATA
 from camlab.storage.documents import read_yaml
 
 HYDRA = ".hydra"  # folder with the configuration of a job, as Hydra records it
-_COMMANDS = ("train", "evaluate", "explain")
+_COMMANDS = ("train", "evaluate", "explain", "score")
 _SWEEP = "multirun.yaml"  # file in which Hydra records a sweep's configuration
 _FOLDERS = (HYDRA, "checkpoints", run_folder.HEATMAPS, "overlays", "wandb", "tensorboard")
 _FILES = (_SWEEP, "optimization_results.yaml", *(f"{HYDRA}/{name}.yaml" for name in ("config", "hydra", "overrides")))
@@ -193,6 +193,16 @@ def holds_output(folder: Path) -> bool:
     """Whether a folder holds anything but hidden files, logs and the record of a failure."""
     names = (path.name for path in folder.iterdir())
     return any(name[0] != "." and not name.endswith(".log") and name != run_folder.FAILURE for name in names)
+
+
+def holds_files(folder: Path) -> bool:
+    """Whether a folder holds anything but what a job leaves before it begins."""
+    return bool(_content(folder))
+
+
+def is_of(command: str, folder: Path) -> bool:
+    """Whether a folder is one of this command's jobs, as the notes of Hydra there say."""
+    return _is_of(command, folder / HYDRA / "hydra.yaml")
 
 
 def _resolved(path: str) -> Path:

@@ -13,8 +13,8 @@ from camlab.errors import UserError
 from camlab.scores.boxes import LEVELS, THRESHOLDS, box_accuracy, box_overlaps, box_thresholds, mask_boxes
 from camlab.scores.catalogue import score_of
 from camlab.scores.checked import checked_masks
-from camlab.scores.pixel_precision import BINS, average_precision, pixel_counts
-from camlab.scores.statistics import Interval, bootstrap, mean_interval
+from camlab.scores.pixel_precision import BINS, average_precision, pixel_counts, pxap_interval
+from camlab.scores.statistics import Interval, mean_interval
 
 
 class ImageScore(Metric):
@@ -104,17 +104,7 @@ class PxAP(Metric):
 
     def interval(self, seed: int = 0) -> Interval:
         """The area with its bootstrap interval over images."""
-        counts = dim_zero_cat(self.counts).double().cpu()
-        n, flat = len(counts), counts.flatten(1)
-
-        def areas(chosen: Tensor) -> Tensor:
-            times = torch.zeros(len(chosen), n, dtype=flat.dtype).scatter_add(
-                1, chosen, torch.ones_like(chosen, dtype=flat.dtype)
-            )
-            return average_precision((times @ flat).unflatten(1, counts.shape[1:]))
-
-        low, high = bootstrap(areas, n, seed=seed)
-        return Interval(float(self.compute()), low, high, n)
+        return pxap_interval(dim_zero_cat(self.counts), seed)
 
 
 class MaxBoxAcc(ImageScore):

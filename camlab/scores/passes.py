@@ -34,6 +34,7 @@ class Passes:
         batch_size: Number of images in a pass.
 
     Attributes:
+        logits: The logits of the unchanged images, float32 N×M.
         class_idx: The class of each image, N.
         intact: Its probability for the unchanged images, N: a softmax, or a sigmoid if there is one logit.
 
@@ -70,6 +71,7 @@ class Passes:
         with self._running():
             logits = torch.cat([self._classifier.logits(some) for some in images.split(batch_size)]).float()
         check_logits(logits)
+        self.logits = logits
         classes = None if target is None else one_per_image(target, images)
         self.class_idx = choose(logits, classes, 1)[:, 0]
         self.intact = _probabilities(logits, self.class_idx)

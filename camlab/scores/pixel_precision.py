@@ -5,6 +5,7 @@ from torch import Tensor
 
 from camlab.scores.checked import checked_maps, checked_masks
 from camlab.scores.heat import heat
+from camlab.scores.statistics import Interval, bootstrap
 
 BINS = 1000
 
@@ -78,3 +79,25 @@ def pxap(maps_NHW: Tensor, masks_NHW: Tensor) -> Tensor:
         1.0
     """
     return average_precision(pixel_counts(maps_NHW, masks_NHW).sum(dim=0))
+
+
+def pxap_interval(counts: Tensor, seed: int = 0) -> Interval:
+    """PxAP with its bootstrap interval over images.
+
+    Args:
+        counts: From `pixel_counts`, N×2×bins.
+        seed: Random seed.
+
+    Example:
+        >>> pxap_interval(torch.tensor([[[0, 1], [1, 1]]])).mean
+        1.0
+    """
+    n, flat = len(counts), counts.double().cpu().flatten(1)
+
+    def areas(chosen: Tensor) -> Tensor:
+        once = torch.ones_like(chosen, dtype=flat.dtype)
+        times = torch.zeros(len(chosen), n, dtype=flat.dtype).scatter_add(1, chosen, once)
+        return average_precision((times @ flat).unflatten(1, counts.shape[1:]))
+
+    low, high = bootstrap(areas, n, seed=seed)
+    return Interval(float(average_precision(counts.sum(dim=0))), low, high, n)

@@ -54,10 +54,13 @@ class ArrayStore:
 
     Args:
         folder: Folder of the arrays; it is created when the first one is needed.
+        way_out: What the user can do if the folder cannot be used, for messages.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, way_out: str = "Give another place with paths.cache=FOLDER, or cache=false."
+    ) -> None:
+        self.folder, self.way_out = folder, way_out
 
     def __contains__(self, key: str) -> bool:
         return self._entry(key) is not None
@@ -91,9 +94,7 @@ class ArrayStore:
                         raise UserError(f"{self._array(key)} was damaged while being written. Repeat the command.")
                 return array
         except OSError as error:
-            raise UserError(
-                f"{self.folder}: {error.strerror or error}. Give another place with paths.cache=FOLDER, or cache=false."
-            ) from error
+            raise UserError(f"{self.folder}: {error.strerror or error}. {self.way_out}") from error
 
     def entries(self) -> list[Entry]:
         """All complete arrays, the largest first."""
@@ -142,7 +143,7 @@ class ArrayStore:
         if others and not self._is_marked():  # another process may have marked it since
             raise UserError(
                 f"{self.folder} holds files that are not camlab's, such as {min(others).name}; nothing was changed."
-                " Give another paths.cache=FOLDER, or cache=false."
+                f" {self.way_out}"
             )
         write_atomically(self.folder / TAG, f"{_SIGNATURE}\n")
 

@@ -1,0 +1,127 @@
+"""Computes the values of one row of the table for a chunk of pictures."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from camlab import scores
+from camlab.attribution.explainer import Explainer
+from camlab.models.cam_net import CamNet
+from camlab.scores import Explaining
+from camlab.scores.catalogue import SCORES
+from camlab.scores.removal import RISE_STEPS, RemovalCurves, removal_curves
+from camlab.scoring.chunks import Chunk
+from camlab.scoring.request import Request
+from camlab.scoring.rows import Row
+
+_OF_MAPS_AND_MASKS = ("auroc", "energy", "energy_gain", "pointing_game")
+
+
+class Measuring:
+    """One row of the table: computes the maps of a chunk of pictures, and scores them.
+
+    Args:
+        network: The network, in eval mode.
+        row: The method or pseudo-method.
+        request: What is to be scored.
+    """
+
+    def __init__(self, network: nn.Module, row: Row, request: Request) -> None:
+        self._network, self._row, self._request = network, row, request
+        own = {row.method: lambda network, images, class_idx: scores.pseudo_maps(images, row.grid)[row.method]}
+        self._explaining = Explaining(own) if row.is_pseudo else Explaining([row.method], layer=row.layer)
+
+    def measure(self, chunk: Chunk) -> dict[str, Tensor]:
+        """Values of the chunk's pictures, by the names of `Request.columns`.
+
+        Raises:
+            UserError: The method does not apply, or one of its maps is not finite.
+        """
+        needed, shown = self._maps(chunk)
+        found = {"none_of_true": scores.without_evidence(shown), "none": scores.without_evidence(needed)}
+        found |= self._place(shown, chunk)
+        found |= self._need(needed, chunk)
+        if not self._row.is_pseudo or self._row.method == "edges":
+            found |= self._sanity(needed, chunk)
+        if not self._row.is_pseudo and chunk.runner_up is not None and "class_contrast" in self._request.scores:
+            found["class_contrast"] = scores.class_contrast(shown, self._explained(chunk, chunk.runner_up))
+        if "effective_area" in self._request.scores:
+            found["effective_area"] = scores.effective_area(shown)
+        return found
+
+    def _maps(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+        """Signed maps of the predicted and of the true class, N×h×w each."""
+        passes = chunk.passes
+        if self._row.is_pseudo:
+            every = scores.pseudo_maps(passes.images, self._row.grid, chunk.masks, passes.seed, passes.numbers)
+            return every[self._row.method], every[self._row.method]
+        needed = self._explained(chunk, passes.class_idx)
+        wrong = chunk.true != passes.class_idx
+        if not wrong.any():
+            return needed, needed
+        shown = needed.clone()
+        shown[wrong] = self._explaining(self._network, passes.images[wrong], chunk.true[wrong])[self._row.method]
+        return needed, shown
+
+    def _explained(self, chunk: Chunk, class_idx: Tensor) -> Tensor:
+        return self._explaining(self._network, chunk.passes.images, class_idx)[self._row.method]
+
+    def _place(self, shown: Tensor, chunk: Chunk) -> dict[str, Tensor]:
+        if chunk.masks is None or chunk.boxes is None:
+            return {}
+        wanted = self._request.scores
+        found = {name: SCORES[name].function(shown, chunk.masks) for name in _OF_MAPS_AND_MASKS if name in wanted}
+        if "max_box_acc" in wanted:
+            found["max_box_acc"] = scores.box_overlaps(shown, chunk.boxes, (chunk.masks.shape[1], chunk.masks.shape[2]))
+        if "pxap" in wanted:
+            found["pxap"] = scores.pixel_counts(shown, chunk.masks)
+        return found
+
+    def _need(self, needed: Tensor, chunk: Chunk) -> dict[str, Tensor]:
+        wanted, passes, found = self._request.scores, chunk.passes, {}
+        for imputer in self._request.imputers if "srg" in wanted else ():
+            curves = removal_curves(passes, needed, imputer, self._request.steps)
+            found[f"srg_{imputer}"], found[f"curves_{imputer}"] = curves.srg, _stacked(curves, self._request.steps)
+        if "insertion" in wanted:
+            found["insertion"] = removal_curves(passes, needed, "blur", RISE_STEPS, ("lowest_first",)).insertion
+        if "deletion" in wanted:
+            found["deletion"] = removal_curves(passes, needed, "mean", RISE_STEPS, ("highest_first",)).deletion
+        if "average_drop" in wanted or "increase" in wanted:
+            left = scores.masked_probabilities(passes, needed)
+            drop, rise = scores.average_drop_of(passes.intact, left), scores.increase_of(passes.intact, left)
+            found |= {name: of for name, of in (("average_drop", drop), ("increase", rise)) if name in wanted}
+        if "road" in wanted:
+            found["road"] = scores.road_of(passes, needed)
+        if "feature_srg" in wanted and isinstance(self._network, CamNet):
+            found |= self._on_features(needed, chunk, self._network)
+        return found
+
+    def _on_features(self, needed: Tensor, chunk: Chunk, network: CamNet) -> dict[str, Tensor]:
+        """`feature_srg`, for maps on the grid of the network's CAM."""
+        passes = chunk.passes
+        cam = Explainer(network).explain(passes.images, ("cam",), passes.class_idx[:, None]).cam_of_all_classes
+        if cam is None or cam.shape[2:] != needed.shape[1:]:
+            return {}
+        classes, numbers = passes.class_idx, passes.numbers
+        return {"feature_srg": scores.feature_srg(cam, network.fc.bias, needed, classes, numbers=numbers)}
+
+    def _sanity(self, needed: Tensor, chunk: Chunk) -> dict[str, Tensor]:
+        passes, request, own = chunk.passes, self._request, self._row.method
+        shared = (self._network, passes.images, self._explaining, passes.class_idx)
+        randomised = scores.mprt(*shared, stages=1, seed=request.seed, before={own: needed})[own]
+        found = {"mprt": randomised.similarity[:, -1], "pair": randomised.of_random_pair}
+        if self._row.is_pseudo:  # the edges, by which the scoring checks itself
+            return found
+        if "emprt" in request.scores:
+            found["emprt"] = scores.emprt(randomised.before, randomised.after)
+        if "max_sensitivity" in request.scores:
+            found["max_sensitivity"] = scores.max_sensitivity(*shared, seed=request.seed, numbers=passes.numbers)[own]
+        if "flip_consistency" in request.scores:
+            found["flip_consistency"] = scores.flip_consistency(*shared)[own]
+        return found
+
+
+def _stacked(curves: RemovalCurves, steps: int) -> Tensor:
+    """Both curves side by side, N×2×(steps + 1), with NaN at the end if the grid has fewer cells than steps."""
+    both = torch.stack([curves.highest_first, curves.lowest_first], dim=1)
+    return F.pad(both, (0, steps + 1 - both.shape[2]), value=torch.nan)

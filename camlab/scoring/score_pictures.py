@@ -1,0 +1,135 @@
+"""Score the heatmaps of one network on a set of pictures; finished methods are kept in the output folder."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from camlab import __version__
+from camlab.errors import UserError, first_line
+from camlab.models.trained_network import TrainedNetwork
+from camlab.progress import progress
+from camlab.scoring.chunks import Chunks
+from camlab.scoring.measuring import Measuring
+from camlab.scoring.picture_set import PictureSet
+from camlab.scoring.request import Request, packed, unpacked
+from camlab.scoring.rows import Row, find_rows
+from camlab.scoring.summary import Summary, check_scoring, summarise
+from camlab.storage.array_store import ArrayStore
+
+log = logging.getLogger(__name__)
+
+KEPT = ".scores"  # folder in the output folder with the values of finished methods
+_FORMAT = 1  # of these values; it changes when they are computed in another way
+
+
+class _NotScored(Exception):
+    """A method does not apply, or gives maps that cannot be scored."""
+
+
+def score_pictures(
+    trained: TrainedNetwork, pictures: PictureSet, folder: Path, request: Request, device: torch.device
+) -> Summary:
+    """Score all methods and pseudo-methods, and check the scoring itself.
+
+    Each finished method is kept in the folder: a scoring that was interrupted goes on, and gives the same numbers.
+
+    Args:
+        trained: The network.
+        pictures: The pictures.
+        folder: Output folder; it is created if it does not exist.
+        request: What is to be scored.
+        device: Device of the network.
+
+    Raises:
+        UserError: No method applies, the network cannot take the pictures, or the folder cannot be written.
+        ScoringError: The check of the scoring itself has failed.
+    """
+    network = trained.network.to(device).eval()
+    chunks = Chunks(network, pictures, trained.preprocess, request.batch_size, request.seed, device)
+    if pictures.labels is not None:
+        _check_classes(chunks, len(trained.class_names))
+    rows, refused = find_rows(network, chunks.images([0]), request, pictures.masks is not None)
+    for name, reason in refused.items():
+        log.warning("%s is left out: %s", name, reason)
+    kept = _Kept(folder, network, chunks, trained.preprocess.as_dict(), request)
+    measured: dict[Row, Mapping[str, Tensor]] = {}
+    ticks = kept.ticks(rows)
+    for row in rows:
+        try:
+            measured[row] = kept.values(row, ticks)
+        except _NotScored as error:
+            refused[row.name] = first_line(error)
+            log.warning("%s is left out: %s", row.name, refused[row.name])
+            continue
+        check_scoring(pictures, row, measured[row])
+    next(ticks, None)
+    if all(row.is_pseudo for row in measured):
+        raise UserError(f"No method can be scored. {next(iter(refused.values()))}")
+    return summarise(pictures, request.measures(pictures.masks is not None), measured, refused)
+
+
+class _Kept:
+    """The values of finished rows on disk, and how the others are computed."""
+
+    def __init__(
+        self, folder: Path, network: nn.Module, chunks: Chunks, preprocess: Mapping[str, object], request: Request
+    ) -> None:
+        self._store = ArrayStore(folder / KEPT, "Give another out=FOLDER.")
+        self._network, self._chunks, self._request = network, chunks, request
+        self._columns = request.columns(chunks.pictures.masks is not None)
+        about = [_FORMAT, __version__, _hash(network), chunks.pictures.fingerprint(), preprocess, self._columns]
+        self._about = json.dumps([*about, request.steps, request.seed])
+
+    def ticks(self, rows: list[Row]) -> Iterator[range]:
+        """Show the progress of all rows that are not finished; each `next` stands for a chunk that begins."""
+        waiting = [row for row in rows if self._key(row) not in self._store]
+        every = [which for _ in waiting for which in self._chunks]
+        return progress(every, sum(map(len, every)), "Scoring")
+
+    def values(self, row: Row, ticks: Iterator[range]) -> dict[str, Tensor]:
+        """Return the columns of a row, which are computed unless they are on disk.
+
+        Raises:
+            _NotScored: The method cannot be scored.
+        """
+        shape = (len(self._chunks.pictures), sum(self._columns.values()))
+        found = self._store.get(self._key(row), shape, lambda: self._compute(row, ticks), row.name)
+        return unpacked(torch.from_numpy(found.copy()), self._columns)
+
+    def _compute(self, row: Row, ticks: Iterator[range]) -> Iterator[np.ndarray]:
+        measuring = Measuring(self._network, row, self._request)
+        for which in self._chunks:
+            next(ticks, None)
+            chunk = self._chunks.get(which)
+            try:
+                found = measuring.measure(chunk)
+            except UserError as error:
+                raise (error if row.is_pseudo else _NotScored(first_line(error))) from error
+            yield packed(found, self._columns, len(which)).numpy()
+
+    def _key(self, row: Row) -> str:
+        own = json.dumps([self._about, row.method, row.layers, row.layer, row.grid])
+        return hashlib.sha256(own.encode()).hexdigest()[:32]
+
+
+def _check_classes(chunks: Chunks, count: int) -> None:
+    labels = chunks.pictures.labels
+    assert labels is not None
+    if int(labels.min()) < 0 or int(labels.max()) >= count:
+        raise UserError(f"{chunks.pictures.place}: class {int(labels.max())}, but the network has {count} classes.")
+
+
+def _hash(network: nn.Module) -> str:
+    """Hash of a network's weights and buffers."""
+    digest = hashlib.sha256(str(type(network)).encode())
+    for name, tensor in network.state_dict().items():
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
