@@ -371,12 +371,13 @@ def test_evaluate_leaves_a_chosen_data_set_alone(launch, tmp_path):
         ("  _target_: camlab.data.folder.Folder\n  rot: x\n", "data.rot: unknown setting. Did you mean data.root?"),
     ],
 )
-def test_evaluate_refuses_a_run_whose_settings_it_cannot_take(launch, tmp_path, data, said):
+@pytest.mark.parametrize("entry", ["evaluate", "score"])
+def test_evaluate_and_score_refuse_a_run_whose_settings_they_cannot_take(launch, tmp_path, data, said, entry):
     if data:
         run_folder(tmp_path / "run", data)
     else:
         (tmp_path / "run").mkdir()
-    code, err, seen = launch("checkpoint=run", "out=out", entry="evaluate")
+    code, err, seen = launch("checkpoint=run", "out=out", entry=entry)
     assert (code, seen) == (2, [])
     assert said in err
     assert len(err.splitlines()) == 1

@@ -94,3 +94,25 @@ def test_heatmaps_are_browsed_in_a_notebook_and_in_its_export(tmp_path: Path, mo
         page.wait_for_timeout(300)
         assert not troubles
         browser.close()
+
+
+def test_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = executed("trust.ipynb", tmp_path, monkeypatch)
+    everything = said(notebook)
+    assert int(re.findall(r"^accuracy (\d+) %", everything, re.MULTILINE)[0]) > 85
+    where, by_mean, by_blur = (
+        {name: float(mean) for name, mean in re.findall(r"^(\w+) +([+-]\d\.\d\d)   \[", part, re.MULTILINE)}
+        for part in re.split(r"^filled with \w+$", everything, flags=re.MULTILINE)
+    )
+    assert where["edges"] > 0.9, "the text says that edges find the objects"
+    assert 0.4 < where["random"] < 0.6 < where["centre"] < min(where["grad_cam"], where["edges"])
+    for gain in (by_mean, by_blur):
+        assert abs(gain["random"]) < 0.1 < gain["centre"] < gain["grad_cam"]
+    similar = {
+        row[0]: (float(row[1]), row[2]) for row in re.findall(r"^(\w+) +([+-]\d\.\d\d)   (\w+)$", everything, re.M)
+    }
+    assert similar["edges"] == (1.0, "FAILS")
+    assert similar["grad_cam"][1] == "passes"
+    assert similar["layer_cam"][0] > similar["grad_cam"][0] + 0.1, "the text says that LayerCAM keeps more of its map"
+    assert len(re.findall(r"^[A-H]  \w+ +(passes|FAILS|knows nothing)", everything, re.MULTILINE)) == 8
+    assert shown(notebook) == 4

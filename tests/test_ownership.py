@@ -87,12 +87,13 @@ def test_a_run_whose_configuration_is_damaged_is_not_overwritten_in_silence(laun
     assert launch("out=mine", "data=shapes", "force=true")[0] == 0
 
 
-@pytest.mark.parametrize("entry", ["train", "evaluate", "explain"])
+@pytest.mark.parametrize("entry", ["train", "evaluate", "explain", "score"])
 @pytest.mark.parametrize("name", ["multirun.yaml", "summary.csv", "seed-1/result.json", "thesis.tex"])
 def test_a_sweep_keeps_out_of_folders_with_other_files(launch, tmp_path, entry, name):  # noqa: F811
     (tmp_path / "theirs" / name).parent.mkdir(parents=True)
     (tmp_path / "theirs" / name).write_text("hydra: {help: {app_name: another}}")
     given = {"train": ["data=shapes", "seed=1,2"], "evaluate": ["checkpoint=.", "data=shapes", "split=val,test"]}
+    given["score"] = ["images=x", "n=1,2"]
     before = tree(tmp_path)
     code, err, seen = launch("-m", "out=theirs", *given.get(entry, ["images=x", "top_k=1,2"]), entry=entry)
     assert (code, seen) == (2, [])

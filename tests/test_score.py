@@ -152,6 +152,15 @@ def test_mistakes_are_told_in_one_line(launch, tmp_path, arguments, told):  # no
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
+def test_a_sweep_scores_each_network_and_skips_what_is_finished(place, monkeypatch, capsys):
+    sweep = ["-m", *QUICK[:3], "scores=[auroc]", "n=4,6", "device=cpu", "out=many"]
+    for _ in range(2):
+        assert command(monkeypatch, score.main, *sweep) == 0
+    assert {path.parent.name for path in (place / "many").glob("*/scores.json")} == {"n-4", "n-6"}
+    assert "is finished; skipped." in capsys.readouterr().out + (place / "many" / "n-4" / "score.log").read_text()
+
+
 def test_no_method_applies(place, monkeypatch, capsys):
     assert command(monkeypatch, score.main, *QUICK, "methods=legrad", "out=mine") == 2
     assert "No method can be scored." in capsys.readouterr().err

@@ -172,6 +172,18 @@ class Wandb(_WandbArguments, total=False):
     viewer: bool
 
 
+@section
+class MLFlow(TypedDict, total=False):
+    """Arguments of camlab's logger for MLflow."""
+
+    save_dir: Any
+    folder: str
+    tracking_uri: str | None
+    experiment_name: Name
+    run_name: Name | None
+    tags: dict[str, Any] | None
+
+
 PRECISIONS = (
     "32-true", "32", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "64",
     "transformer-engine", "transformer-engine-float16", "16", "bf16",
@@ -239,6 +251,7 @@ SECTIONS: dict[str, Any] = {
     "camlab.data.shapes.Shapes": Shapes,
     "camlab.training.callbacks.heatmap_logger.HeatmapLogger": HeatmapLogger,
     "camlab.training.callbacks.score_logger.ScoreLogger": ScoreLogger,
+    "camlab.tracking.mlflow_logger.MLFlowLogger": MLFlow,
     "camlab.tracking.wandb_logger.WandbLogger": Wandb,
     "camlab.tracking.tensorboard_logger.TensorBoardLogger": TensorBoard,
     "torch.optim.Adam": Adam,

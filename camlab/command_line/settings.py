@@ -138,8 +138,6 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
             check_section(path, section, schema)
     if entry == "train":
         _check_image_size(plain)
-    if entry in ("explain", "score"):
-        _check_network(plain)
     if entry == "explain":
         _check_explain(plain)
     if entry == "score":
@@ -243,6 +241,7 @@ def _without_data(config: DictConfig) -> DictConfig:
 
 def _check_score(plain: dict[str, Any]) -> None:
     """Refuse settings of `score` that contradict each other."""
+    _check_network(plain)
     if plain["images"] is None and plain["checkpoint"] is None:
         raise UserError(f"network={plain['network']['name']}: it has no pictures of its own. Give images=FOLDER.")
     for key in ("methods", "scores"):
@@ -261,6 +260,7 @@ def _check_network(plain: dict[str, Any]) -> None:
 
 def _check_explain(plain: dict[str, Any]) -> None:
     """Refuse settings of `explain` that contradict each other."""
+    _check_network(plain)
     target, top_k, methods = plain["target"], plain["top_k"], plain["methods"]
     if target != "auto" and top_k > 1:
         raise UserError(f"top_k={top_k}: target={target} names one class. Give one of the two.")

@@ -24,18 +24,17 @@ if TYPE_CHECKING:
 CURVES, RANKING = "curves.png", "ranking.png"
 _PASSES, _FAILS, _PSEUDO, _INK, _FAINT = "#1f5fa8", "#c2371f", "#8a8f98", "#22262b", "#d5d8dd"
 _ACROSS = 10  # panels of curves beside each other
-_PANEL: Any = {"fontsize": 8, "loc": "left", "linespacing": 1.3, "va": "baseline"}
 _FILLED = {"mean": "the mean", "blur": "blur", "road": "neighbours"}
-_TITLES = {
-    "auroc": "Is the object hotter?\nauroc",
-    "energy": "Heat on the object\nenergy",
-    "energy_gain": "Heat on it, above chance\nenergy gain",
-    "pointing_game": "Hottest cell on it?\npointing game",
-    "max_box_acc": "Box around the heat\nmax box acc",
-    "feature_srg": "On features\nfeature srg",
-    "road": "Needed?\nroad",
-    "insertion": "Needed?\ninsertion",
-    "deletion": "Needed? (low is good)\ndeletion",
+_QUESTIONS = {
+    "auroc": "Is the object hotter?",
+    "energy": "Heat on the object",
+    "energy_gain": "Heat on it, above chance",
+    "pointing_game": "Hottest cell on it?",
+    "max_box_acc": "Box around the heat",
+    "pxap": "Hot pixels on it?",
+    "feature_srg": "Gain on features",
+    "deletion": "(low is good)",
+    "average_drop": "(low is good)",
 }
 
 
@@ -103,7 +102,7 @@ def _ranking(summary: Summary) -> "Figure":
         chance = cells[rows[0].name].chance
         if chance is not None:
             axes.axvline(chance, color=_INK, lw=0.8, ls=(0, (1, 2)), zorder=1)
-        axes.set_title(_panel_title(measure), **_PANEL)
+        _title(axes, *_words(measure))
     _gate_panel(panels[-1], summary, rows)
     panels[0].set_yticks(range(len(rows)), [cut(row.title, 36) for row in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
@@ -122,10 +121,18 @@ def _order(summary: Summary, row: Row, measures: list[str]) -> float:
     return math.inf if math.isnan(mean) else -sign * mean
 
 
-def _panel_title(measure: str) -> str:
+def _words(measure: str) -> tuple[str, str]:
+    """The question that a score answers, and its name."""
     if measure.startswith("srg_"):
-        return f"Does the network need it?\nsrg, {measure.removeprefix('srg_')}"
-    return _TITLES.get(measure, measure.replace("_", " "))
+        return "Does the network need it?", f"srg, {measure.removeprefix('srg_')}"
+    return _QUESTIONS.get(measure, ""), measure.replace("_", " ")
+
+
+def _title(axes: "Axes", question: str, name: str) -> None:
+    """Write two lines above a panel; as one text of two lines, those of different panels would not be level."""
+    axes.set_title(question, fontsize=8, loc="left", pad=17)
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(name, (0, 1), (0, 6), fontsize=7.5, color=_PSEUDO, **place)
 
 
 def _dots(axes: "Axes", summary: Summary, rows: list[Row], intervals: dict[str, Interval]) -> None:
@@ -148,7 +155,7 @@ def _gate_panel(axes: "Axes", summary: Summary, rows: list[Row]) -> None:
     _dots(axes, summary, rows, {name: verdict.similarity for name, verdict in summary.verdicts.items()})
     axes.set_xlim(-0.6, 1.08)
     axes.axvspan(GATE, 1.08, color=_FAILS, alpha=0.07, lw=0)
-    axes.set_title("Alike with a random network?\nsanity gate: fails beyond ½", **_PANEL)
+    _title(axes, "Alike with a random network?", "sanity gate: fails beyond ½")
 
 
 def _caption(figure: "Figure", summary: Summary) -> None:

@@ -89,8 +89,9 @@ def shown(cell: Cell, signed: bool = False) -> str:
 def _number(value: float, signed: bool) -> str:
     if math.isnan(value):
         return NOTHING
-    text = f"{value:+.2f}" if signed else f"{value:.2f}"
-    return text.replace("0.", ".", 1) if abs(value) < 0.995 else text
+    rounded = round(value, 2) + 0.0  # no -0
+    text = f"{rounded:+.2f}" if signed else f"{rounded:.2f}"
+    return text.replace("0.", ".", 1) if abs(rounded) < 1 else text
 
 
 def _is_signed(measure: str) -> bool:

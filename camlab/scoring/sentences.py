@@ -40,10 +40,17 @@ def sentences(summary: Summary) -> list[str]:
     return [
         *summary.pictures.notes,
         *(f"{name} is left out: {reason}" for name, reason in summary.refused.items()),
-        *(sentence(summary, row) for row in summary.methods),
+        *_about_methods(summary),
         *_no_evidence(summary),
         *_imputers(summary),
     ]
+
+
+def _about_methods(summary: Summary) -> list[str]:
+    n = len(summary.pictures)
+    if n < LEAST:
+        return [f"No method can be judged: {n} picture{' is' if n == 1 else 's are'} too few."]
+    return [sentence(summary, row) for row in summary.methods]
 
 
 def _listed(measures: list[str]) -> str:

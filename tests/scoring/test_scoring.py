@@ -133,13 +133,15 @@ def test_other_weights_pictures_or_a_damaged_file_are_not_taken_for_finished(tmp
 
 
 class NotFinite(torch.autograd.Function):
+    """Passes values on, but gives the gradients of all pictures of a batch but the first as NaN."""
+
     @staticmethod
     def forward(ctx, values: Tensor) -> Tensor:
         return values.clone()
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        return gradient * torch.nan
+        return torch.cat([gradient[:1], gradient[1:] * torch.nan])
 
 
 class WithoutGradient(nn.Module):
@@ -147,16 +149,18 @@ class WithoutGradient(nn.Module):
         return NotFinite.apply(values)
 
 
-def test_a_method_with_nan_maps_is_told_and_the_others_go_on(tmp_path, caplog):
-    layers = list(small_network())
-    network = nn.Sequential(*layers[:2], WithoutGradient(), *layers[2:]).eval()
-    request = Request(("cam", "grad_cam", "legrad"), ("1",), ("srg",), ("mean",), 2)
-    with caplog.at_level(logging.WARNING), pytest.raises(UserError, match="No method can be scored"):
-        score_pictures(trained(network), pictures(), tmp_path, request, CPU)
+def test_methods_that_do_not_apply_or_give_nan_are_told_and_the_others_go_on(tmp_path, caplog):
+    *layers, head = small_network()
+    network = nn.Sequential(*layers, WithoutGradient(), head).eval()
     request = Request(("cam", "grad_cam", "legrad"), (), ("srg",), ("mean",), 2)
-    found = score_pictures(trained(network), pictures(), tmp_path, request, CPU)
-    assert [row.name for row in found.methods] == ["cam", "grad_cam"]
-    assert found.refused.keys() == {"legrad"}
+    with caplog.at_level(logging.WARNING):
+        found = score_pictures(trained(network), pictures(), tmp_path, request, CPU)
+    assert [row.name for row in found.methods] == ["cam"]
+    assert found.refused.keys() == {"legrad", "grad_cam"}
+    assert "grad_cam is left out: " in caplog.text
+    assert "not finite" in found.refused["grad_cam"] or "NaN" in found.refused["grad_cam"]
+    with pytest.raises(UserError, match="No method can be scored"):
+        score_pictures(trained(network), pictures(), tmp_path, Request(("grad_cam",), (), ("srg",), ("mean",), 2), CPU)
 
 
 class Half(nn.Module):
