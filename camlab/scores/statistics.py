@@ -39,8 +39,11 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether 0 lies outside of the interval: only then do two methods differ, if this is their difference."""
-        return self.low > 0 or self.high < 0
+        """Whether 0 lies outside of the interval: only then do two methods differ, if this is their difference.
+
+        One image says nothing of the others, so its interval, which has no width, excludes nothing.
+        """
+        return self.n > 1 and (self.low > 0 or self.high < 0)
 
 
 def mean_interval(values_N: Tensor, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Interval:

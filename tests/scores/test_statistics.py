@@ -191,3 +191,8 @@ def test_importing_scores_does_not_import_torchmetrics():
     code = "import sys, camlab; assert 'torch' not in sys.modules; print(camlab.scores.srg.__name__, 'torchmetrics' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["srg", "False"], done.stderr
+
+
+def test_one_image_excludes_nothing():
+    assert not scores.paired_difference(torch.tensor([0.9, torch.nan]), torch.tensor([0.1, 0.2])).excludes_zero
+    assert scores.paired_difference(torch.tensor([0.9, 0.8]), torch.tensor([0.1, 0.2])).excludes_zero
