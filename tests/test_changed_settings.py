@@ -18,7 +18,7 @@ from camlab.runs.watchers import FORMER, WATCHERS
 from camlab.training.changes import changed_settings, describe_changes
 from camlab.training.checkpoint import load_network
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 CYCLE = ["+scheduler._target_=torch.optim.lr_scheduler.OneCycleLR", "+scheduler._partial_=true",
          "+scheduler.max_lr=0.01", "+scheduler.pct_start=0.4"]  # fmt: skip

@@ -92,6 +92,7 @@ def test_outputs_without_logits(make, output, message):
         camlab.heatmaps(Returning(make), IMAGES, "grad_cam", output=output)
 
 
+@pytest.mark.slow
 def test_segmenters_and_detectors_are_refused():
     models = torchvision.models
     segmenter = models.segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None)

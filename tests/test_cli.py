@@ -124,6 +124,7 @@ def test_a_path_reaches_the_task(path, launch):
     assert (code, err, config.data.root) == (0, "", f"x/{path}")
 
 
+@pytest.mark.slow
 def test_a_path_reaches_the_jobs_of_a_sweep_and_their_folders(launch, tmp_path):
     folder = "a b=(c) [d] é it's \\"
     folders: list[Path] = []
@@ -431,6 +432,7 @@ def test_out_is_the_folder_of_a_run_and_of_a_sweep(launch, tmp_path, entry, fold
     assert sorted(path.name for path in folders[1:]) == [varied.replace("=1,2", f"-{k}") for k in (1, 2)]
 
 
+@pytest.mark.slow
 def test_out_is_not_part_of_a_runs_identity(launch):
     here, there = (launch(f"out={name}")[2][0] for name in ("here", "there"))
     assert "out" not in here

@@ -102,6 +102,7 @@ def test_cached_and_uncached_training_agree(tmp_path, cam_relu, keep_last_pool):
     assert_same_training(tmp_path, "alexnet", 40, cam_relu=cam_relu, keep_last_pool=keep_last_pool)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["alexnet", "vgg11"])
 @pytest.mark.parametrize("cam_relu", [False, True])

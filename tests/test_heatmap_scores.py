@@ -147,6 +147,7 @@ def test_a_run_with_scores_ends_in_the_same_bits(tmp_path, mode):
     assert rng[1:] == rng_scored[1:]
 
 
+@pytest.mark.slow
 def test_cached_features_score_without_passes_of_the_backbone(tmp_path):
     module = classifier("alexnet", "frozen", keep_last_pool=False)
     passes: list[int] = []
@@ -172,6 +173,7 @@ def test_cached_features_score_without_passes_of_the_backbone(tmp_path):
             assert kept[name] == pytest.approx(bare[name], abs=0.02), name
 
 
+@pytest.mark.slow
 def test_a_frozen_network_without_a_cam_is_scored_before_and_after(tmp_path):
     module = classifier("mobilenet_v2", "frozen", kind=ClassifierNet, image_size=64)
     cache = [FeatureCache(str(tmp_path / "cache"))]
@@ -200,6 +202,7 @@ def test_without_masks_or_validation(tmp_path, caplog):
     assert "no images are validated" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["finetune", "frozen"])
 def test_a_resumed_run_logs_the_same_numbers(tmp_path, mode):
     def run(folder: Path, epochs: int, **options: Any) -> tuple[list[dict[str, float]], L.Trainer]:

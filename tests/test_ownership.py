@@ -57,6 +57,7 @@ def test_a_folder_with_other_files_is_refused_even_with_force(launch, tmp_path, 
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_folder_in_which_a_job_failed_early_may_be_used(launch, tmp_path):  # noqa: F811
     for _ in range(2):
         assert launch("out=mine", "data=shapes")[0] == 0
@@ -235,6 +236,7 @@ def test_links_in_the_places_of_a_runs_files_are_replaced(run, tmp_path, monkeyp
 # ---- runs
 
 
+@pytest.mark.slow
 def test_force_names_what_it_removes_and_leaves_the_files_of_others(run, monkeypatch, capsys):
     theirs = [
         run / name for name in ("notes.txt", "heatmaps/talk.pdf", "heatmaps/epoch_0001/mine.jpg", "checkpoints/a.ckpt")

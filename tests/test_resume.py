@@ -316,6 +316,7 @@ def test_force_removes_nothing_before_the_new_run_is_known_to_be_right(tmp_path,
     assert "force=true would remove" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_result_of_a_run_that_continues_with_other_settings_is_withdrawn(tmp_path, monkeypatch):
     run = tmp_path / "run"
     plan = [*QUICK, f"hydra.run.dir={run}", f"paths.cache={tmp_path}"]
@@ -379,6 +380,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values() if tensor.is_floating_point())
 
 
+@pytest.mark.slow
 def test_a_rate_far_too_high_ends_with_code_2(tmp_path, monkeypatch, capsys):
     plan = [*QUICK, "optimizer.lr=1e30", "trainer.max_epochs=5", f"hydra.run.dir={tmp_path / 'run'}", "cache=false"]
     assert command(monkeypatch, train.main, *plan) == 2
@@ -390,6 +392,7 @@ def test_a_rate_far_too_high_ends_with_code_2(tmp_path, monkeypatch, capsys):
 # ---- a run without a test
 
 
+@pytest.mark.slow
 def test_without_a_test_validation_is_the_result(tmp_path, monkeypatch, capsys):
     plan = [*QUICK, "trainer.limit_test_batches=0", f"hydra.run.dir={tmp_path / 'run'}", f"paths.cache={tmp_path}"]
     assert command(monkeypatch, train.main, *plan) == 0

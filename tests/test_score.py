@@ -60,6 +60,7 @@ def results(folder) -> dict:
     return json.loads((folder / "scores.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_same_command_finds_its_folder_goes_on_and_gives_the_same_numbers(place, monkeypatch, capsys):
     assert command(monkeypatch, score.main, *QUICK) == 0
     said = capsys.readouterr().out
@@ -77,6 +78,7 @@ def test_the_same_command_finds_its_folder_goes_on_and_gives_the_same_numbers(pl
     assert len(list((place / "outputs" / "scores").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_same_command_goes_on(place, monkeypatch, capsys):
     assert command(monkeypatch, score.main, *QUICK, "out=whole") == 0
     net = sys.modules["own_scored.nets"].Net

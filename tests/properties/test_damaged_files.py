@@ -269,8 +269,8 @@ def check(laboratory: Laboratory, names: list[str], count: int) -> None:
 
 
 FEW = {
-    "evaluate a run": 15, "evaluate a checkpoint": 10, "explain with a run": 15, "explain with weights": 10,
-    "train from weights": 10, "summary": 15, "resume": 10, "repeat": 5, "resume elsewhere": 5, "clear the cache": 5,
+    "evaluate a run": 6, "evaluate a checkpoint": 4, "explain with a run": 6, "explain with weights": 4,
+    "train from weights": 4, "summary": 6, "resume": 4, "repeat": 2, "resume elsewhere": 2, "clear the cache": 3,
 }  # fmt: skip
 
 

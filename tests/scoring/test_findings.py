@@ -124,6 +124,7 @@ def test_the_files_say_what_was_found(summary, tmp_path, capsys):
     assert "layer_cam FAILS the sanity gate" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_charts_are_drawn(summary, tmp_path):
     assert write_charts(tmp_path, summary) == ["ranking.png", "curves.png"]
     for name in ("ranking.png", "curves.png"):

@@ -38,6 +38,7 @@ def trained(network: nn.Module | None = None) -> TrainedNetwork:
     return TrainedNetwork(network or small_network(), Preprocess(SIDE), ("a", "b", "c"), "small")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [64, 5])
 def test_the_values_are_those_of_the_functions_in_batches_of_any_size(tmp_path, batch_size):
     given, network = pictures(), small_network()
