@@ -28,6 +28,11 @@ from camlab.data.module import ImageData
 from camlab.errors import UserError
 from camlab.runs.watchers import WATCHERS
 
+PLACES = {
+    "data=folder": ["data.root=."],
+    "data=table": ["data.file=pictures.csv"],
+    "data=huggingface": ["data.path=pictures"],
+}  # what these data sets require
 OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in conf_dir().glob("*/*.yaml"))
 
 
@@ -83,7 +88,7 @@ def test_all_groups_are_there():
 @pytest.mark.parametrize("option", [*OPTIONS, "logger=[wandb,tensorboard]", "logger=[wandb,csv]"])
 def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    node = checked(option, "arch.weights=null", *(["data.root=."] if option == "data=folder" else []))
+    node = checked(option, "arch.weights=null", *PLACES.get(option, []))
     with torch.device("meta"):  # only shapes matter, and drawing weights would take time
         network = instantiate(node.arch, num_classes=10)
     data_class = get_class(node.data._target_)
@@ -123,7 +128,7 @@ def test_evaluation_composes(option, tmp_path):
     checked(
         option,
         f"checkpoint={tmp_path}/a.ckpt",
-        "data.root=." if "folder" in option else "split=val",
+        *PLACES.get(option, ["split=val"]),
         *([] if "data=" in option else ["data=shapes"]),
         entry="evaluate",
     )
@@ -375,7 +380,7 @@ def test_the_hash_tells_outcomes_apart_and_nothing_else():
     expected = settings.config_hash(composed())
     assert len(expected) == 16
     for same in ("paths.outputs=x", "paths.data=x", "data.root=x", "logger=csv", "callbacks.heatmaps=null", "resume=null",
-                 "run_name=x", "data.placement=host", "data.num_workers=2", "logger.wandb.project=x"):  # fmt: skip
+                 "run_name=x", "data.placement=host", "logger.wandb.project=x"):  # fmt: skip
         assert settings.config_hash(overridden(same) if "=csv" not in same else composed(same)) == expected, same
     others = [
         "optimizer.lr=0.1",

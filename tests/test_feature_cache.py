@@ -23,7 +23,8 @@ from camlab import cache
 from camlab.data.augmentation import shift
 from camlab.errors import UserError
 from camlab.models.cam_net import window_means
-from camlab.storage.array_store import TAG, ArrayStore, feature_store
+from camlab.storage.array_store import ArrayStore, feature_store
+from camlab.storage.cache_folder import TAG
 from camlab.training.callbacks import feature_cache
 from camlab.training.callbacks.checkpoints import checkpoints
 from camlab.training.callbacks.feature_cache import FeatureCache

@@ -44,18 +44,12 @@ class Train(TypedDict, total=False):
 
 
 @section
-class DataAndOutputs(TypedDict, total=False):
-    data: Required[str]
-    outputs: Required[str]
-
-
-@section
 class Evaluate(TypedDict, total=False):
     checkpoint: Required[str]
     split: Required[Annotated[str, Words("train", "val", "test")]]
     data: Required[Any]
     trainer: Required[Any]
-    paths: Required[DataAndOutputs]
+    paths: Required[AllPaths]
 
 
 @section

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from camlab.data.augmentation import flip_where, shift
-from camlab.data.image_set import ImageSet, stratified_split
+from camlab.data.image_set import ImageSet, Pictures, stratified_split
 from camlab.data.loader import Batch, Loader, epoch_flips, epoch_shifts
+from camlab.data.picture_table import Split
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
 
 Placement = Literal["auto", "device", "host"]
-Split = Literal["train", "val", "test"]
 
 
 class ImageData(L.LightningDataModule, ABC):
@@ -32,9 +32,9 @@ class ImageData(L.LightningDataModule, ABC):
             class; 0 trains on all images.
         split_seed: Seed of this split, independent of `seed`.
         seed: Seed of the order, the flips and the shifts.
-        placement: `device` keeps the set on the training device and `host` in main memory. `auto` chooses the device
-            unless it is a GPU and the set would take more than half of its free memory.
-        num_workers: Number of processes that fetch batches from main memory.
+        placement: `device` keeps the set on the training device, and `host` in main memory or, if it is in a store, on
+            disk. `auto` chooses the device for a GPU that the set would fill by half at most. Without a GPU it leaves
+            the set where it is.
         test_each_epoch: Whether the test set, too, is evaluated after each epoch. Its result never selects a
             checkpoint.
     """
@@ -52,7 +52,6 @@ class ImageData(L.LightningDataModule, ABC):
         split_seed: int = 0,
         seed: int = 0,
         placement: Placement = "auto",
-        num_workers: int = 0,
         test_each_epoch: bool = False,
     ) -> None:
         super().__init__()
@@ -65,18 +64,17 @@ class ImageData(L.LightningDataModule, ABC):
         self.split_seed = split_seed
         self.seed = seed
         self.placement = placement
-        self.num_workers = num_workers
         self.test_each_epoch = test_each_epoch
         self.test_split: Split = "test"  # the split that `trainer.test` uses; `camlab.evaluate` may change it
-        self.splits: dict[Split, ImageSet] = {}
+        self.splits: dict[Split, Pictures] = {}
         self.head_statistics: dict[Split, Tensor] = {}  # set by `use_cached_features`
         self._fingerprints: dict[Split, str] = {}
         self._on_device: dict[Split, ImageSet] = {}
         self._drawn: dict[Callable[..., Tensor], tuple[int, Tensor]] = {}
 
     @abstractmethod
-    def load(self) -> tuple[ImageSet, ...]:
-        """Load the training images, the test images and, if the source has them, validation images into main memory.
+    def load(self) -> tuple[Pictures, ...]:
+        """Load the training images, the test images and, if the source has them, validation images.
 
         Raises:
             UserError: The data are missing or invalid.
@@ -101,9 +99,9 @@ class ImageData(L.LightningDataModule, ABC):
                 f"data.val_size={self.val_size}: the data have validation images of their own. Give data.val_size=0."
             )
         rest, chosen = stratified_split(train.labels, self.val_size, self.split_seed)
-        self.splits = {"train": train.subset(rest), "test": test} if self.val_size else {"train": train, "test": test}
+        self.splits = {"train": train.part(rest), "test": test} if self.val_size else {"train": train, "test": test}
         if self.val_size or val:
-            self.splits["val"] = val[0] if val else train.subset(chosen)
+            self.splits["val"] = val[0] if val else train.part(chosen)
 
     def fingerprint(self) -> str:
         """Hash of the content of all splits."""
@@ -154,7 +152,6 @@ class ImageData(L.LightningDataModule, ABC):
             trainer.global_rank,
             trainer.world_size,
             on_host,
-            self.num_workers,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -194,7 +191,9 @@ class ImageData(L.LightningDataModule, ABC):
     def _keep_on_host(self) -> bool:
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
-        if self.placement != "auto" or device.type != "cuda" or self._on_device:
+        if self.placement != "auto" or self._on_device:
             return self.placement == "host"
+        if device.type != "cuda":  # a set in a store stays there: the system keeps in memory what fits
+            return not isinstance(self.splits["train"], ImageSet)
         free, _ = torch.cuda.mem_get_info(device)
         return sum(images.num_bytes for images in self.splits.values()) > free // 2

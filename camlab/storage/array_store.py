@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from camlab.errors import UserError
+from camlab.storage.cache_folder import check_marked, is_marked, mark
 from camlab.storage.documents import read_json
-from camlab.storage.files import open_atomically, read_text, remove_leftovers, sha256, user_path, write_atomically
+from camlab.storage.files import open_atomically, remove_leftovers, sha256, user_path, write_atomically
 from camlab.storage.locks import Locked, locked
 
 log = logging.getLogger(__name__)
 
-TAG = "CACHEDIR.TAG"  # marks a folder as a cache, for backup programs too (https://bford.info/cachedir/)
-_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of camlab's."
 _KEPT = re.compile(r"([0-9a-f]{32})\.(npy|json|lock)|\.([0-9a-f]{32})\.(npy|json)\.[0-9a-f]{16}\.partial")
 
 
@@ -83,7 +82,7 @@ class ArrayStore:
             UserError: The folder cannot be written or holds other files, or its disk is full.
         """
         try:
-            self._mark()
+            mark(self.folder)
             with locked(self._lock(key), notice="Another process is computing these features; waiting for it."):
                 if (array := self._whole(key, shape)) is None:
                     self._write(key, shape, compute(), about)
@@ -97,7 +96,7 @@ class ArrayStore:
 
     def entries(self) -> list[Entry]:
         """All complete arrays, the largest first."""
-        found = map(self._entry, sorted(self._files()) if self._is_marked() else ())
+        found = map(self._entry, sorted(self._files()) if is_marked(self.folder) else ())
         return sorted((entry for entry in found if entry), key=lambda entry: -entry.num_bytes)
 
     def clear(self) -> int:
@@ -111,8 +110,7 @@ class ArrayStore:
         Raises:
             UserError: The folder is not marked as a cache of camlab.
         """
-        if self.folder.exists() and not self._is_marked():
-            raise UserError(f"{self.folder}: not a cache of camlab (it has no {TAG} from camlab); nothing was removed.")
+        check_marked(self.folder)
         freed = 0
         for key, files in self._files().items():
             with suppress(Locked), locked(self._lock(key), wait=False):
@@ -128,29 +126,6 @@ class ArrayStore:
             if (name := _KEPT.fullmatch(path.name)) and (path.is_symlink() or path.is_file()):
                 found.setdefault(name[1] or name[3], []).append(path)
         return found
-
-    def _mark(self) -> None:
-        """Create the folder and mark it; several processes may do so at the same time.
-
-        Raises:
-            UserError: The folder holds other files.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self._is_marked():
-            return
-        others = [path for path in self.folder.iterdir() if TAG not in path.name]
-        if others and not self._is_marked():  # another process may have marked it since
-            raise UserError(
-                f"{self.folder} holds files that are not camlab's, such as {min(others).name}; nothing was changed."
-                " Give another paths.cache=FOLDER, or cache=false."
-            )
-        write_atomically(self.folder / TAG, f"{_SIGNATURE}\n")
-
-    def _is_marked(self) -> bool:
-        try:
-            return read_text(self.folder / TAG).startswith(_SIGNATURE)
-        except (OSError, ValueError):
-            return False
 
     def _lock(self, key: str) -> Path:
         return self.folder / f"{key}.lock"

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
@@ -112,15 +113,35 @@ def read_picture(path: Path) -> Image.Image:
     """
     if not path.is_file():  # reading a pipe would wait for a writer, and a device may never end
         raise UserError(f"{path} is not a file.")
+    return decode_picture(path, str(path))
+
+
+def decode_picture(source: Path | BinaryIO, name: str) -> Image.Image:
+    """Decode a picture, as `read_picture` does.
+
+    Args:
+        source: A file, or its content in memory.
+        name: What the picture is called in messages.
+
+    Raises:
+        UserError: This is not a picture, or it is damaged or would take gigabytes.
+
+    Example:
+        >>> import io
+        >>> content = io.BytesIO()
+        >>> Image.new("L", (3, 2)).save(content, "png")
+        >>> decode_picture(content, "grey.png").mode
+        'RGB'
+    """
     try:
-        with Image.open(path) as file:
+        with Image.open(source) as file:
             if is_deep_rgb(file):
-                return deep_rgb(path)
+                return deep_rgb(source)
             upright = ImageOps.exif_transpose(file)
-            return _as_rgb(to_8_bits(upright, stated_bits(path, file)) if is_deep(file) else upright)
+            return _as_rgb(to_8_bits(upright, stated_bits(source, file)) if is_deep(file) else upright)
     except Exception as error:  # a damaged picture can raise any exception
         raise UserError(
-            f"{path} is not a readable picture ({type(error).__name__}). Repair it, or remove it from the folder."
+            f"{name} is not a readable picture ({type(error).__name__}). Repair it, or remove it from the folder."
         ) from error
 
 

@@ -5,10 +5,8 @@ import hashlib
 import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -23,6 +21,7 @@ from camlab.errors import UserError
 from camlab.models.network import Network
 from camlab.progress import progress
 from camlab.storage.array_store import feature_store
+from camlab.storage.cache_folder import free_disk
 from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ class FeatureCache(L.Callback):
         much = "more than half of" if spare > 1 else "more than"
         if (memory := _free_memory(trainer.strategy.root_device)) < spare * _num_bytes(shapes):
             return f"they take {_gigabytes(shapes)}, {much} the free memory ({memory / 1e9:.1f} GB)"
-        if (disk := _free_disk(self.store.folder)) < spare * _num_bytes(missing):
+        if (disk := free_disk(self.store.folder)) < spare * _num_bytes(missing):
             return (
                 f"they take {_gigabytes(missing)}, {much} the free disk space at {self.store.folder}"
                 f" ({disk / 1e9:.1f} GB; choose another folder with paths.cache=FOLDER)"
@@ -164,10 +163,10 @@ class BackbonePass:
 
     def run(self, split: Split) -> Iterator[np.ndarray]:
         """Yield head statistics, float32 b×V×…, in the order of the split's images."""
-        views, images = self._views(split), self.data.splits[split].images
+        views, images = self._views(split), self.data.splits[split]
         batch_size = _BATCH.get(self.device.type, _DEFAULT_BATCH) // views
-        for batch in progress(images.split(batch_size), len(images), f"Features of {split}"):
-            pictures = batch.to(self.device)
+        for batch in progress(images.batches(batch_size), len(images), f"Features of {split}"):
+            pictures = batch.images.to(self.device)
             if views == 2:  # mirrored before the resize, as in training: after it they would round differently
                 pictures = torch.cat([pictures, pictures.flip(-1)])
             statistic = self._head_statistic(self.data.preprocess(pictures)).float()
@@ -228,8 +227,3 @@ def _gigabytes(shapes: _Shapes) -> str:
 
 def _free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-
-
-def _free_disk(folder: Path) -> int:
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
