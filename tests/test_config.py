@@ -171,7 +171,8 @@ def parameters(function: Any) -> set[str]:
 def test_schemas_name_the_arguments_of_what_they_describe(target, schema):
     described = parameters(get_class(target).__init__)
     if issubclass(get_class(target), ImageData):
-        described |= parameters(ImageData.__init__)
+        for kind in get_class(target).__mro__:
+            described |= parameters(kind.__init__) if issubclass(kind, ImageData) else set()
     if schema is sections.Wandb:
         described |= parameters(WandbLogger.__init__) | parameters(wandb.init)
         described -= {"save_dir"}  # the run's folder
@@ -213,7 +214,7 @@ def test_defaults_in_conf_are_those_of_the_constructors(option):
     found = OmegaConf.to_container(composed(option).copy(), resolve=False)
     chosen = {"num_classes", "weights", "val_size", "name"}  # set by the option instead of the constructor
     for node in (found["arch"], found["data"], *found["callbacks"].values()):
-        kinds = {get_class(node["_target_"])} | ({ImageData} if "image_size" in node else set())
+        kinds = [kind for kind in get_class(node["_target_"]).__mro__[::-1] if kind.__module__.startswith("camlab.")]
         real = {k: p.default for kind in kinds for k, p in inspect.signature(kind.__init__).parameters.items()}
         for key, value in node.items():
             default = list(real[key]) if isinstance(real.get(key), tuple) else real.get(key)

@@ -4,15 +4,20 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_entries import command
 
+from camlab import cache, evaluate, train
 from camlab.data.folder import Folder
 from camlab.data.huggingface import HuggingFace
+from camlab.data.loader import Loader
 from camlab.data.own_pictures import OwnPictures
 from camlab.data.picture_table import Picture, with_splits
 from camlab.data.sources import PictureFile
@@ -490,8 +495,6 @@ def test_links_in_place_of_files_are_replaced(tmp_path):
 
 def test_batches_from_the_store_are_those_from_memory(root):
     data = folder(root, batch_size=5)
-    from camlab.data.loader import Loader
-
     in_memory = Loader(whole(data), 5, True, 3)
     stored = Loader(data.splits["train"], 5, True, 3, on_host=True)
     for one, other in zip(in_memory, stored, strict=True):
@@ -505,3 +508,69 @@ def test_larger_squares_are_stored_for_crops(root):
     assert whole(data).images.shape[-2:] == (20, 20)
     assert data.fingerprint() != folder(root).fingerprint()
     assert "must be at least data.image_size=16" in told(lambda: folder(root, store_size=8))
+
+
+def test_the_cache_command_lists_and_clears_decoded_pictures(root, tmp_path, monkeypatch, capsys):
+    folder(root)
+    assert command(monkeypatch, cache.main, f"paths.cache={tmp_path / 'cache'}") == 0
+    assert f"pictures of {SIDE}²" in capsys.readouterr().out
+    assert command(monkeypatch, cache.main, "action=clear", f"paths.cache={tmp_path / 'cache'}") == 0
+    assert [path.name for path in (tmp_path / "cache" / "pictures").iterdir()] == ["CACHEDIR.TAG"]
+
+
+# ---- whole commands
+
+
+QUICK = [
+    "data.image_size=64", "data.batch_size=8", "arch.weights=null", "arch.keep_last_pool=false", "trainer.max_epochs=1",
+    "trainer.accelerator=cpu", "logger=csv", "callbacks.heatmaps=null",
+]  # fmt: skip
+
+
+def test_a_run_on_a_table_is_evaluated_and_knows_its_data(root, tmp_path, monkeypatch, capsys):
+    rows = [{**row, "split": "test" if "/4" in row["path"] else "train"} for row in rows_of(root)]
+    table(tmp_path / "t.csv", rows)
+    places = [f"paths.cache={tmp_path / 'cache'}", f"out={tmp_path / 'run'}"]
+    arguments = ["data=table", f"data.file={tmp_path / 't.csv'}", *QUICK, *places]
+    assert command(monkeypatch, train.main, *arguments) == 0
+    assert command(monkeypatch, train.main, *arguments) == 0
+    assert "is finished" in capsys.readouterr().out
+    out = f"out={tmp_path / 'evaluated'}"
+    more = [f"checkpoint={tmp_path / 'run'}", f"paths.cache={tmp_path / 'other cache'}", "trainer.accelerator=cpu", out]
+    assert command(monkeypatch, evaluate.main, *more) == 0
+    said = capsys.readouterr().out
+    assert "are not those that the network was trained with" not in said
+    assert (tmp_path / "other cache").is_dir(), "the run's folder does not say where files are written"
+    table(tmp_path / "t.csv", [{**row, "label": "dog" if "cat/1" in row["path"] else row["label"]} for row in rows])
+    assert command(monkeypatch, train.main, *arguments) == 2
+    assert "holds a run on other data" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_first_pass_that_is_killed_goes_on_where_it_was(root, tmp_path):
+    """The records that were written before the kill are kept; two processes at once decode each picture once."""
+    code = f"""
+import os, sys
+from camlab.data import first_pass
+from camlab.data.folder import Folder
+from camlab.storage import record_store
+record_store._FLUSH_BYTES = 1
+decode, count = first_pass.decode_picture, [0]
+def counted(*arguments):
+    count[0] += 1
+    if sys.argv[1] == "kill" and count[0] == 12:
+        os.kill(os.getpid(), 9)
+    return decode(*arguments)
+first_pass.decode_picture = counted
+data = Folder({str(root)!r}, image_size={SIDE}, cache={str(tmp_path / "cache")!r})
+data.setup()
+print(count[0], data.fingerprint())
+"""
+    run = [sys.executable, "-c", code]
+    assert subprocess.run([*run, "kill"]).returncode == -9
+    both = [subprocess.Popen([*run, "go on"], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0].split()[-2:] for process in both]
+    counts = sorted(int(count) for count, _ in said)
+    assert counts[0] == 0
+    assert 12 <= counts[1] < 24, "some were there already"
+    assert {fingerprint for _, fingerprint in said} == {folder(root).fingerprint()}
