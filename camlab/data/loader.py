@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: uint8, N×3×H×W, as they come from the loader. The data module's transfer hook turns them into the
-            network's float input, except in batches with a head statistic.
+            network's float input, except in batches with a head statistic, which may have no images.
         labels: Class indices, int64, N.
         image_idx: Positions of the images in their set, int64, N.
         global_size: Number of images in this step over all ranks, by which a loss summed over N must be divided.
@@ -73,6 +73,7 @@ class Loader:
         world_size: Number of processes that share the work.
         on_host: Whether a thread fetches batches ahead, into pinned memory where there is a GPU; for sets that are too
             large for the device, or are on disk.
+        without_images: Whether the images are left out, because their cached features replace them.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         on_host: bool = False,
+        without_images: bool = False,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -92,6 +94,7 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self.on_host = on_host
+        self.without_images = without_images
         self.sampler = self  # Lightning calls `loader.sampler.set_epoch(epoch)` before each epoch
         self.batch_sampler = None  # Lightning reads this attribute as well
         self._epoch = 0
@@ -143,5 +146,7 @@ class Loader:
             global_batch: Indices of the images in the global batch, int64.
         """
         index = global_batch.tensor_split(self.world_size)[self.rank]
+        if self.without_images:
+            return Batch(torch.empty(0), self.images.labels[index], index, len(global_batch))
         share = self.images.subset(index)
         return Batch(share.images, share.labels, index, len(global_batch), share.masks)

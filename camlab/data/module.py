@@ -14,6 +14,7 @@ from camlab.data.loader import Batch, Loader, epoch_flips, epoch_shifts
 from camlab.data.picture_table import Split
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
+from camlab.storage.array_store import ArrayRows
 
 Placement = Literal["auto", "device", "host"]
 
@@ -67,7 +68,7 @@ class ImageData(L.LightningDataModule, ABC):
         self.test_each_epoch = test_each_epoch
         self.test_split: Split = "test"  # the split that `trainer.test` uses; `camlab.evaluate` may change it
         self.splits: dict[Split, Pictures] = {}
-        self.head_statistics: dict[Split, Tensor] = {}  # set by `use_cached_features`
+        self.head_statistics: dict[Split, Tensor | ArrayRows] = {}  # set by `use_cached_features`
         self._fingerprints: dict[Split, str] = {}
         self._on_device: dict[Split, ImageSet] = {}
         self._drawn: dict[Callable[..., Tensor], tuple[int, Tensor]] = {}
@@ -113,13 +114,13 @@ class ImageData(L.LightningDataModule, ABC):
             self._fingerprints[split] = self.splits[split].fingerprint()
         return self._fingerprints[split]
 
-    def use_cached_features(self, split: Split, head_statistics: Tensor) -> None:
+    def use_cached_features(self, split: Split, head_statistics: Tensor | ArrayRows) -> None:
         """Replace the images of a split by cached features of a frozen backbone.
 
         Args:
             split: Split that the features belong to.
             head_statistics: `Network.head_statistic` of each image, in the order of the split, and of its mirror image
-                if V is 2; N×V×…, on the training device.
+                if V is 2; N×V×…, on the training device, or float32 on disk.
         """
         self.head_statistics[split] = head_statistics
 
@@ -142,6 +143,7 @@ class ImageData(L.LightningDataModule, ABC):
             raise UserError(f"split={split}: data.val_size=0 leaves no validation images. Choose train or test.")
         trainer, on_host = self.trainer, self._keep_on_host()
         assert trainer is not None
+        cached = split in self.head_statistics and self.splits[split].masks is None
         if not on_host and split not in self._on_device:
             self._on_device[split] = self.splits[split].to(trainer.strategy.root_device)
         return Loader(
@@ -152,6 +154,7 @@ class ImageData(L.LightningDataModule, ABC):
             trainer.global_rank,
             trainer.world_size,
             on_host,
+            without_images=on_host and cached,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -167,11 +170,19 @@ class ImageData(L.LightningDataModule, ABC):
         if cached is not None and not (self.trainer.testing and batch.masks is not None):
             rows = batch.image_idx * cached.shape[1]
             rows = rows if flipped is None else rows + flipped
-            return batch._replace(head_statistic=cached.flatten(0, 1).index_select(0, rows))
+            return batch._replace(head_statistic=self._looked_up(cached, rows))
         images = batch.images if flipped is None else flip_where(batch.images, flipped)
         if training and self.max_shift > 0:
             images = shift(images, self._of_epoch(epoch_shifts, self.max_shift, batch.image_idx))
         return batch._replace(images=self.trainer.precision_plugin.convert_input(self.preprocess(images)))
+
+    def _looked_up(self, cached: Tensor | ArrayRows, rows: Tensor) -> Tensor:
+        if isinstance(cached, Tensor):
+            return cached.flatten(0, 1).index_select(0, rows)
+        assert self.trainer is not None
+        read = self.trainer.precision_plugin.convert_input(torch.from_numpy(cached.read(rows.cpu().numpy())))
+        found: Tensor = read.to(rows.device)
+        return found
 
     def _split_of(self, dataloader_idx: int) -> Split:
         assert self.trainer is not None
