@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from test_entries import command
 
-from camlab import cache, evaluate, train
+from camlab import cache, evaluate, explain, train
 from camlab.data.folder import Folder
 from camlab.data.huggingface import HuggingFace
 from camlab.data.loader import Loader
@@ -574,3 +574,29 @@ print(count[0], data.fingerprint())
     assert counts[0] == 0
     assert 12 <= counts[1] < 24, "some were there already"
     assert {fingerprint for _, fingerprint in said} == {folder(root).fingerprint()}
+
+
+@pytest.mark.parametrize("source", ["folder", "table", "huggingface"])
+def test_heatmaps_of_a_split_of_ones_own_pictures(root, hub, tmp_path, monkeypatch, capsys, source):
+    table(tmp_path / "t.csv", rows_of(root))
+    hub.to_parquet(str(tmp_path / "t.parquet"))
+    place = {
+        "folder": f"root={root}",
+        "table": f"file={tmp_path / 't.csv'}",
+        "huggingface": f"path={tmp_path / 't.parquet'}",
+    }
+    network = ["network=squeezenet1_1", "network.weights=null", "device=cpu"]
+    arguments = [f"data={source}", f"data.{place[source]}", "split=val", f"out={tmp_path / 'out'}", *network]
+    assert command(monkeypatch, explain.main, *arguments) == 0
+    told_of = json.loads((tmp_path / "out" / "explain.json").read_text())
+    expected = folder(root).splits["val"] if source != "huggingface" else (tmp_path / "out" / "pictures").iterdir()
+    assert told_of["pictures"]["explained"] == len(list(expected)) if source == "huggingface" else len(expected)
+
+
+def test_explain_wants_pictures_from_one_place(root, tmp_path, monkeypatch, capsys):
+    network = ["network=squeezenet1_1", "network.weights=null", f"out={tmp_path / 'out'}"]
+    for places in ([], [f"images={root}", "data=folder", f"data.root={root}"]):
+        assert command(monkeypatch, explain.main, *places, *network) == 2
+        assert "Which pictures? Give either images=PLACE" in capsys.readouterr().err
+    assert command(monkeypatch, explain.main, "data=shapes", *network) == 2
+    assert "data=shapes: its pictures are not in files." in capsys.readouterr().err

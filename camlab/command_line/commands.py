@@ -59,20 +59,17 @@ class NamedNetwork(TypedDict, total=False):
     prefix: Required[str | None]
 
 
-@section
-class Outputs(TypedDict, total=False):
-    outputs: Required[str]
-
-
 Methods = Annotated[list[Annotated[str, Words("auto", *METHODS)]], Field(min_length=1), BeforeValidator(as_list)]
 Layers = Annotated[list[str | int], BeforeValidator(as_list)]
 
 
 @section
 class Explain(TypedDict, total=False):
-    images: Required[str | int]
+    images: Required[str | int | None]
+    data: Any
+    split: Required[Annotated[str, Words("train", "val", "test")]]
     network: Required[NamedNetwork]
-    paths: Required[Outputs]
+    paths: Required[AllPaths]
     checkpoint: str | None
     class_names: str | None
     methods: Methods | None

@@ -7,6 +7,7 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from camlab.data.annotations import with_annotations
 from camlab.data.description import describe
 from camlab.data.first_pass import FirstPass, Stored
 from camlab.data.module import ImageData
-from camlab.data.picture_table import SPLITS, Picture, class_names_of, with_splits
+from camlab.data.picture_table import SPLITS, Picture, Split, class_names_of, with_splits
+from camlab.data.sources import PictureFile, written
 from camlab.data.stored_set import StoredSet
 from camlab.errors import UserError, plain
 
@@ -83,6 +85,28 @@ class OwnPictures(ImageData):
         for level, line in describe(self.place, class_names, stored):
             log.log(level, "%s", plain(line))
         return self._sets(stored, class_names)
+
+    def files(self, split: Split, folder: Path) -> list[Path]:
+        """Find the files of a split's pictures, without reading them.
+
+        Args:
+            split: The split.
+            folder: Folder to which pictures without a file of their own are written.
+
+        Raises:
+            UserError: There are none, or a picture cannot be read.
+        """
+        pictures = [
+            picture for picture in with_splits(self.find(), self.shares, self.split_seed) if picture.split == split
+        ]
+        if not pictures:
+            raise UserError(
+                f"{self.place}: no pictures in split={split}. Choose another, or give other shares: data.split."
+            )
+        return [
+            source.path if isinstance(source := picture.source, PictureFile) else written(source, folder, i)
+            for i, picture in enumerate(pictures)
+        ]
 
     def _first_pass(self) -> FirstPass:
         if self.cache is None:

@@ -1,10 +1,15 @@
 """Where the bytes of a picture or a mask come from."""
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
+
+from camlab.errors import UserError
+from camlab.storage.files import write_atomically
 from camlab.storage.manifest import Stamp
 
 
@@ -73,3 +78,29 @@ class EmbeddedPicture:
             raise OSError(0, "there is no picture", self.id)
         content: bytes | None = value["bytes"]
         return PictureFile(Path(value["path"])).read() if content is None else content
+
+
+def written(source: Source, folder: Path, number: int) -> Path:
+    """Write the bytes of a picture to a file.
+
+    Args:
+        source: The picture.
+        folder: Folder of the file, which is created if it does not exist.
+        number: Number in the name of the file.
+
+    Raises:
+        UserError: The picture cannot be read.
+    """
+    try:
+        content = source.read()
+    except OSError as error:
+        raise UserError(f"{source.id} cannot be read ({error.strerror or error}).") from error
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            ending = str(picture.format).lower()
+    except Exception:  # who reads the file will say what is wrong
+        ending = "bin"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{number:05}.{ending}"
+    write_atomically(path, content, durable=False)
+    return path
