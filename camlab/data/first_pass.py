@@ -216,7 +216,7 @@ class FirstPass:
             self.store,
             tuple(pictures[i] for i, _ in sound),
             rows,
-            np.array([self.store.size(key) for _, key in sound], np.int64).reshape(-1, 2),
+            self.store.sizes(rows),
             tuple(key for _, key in sound),
             StoredMasks(self.masks, masks, self.prepare.image_size) if (masks >= 0).any() else None,
         )

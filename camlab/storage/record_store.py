@@ -72,6 +72,11 @@ class RecordStore:
         entry = self._index[self._rows[key]]
         return int(entry["width"]), int(entry["height"])
 
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        """Widths and heights that were given with some records, int64, N×2."""
+        entries = self._index[rows]
+        return np.stack([entries["width"], entries["height"]], axis=1).astype(np.int64)
+
     @contextmanager
     def filling(self) -> Iterator[None]:
         """Hold the store's lock, so that `add` may be called; what was added is written when the block ends or fails.
@@ -178,7 +183,9 @@ class RecordStore:
         records, index = (_size(self._path(name)) for name in ("records", "index"))
         whole = min(records // self.record_bytes, index // _ENTRY.itemsize)
         self._index = np.fromfile(self._path("index"), _ENTRY, whole) if whole else np.empty(0, _ENTRY)
-        self._rows = {key.tobytes(): row for row, key in enumerate(self._index["key"]) if any(key.tobytes())}
+        keys, length = self._index["key"].tobytes(), _ENTRY["key"].itemsize
+        self._rows = {keys[row * length : (row + 1) * length]: row for row in range(whole)}
+        self._rows.pop(bytes(length), None)  # forgotten ones
         if index > self._index.nbytes:
             os.truncate(self._path("index"), self._index.nbytes)
 
