@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from test_entries import command
+from test_training import classifier, trainer
 
 from camlab import cache, evaluate, explain, train
 from camlab.data.folder import Folder
@@ -27,6 +29,9 @@ from camlab.models.preprocess import Preprocess
 from camlab.storage import record_store
 from camlab.storage.pictures import read_picture
 from camlab.storage.record_store import RecordStore
+from camlab.training.callbacks.checkpoints import checkpoints
+from camlab.training.callbacks.feature_cache import FeatureCache
+from camlab.training.run import Run
 
 ALL = (1, 0, 0)
 SIDE = 16
@@ -54,7 +59,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def folder(root: Path, **options) -> Folder:
-    data = Folder(str(root), image_size=SIDE, **{"cache": str(root.parent / "cache"), **options})
+    data = Folder(str(root), **{"image_size": SIDE, "cache": str(root.parent / "cache"), **options})
     data.setup()
     return data
 
@@ -503,6 +508,15 @@ def test_batches_from_the_store_are_those_from_memory(root):
         assert torch.equal(one.image_idx, other.image_idx)
 
 
+def test_a_loop_that_ends_early_leaves_no_thread_behind(root):
+    data = folder(root, batch_size=2)
+    before = threading.active_count()
+    for _ in range(3):
+        loader = Loader(data.splits["train"], 2, True, 3, on_host=True)
+        next(iter(loader))
+    assert threading.active_count() == before
+
+
 def test_larger_squares_are_stored_for_crops(root):
     data = folder(root, store_size=20)
     assert whole(data).images.shape[-2:] == (20, 20)
@@ -600,3 +614,28 @@ def test_explain_wants_pictures_from_one_place(root, tmp_path, monkeypatch, caps
         assert "Which pictures? Give either images=PLACE" in capsys.readouterr().err
     assert command(monkeypatch, explain.main, "data=shapes", *network) == 2
     assert "data=shapes: its pictures are not in files." in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_from_the_store_that_is_resumed_ends_as_one_that_was_not(root, tmp_path):
+    ended = []
+    for name, stops in (("whole", [2]), ("resumed", [1, 2])):
+        run = Run(tmp_path / name)
+        path = run.folder / "checkpoints" / "last.ckpt"
+        for epochs in stops:
+            torch.manual_seed(0)
+            data = folder(root, image_size=64, batch_size=8, flip=0.5)
+            fitted = trainer(run.folder, max_epochs=epochs, callbacks=checkpoints(run, True))
+            fitted.fit(classifier("alexnet", "finetune"), data, ckpt_path=str(path) if path.is_file() else None)
+        ended.append(torch.load(path, weights_only=True)["state_dict"])
+    assert all(torch.equal(value, ended[1][name]) for name, value in ended[0].items())
+
+
+def test_frozen_features_of_stored_pictures_replace_them(root, tmp_path):
+    """With cached features, no picture is read from the store while training."""
+    data = folder(root, image_size=64, batch_size=8)
+    callbacks = [FeatureCache(str(tmp_path / "cache"))]
+    fitted = trainer(tmp_path, max_epochs=3, callbacks=callbacks, enable_checkpointing=False)
+    fitted.fit(classifier("alexnet", "frozen"), data)
+    assert set(data.head_statistics) == {"train", "val", "test"}
+    assert next(iter(data.train_dataloader())).images.numel() == 0

@@ -1,7 +1,7 @@
 """Labelled pictures in memory, as uint8 tensors."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -73,10 +73,7 @@ class ImageSet:
     masks: Tensor | None = None
 
     def __post_init__(self) -> None:
-        names = tuple(map(plain, self.class_names))
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise UserError(f"Two classes of the data have the same name, {cut(twice[0])}. Give them different names.")
-        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "class_names", plain_names(self.class_names))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,6 +112,18 @@ class ImageSet:
             digest.update(repr(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
+
+
+def plain_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Convert names of classes with `camlab.errors.plain`.
+
+    Raises:
+        UserError: Two classes have the same name then.
+    """
+    names = tuple(map(plain, class_names))
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"Two classes of the data have the same name, {cut(twice[0])}. Give them different names.")
+    return names
 
 
 def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -126,5 +126,7 @@ class OwnPictures(ImageData):
             raise UserError(
                 f"{self.place}: no pictures to test on. Add some, or give data.split=[…] with a larger last share."
             )
+        if not index["val"] and self.shares[1] > 0:
+            log.warning("No picture was drawn for validation, so there is no best.ckpt. Give data.val_size=N for some.")
         wanted = ["train", "test", *(["val"] if index["val"] else [])]
         return tuple(whole.part(torch.from_numpy(np.array(index[split], np.int64))) for split in wanted)  # type: ignore[index]

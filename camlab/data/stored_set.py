@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from camlab.data.image_set import ImageSet
+from camlab.data.image_set import ImageSet, plain_names
 from camlab.data.picture_table import Picture
-from camlab.errors import plain
 from camlab.storage.record_store import RecordStore
 
 _CHUNK = 256  # pictures that are read at once when a whole set is copied
@@ -51,9 +50,12 @@ class StoredSet:
         rows: Position of each picture in the store, int64, N.
         side: Side length of the pictures, in pixels.
         labels: Class indices, int64, N.
-        class_names: Names of the classes.
+        class_names: Names of the classes, all different, in the form that `camlab.errors.plain` gives them.
         pictures: Where the pictures come from, N.
         masks: Masks of the objects; None if there are none.
+
+    Raises:
+        UserError: Two classes have the same name.
     """
 
     store: RecordStore
@@ -65,7 +67,7 @@ class StoredSet:
     masks: StoredMasks | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "class_names", tuple(map(plain, self.class_names)))
+        object.__setattr__(self, "class_names", plain_names(self.class_names))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -274,6 +274,6 @@ def _write_at(path: Path, offset: int, content: bytes) -> None:
         while view:
             done = os.pwrite(descriptor, view, offset)
             view, offset = view[done:], offset + done
-        os.fdatasync(descriptor)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
