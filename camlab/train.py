@@ -275,9 +275,8 @@ def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: 
     if config.cache:
         chosen.append(FeatureCache(config.paths.cache))
     if config.trainer.enable_checkpointing is not False:
-        chosen += checkpoints(
-            run, validates(config.trainer, has_val), config.checkpoint_every, interruption, config.checkpoint_by
-        )
+        validated = validates(config.trainer, has_val)
+        chosen += checkpoints(run, validated, config.checkpoint_every, interruption, config.checkpoint_by)
     if run.continued is not None:
         chosen.insert(0, Continuing(run.continued))
     progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()

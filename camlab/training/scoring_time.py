@@ -11,7 +11,6 @@ from camlab.models.devices import settled_time
 log = logging.getLogger(__name__)
 
 MOST = 0.05  # of the rest of an epoch
-LEAST_SECONDS = 0.05  # of an epoch; less is not worth a line
 
 
 class ScoringTime:
@@ -47,7 +46,7 @@ class ScoringTime:
 
     def end_epoch(self, device: torch.device, ways_out: str) -> None:
         """Tell, once, that scoring has taken too much of the epoch that ends; `ways_out` says how to score less."""
-        if self._began is None or self._is_told or self._seconds < LEAST_SECONDS:
+        if self._began is None or self._is_told:
             return
         others = settled_time(device) - self._began - self._seconds
         if self._seconds > MOST * others:
