@@ -1,12 +1,16 @@
-"""Command that lists or removes the cached features on disk: `python -m camlab.cache [action=clear]`."""
+"""Command that lists or removes what is cached on disk, features and decoded pictures: `python -m camlab.cache`."""
 
 import logging
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from camlab.command_line.launch import launch
 from camlab.errors import UserError, plain
-from camlab.storage.array_store import feature_store
+from camlab.storage import record_store
+from camlab.storage.array_store import ArrayStore, feature_store
+from camlab.storage.cache_folder import check_marked
+from camlab.storage.record_store import pictures_folder
 
 log = logging.getLogger(__name__)
 
@@ -17,20 +21,28 @@ def main() -> None:
 
 
 def cache(config: DictConfig) -> None:
-    """List the cached features on disk with their size, or remove them."""
-    store = feature_store(config.paths.cache)
+    """List the cached features and decoded pictures on disk with their size, or remove them."""
+    features, pictures = feature_store(config.paths.cache), pictures_folder(config.paths.cache)
     if config.action == "clear":
-        folder = store.folder.parent
-        if folder.exists() and not store.folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"paths.cache={config.paths.cache}: it holds no cached features; nothing was removed.")
-        log.info("%s: %.2f GB cleared.", store.folder, store.clear() / 1e9)
+        _clear(config.paths.cache, features, pictures)
         return
-    entries = store.entries()
-    for entry in entries:
-        log.info("%8.3f GB  %s  %s", entry.num_bytes / 1e9, entry.key[:8], plain(entry.about))
+    entries = [(entry.num_bytes, entry.key, entry.about) for entry in features.entries()]
+    entries += [(num_bytes, key, about) for key, about, num_bytes in record_store.stores(pictures)]
+    for num_bytes, key, about in entries:
+        log.info("%8.3f GB  %s  %s", num_bytes / 1e9, key[:8], plain(about))
     arrays = "1 array" if len(entries) == 1 else f"{len(entries)} arrays"
-    total = sum(entry.num_bytes for entry in entries) / 1e9
-    log.info("%s: %s, %.2f GB. action=clear removes them.", store.folder, arrays, total)
+    total = sum(num_bytes for num_bytes, _, _ in entries) / 1e9
+    log.info("%s: %s, %.2f GB. action=clear removes them.", features.folder.parent, arrays, total)
+
+
+def _clear(given: str, features: ArrayStore, pictures: Path) -> None:
+    folder, there = pictures.parent, [place for place in (features.folder, pictures) if place.exists()]
+    if folder.exists() and not there and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"paths.cache={given}: it holds nothing that camlab has cached; nothing was removed.")
+    for place in there:
+        check_marked(place)
+    freed = features.clear() + record_store.clear(pictures)
+    log.info("%s: %.2f GB cleared.", folder, freed / 1e9)
 
 
 if __name__ == "__main__":

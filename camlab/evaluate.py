@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from camlab.command_line.launch import launch
 from camlab.command_line.run_data import tolerance_of_run
 from camlab.errors import plain
+from camlab.runs.data_identity import data_root
 from camlab.storage.files import user_path
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,9 @@ def evaluate(config: DictConfig) -> float:
     out = Path(HydraConfig.get().runtime.output_dir)
     trained = load_network(user_path(config.checkpoint, "checkpoint"))
     data = instantiate(config.data)
-    if config.data.get("root") is not None:
+    if (place := data_root(config.data)) is not None:
         # The settings in the run's folder may have chosen this folder.
-        log.info("Pictures from %s", plain(str(config.data.root)))
+        log.info("Pictures from %s", plain(place))
     data.preprocess = trained.preprocess  # prepare pictures as in training, whatever the data section says
     trainer_options: Any = OmegaConf.to_container(config.trainer, resolve=True)
     tolerance = tolerance_of_run(user_path(config.checkpoint, "checkpoint"))

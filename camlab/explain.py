@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
 from camlab.command_line.launch import launch
 from camlab.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from camlab.data.own_pictures import OwnPictures
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +32,8 @@ def explain(config: DictConfig) -> int:
     Raises:
         UserError: The input is invalid, or some pictures could not be read; this is raised after all others are done.
     """
-    from camlab.storage.pictures import find_pictures
-
-    files = find_pictures(str(config.images))
+    out = Path(HydraConfig.get().runtime.output_dir)
+    files, place = _files(config, out)
 
     from camlab.attribution.batch_explainer import Request
     from camlab.drawing.explain_pictures import explain_pictures
@@ -53,9 +55,8 @@ def explain(config: DictConfig) -> int:
         counterfactual=config.counterfactual,
     )
     style = Style(normalize=config.normalize, alpha=config.alpha, colormap=config.colormap, boxes=config.boxes)
-    out = Path(HydraConfig.get().runtime.output_dir)
     weights = config.network.weights if config.checkpoint is None else None
-    about = {"images": str(config.images), "checkpoint": config.checkpoint, "weights": weights}
+    about = {"images": place, "checkpoint": config.checkpoint, "weights": weights}
     made = explain_pictures(trained, files, out, request, style, config.batch_size, device, about)
     log.info("%d picture%s explained. Open %s", made.done, "" if made.done == 1 else "s", made.sheet or made.folder)
     if page := write_into(out):
@@ -64,6 +65,19 @@ def explain(config: DictConfig) -> int:
         count = f"{len(made.broken)} of {len(files)} pictures {'was' if len(made.broken) == 1 else 'were'} skipped"
         raise UserError(f"{count}; the first: {made.broken[0]}")
     return made.done
+
+
+def _files(config: DictConfig, out: Path) -> tuple[list[Path], str]:
+    """The pictures that are explained, and the place that they come from."""
+    if config.images is not None:
+        from camlab.storage.pictures import find_pictures
+
+        return find_pictures(str(config.images)), str(config.images)
+
+    from hydra.utils import instantiate
+
+    data: OwnPictures = instantiate(config.data)
+    return data.files(config.split, out / "pictures"), data.place
 
 
 def _words(value: Any) -> tuple[str, ...]:

@@ -165,7 +165,7 @@ def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
     found, root = data_identity.read_data_identity(run_dir), data_identity.data_root(config.data)
     if found is None:
         return not run_folder.has_output(run_dir)
-    if found.root == root and found.files in (None, data_identity.files_hash(root)):
+    if found.root == root and found.files in (None, data_identity.hash_of_files(config.data)):
         return True
     return found.same_as(_identity(config, _load_data(config)))
 
@@ -181,7 +181,9 @@ def _load_data(config: DictConfig) -> ImageData:
 
 def _identity(config: DictConfig, data: ImageData) -> data_identity.DataIdentity:
     root = data_identity.data_root(config.data)
-    return data_identity.DataIdentity(data.fingerprint(), data.class_names, root, data_identity.files_hash(root))
+    return data_identity.DataIdentity(
+        data.fingerprint(), data.class_names, root, data_identity.hash_of_files(config.data)
+    )
 
 
 def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:

@@ -335,20 +335,22 @@ def write_pictures(
 
 
 def folder(root: Path) -> Folder:
-    return Folder(str(root), image_size=32, val_size=0)
+    return Folder(str(root), image_size=32, split=(1, 0, 0))
 
 
 def test_pictures_are_read(tmp_path):
     (data := folder(write_pictures(tmp_path))).setup()
     assert data.class_names == ("cat", "dog")
-    assert data.splits["train"].images.shape == (2, 3, 32, 32)
+    assert data.splits["train"].subset(torch.tensor([0, 1])).images.shape == (2, 3, 32, 32)
 
 
 def test_no_folder_or_none_of_its_parts(tmp_path):
-    assert "no such folder. The layout is root/train/<class>/*.jpg" in told(folder(tmp_path / "none").setup)
-    assert f"{tmp_path / 'train'}: no such folder." in told(folder(tmp_path).setup)
+    assert "no such folder. The layouts are root/<class>/*.jpg and" in told(folder(tmp_path / "none").setup)
+    assert f"data.root={tmp_path}: no classes, but at least two are needed." in told(folder(tmp_path).setup)
     write_pictures(tmp_path, splits=("train",))
-    assert f"{tmp_path / 'test'}: no such folder." in told(folder(tmp_path).setup)
+    assert f"{tmp_path}: no pictures to test on." in told(folder(tmp_path).setup)
+    (tmp_path / "train").rename(tmp_path / "test")
+    assert f"{tmp_path / 'train'}: no such folder." in told(folder(tmp_path).setup)
 
 
 def test_an_empty_or_one_class_folder(tmp_path):
@@ -365,7 +367,7 @@ def test_a_class_without_training_pictures_or_a_test_without_any(tmp_path):
     write_pictures(tmp_path)
     for name in ("cat", "dog"):
         (tmp_path / "test" / name / "1.png").unlink()
-    assert f"{tmp_path / 'test'}" in told(folder(tmp_path).setup)
+    assert f"{tmp_path}: no pictures to test on." in told(folder(tmp_path).setup)
     (tmp_path / "train" / "dog" / "1.png").unlink()
     assert f"{tmp_path / 'train' / 'dog'}: no pictures." in told(folder(tmp_path).setup)
 
@@ -373,6 +375,7 @@ def test_a_class_without_training_pictures_or_a_test_without_any(tmp_path):
 def test_a_test_class_that_is_not_trained(tmp_path):
     write_pictures(tmp_path)
     (tmp_path / "test" / "emu").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "test" / "emu" / "1.png")
     assert "class emu is not in train/" in told(folder(tmp_path).setup)
 
 

@@ -148,7 +148,7 @@ MISTAKES = {
     "arch=null": "arch=null: unknown option. Choose from alexnet, cam_net, classifier, vgg13, or leave it out.",
     "arch=": "arch=: unknown option. Choose from alexnet, cam_net, classifier, vgg13, or leave it out.",
     "arch=[[1],[2]]": "arch=[[1],[2]]: unknown option. Choose from alexnet, cam_net, classifier, vgg13, or leave it out.",
-    "~data=[[1],[2]]": "~data=[[1],[2]]: unknown option. Choose from cifar10, folder, shapes, or leave it out.",
+    "~data=[[1],[2]]": "~data=[[1],[2]]: unknown option. Choose from cifar10, folder, huggingface, shapes, table, or leave it out.",
     "optimizer.lrr=1": "optimizer.lrr: unknown setting. Did you mean optimizer.lr?",
     "lr=1": "lr: unknown setting. Did you mean optimizer.lr?",
     "sed=1": "sed: unknown setting. Did you mean seed?",
@@ -355,7 +355,7 @@ def test_evaluate_leaves_a_chosen_data_set_alone(launch, tmp_path):
     [
         (
             None,
-            "there is no config.yaml of a run beside it. Say which data to evaluate on: data=cifar10|folder|shapes.",
+            "there is no config.yaml of a run beside it. Say which data to evaluate on: data=cifar10|folder|huggingface|shapes|table.",
         ),
         ("  [", "the run's settings are damaged. Say which data"),
         ("  3\n", "the run's settings are damaged. Say which data"),
@@ -482,7 +482,7 @@ def test_help_shows_what_the_command_takes_and_follows_choices():
     assert "data=shapes" in evaluate
     assert all(method in help_text("explain", []) for method in METHODS)
     folder = help_text("train", ["data=folder", "optimizer.lr=0.25"])
-    assert re.search(r"data.root=… +Required: the folder with train/", folder)
+    assert re.search(r"data.root=… +Required: the folder with one folder for", folder)
     assert re.search(r"optimizer.lr=0.25 +Learning rate", folder)
     assert re.search(r"data=folder \* +Your own pictures", folder)
 

@@ -28,6 +28,11 @@ from camlab.data.module import ImageData
 from camlab.errors import UserError
 from camlab.runs.watchers import WATCHERS
 
+PLACES = {
+    "data=folder": ["data.root=."],
+    "data=table": ["data.file=pictures.csv"],
+    "data=huggingface": ["data.path=pictures"],
+}  # what these data sets require
 OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in conf_dir().glob("*/*.yaml"))
 
 
@@ -85,7 +90,7 @@ def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if option == "logger=mlflow":
         pytest.importorskip("mlflow", reason="mlflow is not installed (pip install mlflow)")
-    node = checked(option, "arch.weights=null", *(["data.root=."] if option == "data=folder" else []))
+    node = checked(option, "arch.weights=null", *PLACES.get(option, []))
     with torch.device("meta"):  # only shapes matter, and drawing weights would take time
         network = instantiate(node.arch, num_classes=10)
     data_class = get_class(node.data._target_)
@@ -125,7 +130,7 @@ def test_evaluation_composes(option, tmp_path):
     checked(
         option,
         f"checkpoint={tmp_path}/a.ckpt",
-        "data.root=." if "folder" in option else "split=val",
+        *PLACES.get(option, ["split=val"]),
         *([] if "data=" in option else ["data=shapes"]),
         entry="evaluate",
     )
@@ -168,7 +173,8 @@ def parameters(function: Any) -> set[str]:
 def test_schemas_name_the_arguments_of_what_they_describe(target, schema):
     described = parameters(get_class(target).__init__)
     if issubclass(get_class(target), ImageData):
-        described |= parameters(ImageData.__init__)
+        for kind in get_class(target).__mro__:
+            described |= parameters(kind.__init__) if issubclass(kind, ImageData) else set()
     if schema is sections.Wandb:
         described |= parameters(WandbLogger.__init__) | parameters(wandb.init)
         described -= {"save_dir"}  # the run's folder
@@ -210,7 +216,7 @@ def test_defaults_in_conf_are_those_of_the_constructors(option):
     found = OmegaConf.to_container(composed(option).copy(), resolve=False)
     chosen = {"num_classes", "weights", "val_size", "name"}  # set by the option instead of the constructor
     for node in (found["arch"], found["data"], *found["callbacks"].values()):
-        kinds = {get_class(node["_target_"])} | ({ImageData} if "image_size" in node else set())
+        kinds = [kind for kind in get_class(node["_target_"]).__mro__[::-1] if kind.__module__.startswith("camlab.")]
         real = {k: p.default for kind in kinds for k, p in inspect.signature(kind.__init__).parameters.items()}
         for key, value in node.items():
             default = list(real[key]) if isinstance(real.get(key), tuple) else real.get(key)
@@ -365,6 +371,10 @@ def test_what_the_trainer_refuses_is_told_and_a_bug_is_not():
     with pytest.raises(Exception, match="devices") as raised:
         instantiate(node.trainer)
     assert "should be an int > 0" in (explain_mistake(raised.value) or "")
+    node = checked("trainer.devices=0", "trainer.accelerator=cpu")
+    with pytest.raises(Exception, match="devices=0") as raised:
+        instantiate(node.trainer)
+    assert "is not a valid input using cpu" in (explain_mistake(raised.value) or "")
     with pytest.raises(Exception, match="invalid literal") as raised:
         instantiate({"_target_": "camlab.training.callbacks.checkpoints.steps_or_seconds", "every": "x"})
     assert explain_mistake(raised.value) is None
@@ -377,7 +387,7 @@ def test_the_hash_tells_outcomes_apart_and_nothing_else():
     expected = settings.config_hash(composed())
     assert len(expected) == 16
     for same in ("paths.outputs=x", "paths.data=x", "data.root=x", "logger=csv", "callbacks.heatmaps=null", "resume=null",
-                 "run_name=x", "data.placement=host", "data.num_workers=2", "logger.wandb.project=x"):  # fmt: skip
+                 "run_name=x", "data.placement=host", "logger.wandb.project=x"):  # fmt: skip
         assert settings.config_hash(overridden(same) if "=csv" not in same else composed(same)) == expected, same
     others = [
         "optimizer.lr=0.1",

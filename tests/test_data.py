@@ -184,6 +184,11 @@ def test_cifar10_reads_the_archives_layout(shared_data, tmp_path):
     assert data.class_names[3] == "cat"
 
 
+def images(data: Folder, split: str = "train") -> torch.Tensor:
+    """All pictures of a split, read from the store."""
+    return data.splits[split].to(torch.device("cpu")).images
+
+
 def test_folder_takes_pictures_of_any_kind(tmp_path):
     for split in ("train", "test"):
         for name, colour in (("red ones", (255, 0, 0)), ("blue", (0, 0, 255))):
@@ -193,12 +198,12 @@ def test_folder_takes_pictures_of_any_kind(tmp_path):
             Image.new("RGBA", (40, 90), (*colour, 255)).save(folder / "tall.png")
             Image.new("P", (64, 64)).save(folder / "palette.png")
             (folder / "notes.txt").write_text("no picture")
-    data = Folder(root=str(tmp_path), image_size=48, val_size=0)
+    data = Folder(root=str(tmp_path), image_size=48, split=(1, 0, 0))
     data.setup()
     assert data.class_names == ("blue", "red ones")
-    assert data.splits["train"].images.shape == (6, 3, 48, 48)
-    assert data.splits["train"].images.dtype == torch.uint8
-    reds = data.splits["train"].images[3:]  # palette, tall, wide
+    assert images(data).shape == (6, 3, 48, 48)
+    assert images(data).dtype == torch.uint8
+    reds = images(data)[3:]  # palette, tall, wide
     assert reds[2, 0].float().mean() > 250
     assert reds[2, 1:].float().mean() < 5
 
@@ -211,9 +216,9 @@ def test_folder_keeps_the_middle_antialiased(tmp_path):
         for name in ("a", "b"):
             (tmp_path / split / name).mkdir(parents=True)
             Image.fromarray(stripes).save(tmp_path / split / name / "0.png")
-    data = Folder(root=str(tmp_path), image_size=32, val_size=0)
+    data = Folder(root=str(tmp_path), image_size=32, split=(1, 0, 0))
     data.setup()
-    inner = data.splits["train"].images[0, :, :, 2:-2].float()
+    inner = images(data)[0, :, :, 2:-2].float()
     assert (inner - 127.5).abs().max() < 25, "stripes finer than a pixel must become grey, not a pattern"
 
 
@@ -229,12 +234,12 @@ def write_folder(root: Path, splits: dict[str, int]) -> None:
 
 def test_a_folders_own_validation_pictures_are_the_validation_split(tmp_path):
     write_folder(tmp_path, {"train": 3, "test": 1})
-    (without := Folder(root=str(tmp_path), image_size=32, val_size=0)).setup()
+    (without := Folder(root=str(tmp_path), image_size=32, split=(1, 0, 0))).setup()
     write_folder(tmp_path, {"val": 2})
     (data := Folder(root=str(tmp_path), image_size=32, val_size=0)).setup()
     assert {split: len(images) for split, images in data.splits.items()} == {"train": 6, "test": 2, "val": 4}
     assert data.validation_splits == ("val",)
-    assert data.splits["val"].images[0, 0, 0, 0] == len("val")
+    assert images(data, "val")[0, 0, 0, 0] == len("val")
     assert len(set(data.fingerprint().split("-"))) == 3
     assert data.fingerprint() != without.fingerprint()
     Image.new("RGB", (40, 30), "white").save(tmp_path / "val" / "red" / "0.png")
@@ -249,6 +254,7 @@ def test_validation_pictures_are_not_taken_twice(tmp_path):
     with pytest.raises(UserError, match=r"^data\.val_size=2: the data have validation images of their own"):
         Folder(root=str(tmp_path), image_size=32, val_size=2).setup()
     (tmp_path / "val" / "green").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "val" / "green" / "0.png")
     with pytest.raises(UserError, match="class green is not in train/"):
         Folder(root=str(tmp_path), image_size=32, val_size=0).setup()
 
@@ -275,10 +281,12 @@ def test_masks_and_other_files_of_a_folder_are_not_trained_on(tmp_path, caplog):
         (tmp_path / name).write_text("no picture")
     Image.new("RGB", (40, 30)).save(tmp_path / "train" / "red" / "2.gif")
     Image.new("RGB", (40, 30)).save(tmp_path / "train" / "red" / "3.jfif", "jpeg")
-    data = Folder(root=str(tmp_path), image_size=32, val_size=0)
+    Image.new("L", (40, 30)).save(tmp_path / "train" / "masks" / "none.png")
+    data = Folder(root=str(tmp_path), image_size=32, split=(1, 0, 0))
     with caplog.at_level(logging.INFO):
         data.setup()
     assert data.class_names == ("blue", "red")
     assert data.splits["train"].labels.tolist() == [0, 0, 1, 1, 1, 1]
-    (told,) = (record.message for record in caplog.records if record.name.startswith("camlab"))
-    assert told == f"data.root={tmp_path}: left out 2 files by their endings (.heic: 1, .txt: 1) and 2 masks."
+    told = [record.message for record in caplog.records if record.name == "camlab.data.folder"]
+    left_out = "left out 2 files by their endings (.heic: 1, .txt: 1) and 2 masks"
+    assert told == [f"data.root={tmp_path}: {left_out}."], "two masks belong to pictures, and two to none"

@@ -662,7 +662,10 @@ def test_only_broken_pictures(redness, tmp_path):
 # ---- mistakes: exit code 2 and a line
 
 MISTAKES: list[tuple[list[str], str]] = [
-    (["checkpoint=RUN"], "images is required. Give images=VALUE."),
+    (
+        ["checkpoint=RUN"],
+        "Which pictures? Give either images=PLACE, or data=folder data.root=FOLDER, table or huggingface.",
+    ),
     (["checkpoint=RUN", "images=nowhere.jpg"], "images=nowhere.jpg: no such file, and no pattern that matches any"),
     (["checkpoint=RUN", "images=empty"], "images=empty: no pictures in that folder."),
     (["checkpoint=RUN", "images=text.jpg"], "The picture could not be read. text.jpg is not a readable picture"),

@@ -23,7 +23,8 @@ from camlab import cache
 from camlab.data.augmentation import shift
 from camlab.errors import UserError
 from camlab.models.cam_net import window_means
-from camlab.storage.array_store import TAG, ArrayStore, feature_store
+from camlab.storage.array_store import ArrayStore, feature_store
+from camlab.storage.cache_folder import TAG
 from camlab.training.callbacks import feature_cache
 from camlab.training.callbacks.checkpoints import checkpoints
 from camlab.training.callbacks.feature_cache import FeatureCache
@@ -230,26 +231,34 @@ def little_memory(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr(feature_cache, "_free_memory", lambda device: free)
 
 
-def test_a_run_that_goes_on_uses_the_cache_with_less_memory(tmp_path, monkeypatch):
-    """The features take 664 kB: with 1 MB free, that is too much for a new run, but not for a resumed run."""
-    with monkeypatch.context() as patch:
-        little_memory(patch, 1_000_000)
-        assert not fitted(tmp_path).head_statistics
-    assert go_on(tmp_path).head_statistics
-    little_memory(monkeypatch, 1_000_000)
-    assert go_on(tmp_path).head_statistics
+def little_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(feature_cache, "free_disk", lambda folder: free)
+
+
+def test_features_larger_than_memory_are_read_from_disk_and_give_the_same_run(tmp_path, monkeypatch, caplog):
+    ended = []
+    for free in (10**12, 1000):
+        little_memory(monkeypatch, free)
+        folder = tmp_path / str(free)
+        data = go_on(folder, cache="../cache")
+        assert all(isinstance(kept, torch.Tensor) == (free > 1000) for kept in data.head_statistics.values())
+        go_on(folder, cache="../cache")
+        ended.append(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    assert said(caplog).count("more than half of the free memory: they are read from disk") == 2
+    assert all(torch.equal(value, ended[1][name]) for name, value in ended[0].items())
 
 
 def test_a_run_that_goes_on_is_refused_where_the_cache_does_not_fit(tmp_path, monkeypatch):
     assert go_on(tmp_path).head_statistics
-    little_memory(monkeypatch, 1000)
-    with pytest.raises(UserError, match=r"began with cached features, but now .* more than the free memory"):
+    shutil.rmtree(tmp_path / "cache")
+    little_disk(monkeypatch, 1000)
+    with pytest.raises(UserError, match=r"began with cached features, but now .* more than the free disk space"):
         go_on(tmp_path)
 
 
 def test_a_run_that_began_without_the_cache_goes_on_without_it(tmp_path, monkeypatch, caplog):
     with monkeypatch.context() as patch:
-        little_memory(patch, 1000)
+        little_disk(patch, 1000)
         assert not go_on(tmp_path).head_statistics
     assert not go_on(tmp_path).head_statistics
     assert "Features are not cached, as when this run began." in said(caplog)
@@ -430,6 +439,17 @@ def test_links_in_the_places_of_a_caches_files_are_replaced(tmp_path):
     np.testing.assert_array_equal(ArrayStore(folder).get(KEY, ROWS.shape, lambda: [ROWS], "rows"), ROWS)
     assert precious.read_text() == "precious"
     assert not [path for path in folder.iterdir() if path.is_symlink()]
+
+
+def test_rows_are_read_from_disk_until_the_file_is_cut(tmp_path):
+    shape = (len(ROWS), 1, *ROWS.shape[1:])
+    rows = ArrayStore(tmp_path).rows(KEY, shape, lambda: [ROWS], "rows")
+    np.testing.assert_array_equal(rows.read(np.array([2, 0])), ROWS[[2, 0]])
+    os.truncate(tmp_path / f"{KEY}.npy", 140)
+    with pytest.raises(UserError, match="was truncated"):
+        rows.read(np.array([2]))
+    again = ArrayStore(tmp_path).rows(KEY, shape, lambda: [ROWS], "rows")
+    np.testing.assert_array_equal(again.read(np.array([2])), ROWS[[2]])
 
 
 def test_a_caller_cannot_spoil_what_is_kept(tmp_path):

@@ -47,18 +47,12 @@ class Train(TypedDict, total=False):
 
 
 @section
-class DataAndOutputs(TypedDict, total=False):
-    data: Required[str]
-    outputs: Required[str]
-
-
-@section
 class Evaluate(TypedDict, total=False):
     checkpoint: Required[str]
     split: Required[Annotated[str, Words("train", "val", "test")]]
     data: Required[Any]
     trainer: Required[Any]
-    paths: Required[DataAndOutputs]
+    paths: Required[AllPaths]
 
 
 @section
@@ -68,20 +62,17 @@ class NamedNetwork(TypedDict, total=False):
     prefix: Required[str | None]
 
 
-@section
-class Outputs(TypedDict, total=False):
-    outputs: Required[str]
-
-
 Methods = Annotated[list[Annotated[str, Words("auto", *METHODS)]], Field(min_length=1), BeforeValidator(as_list)]
 Layers = Annotated[list[str | int], BeforeValidator(as_list)]
 
 
 @section
 class Explain(TypedDict, total=False):
-    images: Required[str | int]
+    images: Required[str | int | None]
+    data: Any
+    split: Required[Annotated[str, Words("train", "val", "test")]]
     network: Required[NamedNetwork]
-    paths: Required[Outputs]
+    paths: Required[AllPaths]
     checkpoint: str | None
     class_names: str | None
     methods: Methods | None
@@ -124,7 +115,7 @@ Imputers = Annotated[list[Annotated[str, Words(*IMPUTERS)]], Field(min_length=1)
 @section
 class Score(TypedDict, total=False):
     network: Required[NamedNetwork]
-    paths: Required[DataAndOutputs]
+    paths: Required[AllPaths]
     data: Any
     checkpoint: str | None
     class_names: str | None

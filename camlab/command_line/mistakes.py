@@ -46,8 +46,9 @@ def _printable(line: str) -> str:
 def _explain(chain: list[BaseException]) -> str | None:
     error = chain[0]
     for link in chain:
-        if type(link).__name__ == "MisconfigurationException":  # a class of Lightning
+        if type(link).__name__ == "MisconfigurationException":  # a class of Lightning, often the cause of another error
             return first_line(link)
+    for link in chain:
         if isinstance(link, MissingConfigException):
             return _missing_option(link)
         if isinstance(link, InstantiationException):

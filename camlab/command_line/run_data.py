@@ -14,7 +14,8 @@ from camlab.models.backbones import LARGEST_IMAGE_SIZE
 from camlab.runs import run_folder
 from camlab.storage.files import user_path
 
-_OF_ITS_MACHINE = ("placement", "num_workers")  # these settings do not change results, and depend on the machine
+_OF_ITS_MACHINE = ("placement", "num_workers", "cache")  # settings that do not change results; the machine decides
+_PLACES = ("root", "path")
 
 
 def with_data_of_run(config: DictConfig) -> DictConfig:
@@ -35,7 +36,10 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
     if chosen or OmegaConf.is_missing(config, "checkpoint") or config.checkpoint is None or not checkpoint.exists():
         return config  # the later checks report what is missing
     settings = _data_settings(_run_of(checkpoint))
-    if "root" not in (given or {}) and "download" in settings_of(SECTIONS[settings["_target_"]]):
+    known = settings_of(SECTIONS[settings["_target_"]])
+    if "cache" in known:
+        settings["cache"] = config.paths.cache
+    if not any(place in (given or {}) for place in _PLACES) and "download" in known:
         settings["download"] = False  # a run's folder is not trusted to start a download, or to say where it is stored
     completed = config.copy()
     OmegaConf.set_struct(completed, False)

@@ -68,7 +68,6 @@ class ImageData(TypedDict, total=False):
     split_seed: Seed
     seed: Seed
     placement: Annotated[str, Words("auto", "device", "host")]
-    num_workers: Natural
     test_each_epoch: bool
 
 
@@ -80,8 +79,39 @@ class Cifar10(ImageData, total=False):
 
 
 @section
-class Folder(ImageData, total=False):
+class OwnPictures(ImageData, total=False):
+    split: Annotated[list[Share], Field(min_length=3, max_length=3)]
+    cache: str | None
+    store_size: ImageSize | None
+    skip_broken: bool
+    annotations: str | None
+
+
+@section
+class Folder(OwnPictures, total=False):
     root: Required[str]
+    nested: bool
+
+
+@section
+class Table(OwnPictures, total=False):
+    file: Required[str]
+    root: str | None
+    path_column: str
+    label_column: str
+    split_column: str | None
+    mask_column: str | None
+    box_column: str | None
+
+
+@section
+class HuggingFace(OwnPictures, total=False):
+    path: Required[str]
+    config: str | None
+    image_column: str | None
+    label_column: str | None
+    mask_column: str | None
+    download: bool
 
 
 @section
@@ -248,6 +278,8 @@ SECTIONS: dict[str, Any] = {
     "camlab.models.classifier_net.ClassifierNet": ClassifierNet,
     "camlab.data.cifar10.Cifar10": Cifar10,
     "camlab.data.folder.Folder": Folder,
+    "camlab.data.table.Table": Table,
+    "camlab.data.huggingface.HuggingFace": HuggingFace,
     "camlab.data.shapes.Shapes": Shapes,
     "camlab.training.callbacks.heatmap_logger.HeatmapLogger": HeatmapLogger,
     "camlab.training.callbacks.score_logger.ScoreLogger": ScoreLogger,

@@ -20,7 +20,7 @@ from camlab.command_line.conf import PATH_KEYS
 from camlab.command_line.fields import NO_PLAIN_NAME, is_plain_name
 from camlab.command_line.mistakes import explain_mistake
 from camlab.command_line.output import print_error
-from camlab.command_line.refusals import check_section, shown
+from camlab.command_line.refusals import check_section, settings_of, shown
 from camlab.command_line.run_data import with_data_of_run
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError
@@ -60,7 +60,7 @@ class CheckBeforeRun(Callback):
         plain.pop("hydra")
         with _refusing():
             plain = checked(plain, self.entry)
-            if self.entry == "explain" or (self.entry == "score" and plain.images is not None):
+            if self.entry in ("explain", "score") and plain.images is not None:
                 find_pictures(str(plain.images), tell=False)
             check_folder(plain, self.entry, user_path(config.hydra.run.dir, "out"))
 
@@ -250,22 +250,31 @@ def _check_score(plain: dict[str, Any]) -> None:
             raise UserError(f"{key}={shown(words)}: {word} chooses the {key}. Give {word} alone.")
 
 
-def _check_network(plain: dict[str, Any]) -> None:
-    """Refuse two networks or none, and a name that no classifier has."""
-    if (plain["checkpoint"] is None) == (plain["network"]["name"] is None):
-        raise UserError("Which network? Give either checkpoint=RUN or network=NAME (vgg16, resnet50, …).")
-    if plain["network"]["name"] is not None:
-        check_name(plain["network"]["name"])
-
-
 def _check_explain(plain: dict[str, Any]) -> None:
     """Refuse settings of `explain` that contradict each other."""
+    data = plain.get("data")
+    if (plain["images"] is None) == (data is None):
+        raise UserError(
+            "Which pictures? Give either images=PLACE, or data=folder data.root=FOLDER, table or huggingface."
+        )
+    if data is not None and data["_target_"] in SECTIONS and "split" not in settings_of(SECTIONS[data["_target_"]]):
+        raise UserError(
+            f"data={data.get('name')}: its pictures are not in files. Give data=folder, table or huggingface."
+        )
     _check_network(plain)
     target, top_k, methods = plain["target"], plain["top_k"], plain["methods"]
     if target != "auto" and top_k > 1:
         raise UserError(f"top_k={top_k}: target={target} names one class. Give one of the two.")
     if isinstance(methods, list) and "auto" in methods and len(methods) > 1:
         raise UserError(f"methods={shown(methods)}: auto chooses the methods. Give auto alone.")
+
+
+def _check_network(plain: dict[str, Any]) -> None:
+    """Refuse two networks or none, and a name that no classifier has."""
+    if (plain["checkpoint"] is None) == (plain["network"]["name"] is None):
+        raise UserError("Which network? Give either checkpoint=RUN or network=NAME (vgg16, resnet50, …).")
+    if plain["network"]["name"] is not None:
+        check_name(plain["network"]["name"])
 
 
 def _check_files(plain: dict[str, Any]) -> None:

@@ -1,12 +1,51 @@
 """Labelled pictures in memory, as uint8 tensors."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from camlab.errors import UserError, cut, plain
+
+
+class Pictures(Protocol):
+    """Labelled pictures, in memory or on disk."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Class indices, int64, N."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+
+    @property
+    def masks(self) -> Any:
+        """The masks of the objects; None if there are none."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the pictures occupy, or would occupy, in bytes."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, index: Tensor) -> "ImageSet":
+        """Return the pictures with the given indices, int64, in memory."""
+
+    def part(self, index: Tensor) -> "Pictures":
+        """Return the set of the pictures with the given indices, int64, which stay where they are."""
+
+    def to(self, device: torch.device) -> "ImageSet":
+        """Return all pictures in the memory of a device."""
+
+    def batches(self, size: int) -> Iterator["ImageSet"]:
+        """Yield the pictures in their order, `size` at a time."""
+
+    def fingerprint(self) -> str:
+        """Hash of the content, 16 hex digits."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +73,7 @@ class ImageSet:
     masks: Tensor | None = None
 
     def __post_init__(self) -> None:
-        names = tuple(map(plain, self.class_names))
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise UserError(f"Two classes of the data have the same name, {cut(twice[0])}. Give them different names.")
-        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "class_names", plain_names(self.class_names))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,6 +83,17 @@ class ImageSet:
         # index_select copies whole rows, which on a CPU is four times as fast as indexing
         masks = None if self.masks is None else self.masks.index_select(0, index)
         return replace(self, images=self.images.index_select(0, index), labels=self.labels[index], masks=masks)
+
+    def part(self, index: Tensor) -> "ImageSet":
+        """The same as `subset`: the pictures are in memory anyway."""
+        return self.subset(index)
+
+    def batches(self, size: int) -> Iterator["ImageSet"]:
+        """Yield the pictures in their order, `size` at a time; they are views."""
+        n = len(self)
+        for rows in (slice(start, start + size) for start in range(0, n, size)):
+            masks = None if self.masks is None else self.masks[rows]
+            yield replace(self, images=self.images[rows], labels=self.labels[rows], masks=masks)
 
     def to(self, device: torch.device) -> "ImageSet":
         """Return the set on another device."""
@@ -65,6 +112,18 @@ class ImageSet:
             digest.update(repr(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
+
+
+def plain_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Convert names of classes with `camlab.errors.plain`.
+
+    Raises:
+        UserError: Two classes have the same name then.
+    """
+    names = tuple(map(plain, class_names))
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"Two classes of the data have the same name, {cut(twice[0])}. Give them different names.")
+    return names
 
 
 def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Loader that fetches whole batches by index from a set in memory, usually the memory of the training device.
+"""Loader that fetches whole batches by index from a set, usually in the memory of the training device.
 
 The order of an epoch depends on the seed and the epoch only, and a flip on the seed, the epoch and the image only. A
 resumed run, or a run on two ranks, therefore sees exactly the images that an uninterrupted single process would see.
@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from camlab.data.image_set import ImageSet
+from camlab.data.image_set import Pictures
+from camlab.storage.ahead import map_ahead
+
+_AHEAD = 3  # batches that a thread reads before they are needed
 
 
 class Batch(NamedTuple):
@@ -20,7 +22,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: uint8, N×3×H×W, as they come from the loader. The data module's transfer hook turns them into the
-            network's float input, except in batches with a head statistic.
+            network's float input, except in batches with a head statistic, which may have no images.
         labels: Class indices, int64, N.
         image_idx: Positions of the images in their set, int64, N.
         global_size: Number of images in this step over all ranks, by which a loss summed over N must be divided.
@@ -62,28 +64,28 @@ class Loader:
     """Iterates over one rank's part of each global batch. Lightning saves and restores the position.
 
     Args:
-        images: Set on the training device, or on the host for `on_host=True`.
+        images: Set on the training device, or in main memory or on disk for `on_host=True`.
         batch_size: Size of a global batch, which the ranks divide among them. The last batch of an epoch may be
             smaller, and the parts may differ in size.
         shuffle: Whether each epoch has a new random order; otherwise the order is that of the set.
         seed: Seed of the random order.
         rank: Index of this process.
         world_size: Number of processes that share the work.
-        on_host: Whether to fetch batches through a torch DataLoader with pinned memory, for sets that are too large for
-            the device.
-        num_workers: Number of worker processes of this DataLoader.
+        on_host: Whether a thread fetches batches ahead, into pinned memory where there is a GPU; for sets that are too
+            large for the device, or are on disk.
+        without_images: Whether the images are left out, because their cached features replace them.
     """
 
     def __init__(
         self,
-        images: ImageSet,
+        images: Pictures,
         batch_size: int,
         shuffle: bool = False,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         on_host: bool = False,
-        num_workers: int = 0,
+        without_images: bool = False,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -92,7 +94,7 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self.on_host = on_host
-        self.num_workers = num_workers
+        self.without_images = without_images
         self.sampler = self  # Lightning calls `loader.sampler.set_epoch(epoch)` before each epoch
         self.batch_sampler = None  # Lightning reads this attribute as well
         self._epoch = 0
@@ -128,17 +130,14 @@ class Loader:
     def _fetch(self, global_batches: list[Tensor]) -> Iterator[Batch]:
         if not self.on_host:
             return map(self.fetch_share, global_batches)
-        pin = torch.cuda.is_available()
-        return iter(
-            DataLoader(
-                _Shares(self),  # type: ignore[arg-type]
-                batch_sampler=global_batches,  # type: ignore[arg-type]
-                collate_fn=lambda share: share,
-                num_workers=self.num_workers,
-                pin_memory=pin,
-                generator=torch.Generator(),  # else each new iterator would take a number from the global generator
-            )
-        )
+        return map_ahead(self._fetch_for_transfer, global_batches, threads=1, ahead=_AHEAD)
+
+    def _fetch_for_transfer(self, global_batch: Tensor) -> Batch:
+        batch = self.fetch_share(global_batch)
+        if not torch.cuda.is_available():
+            return batch
+        pinned = {name: part.pin_memory() for name, part in batch._asdict().items() if isinstance(part, Tensor)}
+        return batch._replace(**pinned)  # type: ignore[arg-type]
 
     def fetch_share(self, global_batch: Tensor) -> Batch:
         """Fetch this rank's part of a global batch.
@@ -147,18 +146,7 @@ class Loader:
             global_batch: Indices of the images in the global batch, int64.
         """
         index = global_batch.tensor_split(self.world_size)[self.rank]
+        if self.without_images:
+            return Batch(torch.empty(0), self.images.labels[index], index, len(global_batch))
         share = self.images.subset(index)
         return Batch(share.images, share.labels, index, len(global_batch), share.masks)
-
-
-class _Shares:
-    """Adapter that makes a loader look like a torch dataset that returns whole batches."""
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def __len__(self) -> int:
-        return len(self.loader.images)
-
-    def __getitems__(self, global_batch: Tensor) -> Batch:
-        return self.loader.fetch_share(global_batch)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from camlab.data.augmentation import flip_where, shift
-from camlab.data.image_set import ImageSet, stratified_split
+from camlab.data.image_set import ImageSet, Pictures, stratified_split
 from camlab.data.loader import Batch, Loader, epoch_flips, epoch_shifts
+from camlab.data.picture_table import Split
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
+from camlab.storage.array_store import ArrayRows
 
 Placement = Literal["auto", "device", "host"]
-Split = Literal["train", "val", "test"]
 
 
 class ImageData(L.LightningDataModule, ABC):
@@ -32,9 +33,9 @@ class ImageData(L.LightningDataModule, ABC):
             class; 0 trains on all images.
         split_seed: Seed of this split, independent of `seed`.
         seed: Seed of the order, the flips and the shifts.
-        placement: `device` keeps the set on the training device and `host` in main memory. `auto` chooses the device
-            unless it is a GPU and the set would take more than half of its free memory.
-        num_workers: Number of processes that fetch batches from main memory.
+        placement: `device` keeps the set on the training device, and `host` in main memory or, if it is in a store, on
+            disk. `auto` chooses the device for a GPU that the set would fill by half at most. Without a GPU it leaves
+            the set where it is.
         test_each_epoch: Whether the test set, too, is evaluated after each epoch. Its result never selects a
             checkpoint.
     """
@@ -52,7 +53,6 @@ class ImageData(L.LightningDataModule, ABC):
         split_seed: int = 0,
         seed: int = 0,
         placement: Placement = "auto",
-        num_workers: int = 0,
         test_each_epoch: bool = False,
     ) -> None:
         super().__init__()
@@ -65,18 +65,17 @@ class ImageData(L.LightningDataModule, ABC):
         self.split_seed = split_seed
         self.seed = seed
         self.placement = placement
-        self.num_workers = num_workers
         self.test_each_epoch = test_each_epoch
         self.test_split: Split = "test"  # the split that `trainer.test` uses; `camlab.evaluate` may change it
-        self.splits: dict[Split, ImageSet] = {}
-        self.head_statistics: dict[Split, Tensor] = {}  # set by `use_cached_features`
+        self.splits: dict[Split, Pictures] = {}
+        self.head_statistics: dict[Split, Tensor | ArrayRows] = {}  # set by `use_cached_features`
         self._fingerprints: dict[Split, str] = {}
         self._on_device: dict[Split, ImageSet] = {}
         self._drawn: dict[Callable[..., Tensor], tuple[int, Tensor]] = {}
 
     @abstractmethod
-    def load(self) -> tuple[ImageSet, ...]:
-        """Load the training images, the test images and, if the source has them, validation images into main memory.
+    def load(self) -> tuple[Pictures, ...]:
+        """Load the training images, the test images and, if the source has them, validation images.
 
         Raises:
             UserError: The data are missing or invalid.
@@ -101,9 +100,9 @@ class ImageData(L.LightningDataModule, ABC):
                 f"data.val_size={self.val_size}: the data have validation images of their own. Give data.val_size=0."
             )
         rest, chosen = stratified_split(train.labels, self.val_size, self.split_seed)
-        self.splits = {"train": train.subset(rest), "test": test} if self.val_size else {"train": train, "test": test}
+        self.splits = {"train": train.part(rest), "test": test} if self.val_size else {"train": train, "test": test}
         if self.val_size or val:
-            self.splits["val"] = val[0] if val else train.subset(chosen)
+            self.splits["val"] = val[0] if val else train.part(chosen)
 
     def fingerprint(self) -> str:
         """Hash of the content of all splits."""
@@ -115,13 +114,13 @@ class ImageData(L.LightningDataModule, ABC):
             self._fingerprints[split] = self.splits[split].fingerprint()
         return self._fingerprints[split]
 
-    def use_cached_features(self, split: Split, head_statistics: Tensor) -> None:
+    def use_cached_features(self, split: Split, head_statistics: Tensor | ArrayRows) -> None:
         """Replace the images of a split by cached features of a frozen backbone.
 
         Args:
             split: Split that the features belong to.
             head_statistics: `Network.head_statistic` of each image, in the order of the split, and of its mirror image
-                if V is 2; N×V×…, on the training device.
+                if V is 2; N×V×…, on the training device, or float32 on disk.
         """
         self.head_statistics[split] = head_statistics
 
@@ -144,6 +143,7 @@ class ImageData(L.LightningDataModule, ABC):
             raise UserError(f"split={split}: data.val_size=0 leaves no validation images. Choose train or test.")
         trainer, on_host = self.trainer, self._keep_on_host()
         assert trainer is not None
+        cached = split in self.head_statistics and self.splits[split].masks is None
         if not on_host and split not in self._on_device:
             self._on_device[split] = self.splits[split].to(trainer.strategy.root_device)
         return Loader(
@@ -154,7 +154,7 @@ class ImageData(L.LightningDataModule, ABC):
             trainer.global_rank,
             trainer.world_size,
             on_host,
-            self.num_workers,
+            without_images=on_host and cached,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -170,11 +170,19 @@ class ImageData(L.LightningDataModule, ABC):
         if cached is not None and not (self.trainer.testing and batch.masks is not None):
             rows = batch.image_idx * cached.shape[1]
             rows = rows if flipped is None else rows + flipped
-            return batch._replace(head_statistic=cached.flatten(0, 1).index_select(0, rows))
+            return batch._replace(head_statistic=self._looked_up(cached, rows))
         images = batch.images if flipped is None else flip_where(batch.images, flipped)
         if training and self.max_shift > 0:
             images = shift(images, self._of_epoch(epoch_shifts, self.max_shift, batch.image_idx))
         return batch._replace(images=self.trainer.precision_plugin.convert_input(self.preprocess(images)))
+
+    def _looked_up(self, cached: Tensor | ArrayRows, rows: Tensor) -> Tensor:
+        if isinstance(cached, Tensor):
+            return cached.flatten(0, 1).index_select(0, rows)
+        assert self.trainer is not None
+        read = self.trainer.precision_plugin.convert_input(torch.from_numpy(cached.read(rows.cpu().numpy())))
+        found: Tensor = read.to(rows.device)
+        return found
 
     def _split_of(self, dataloader_idx: int) -> Split:
         assert self.trainer is not None
@@ -194,7 +202,9 @@ class ImageData(L.LightningDataModule, ABC):
     def _keep_on_host(self) -> bool:
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
-        if self.placement != "auto" or device.type != "cuda" or self._on_device:
+        if self.placement != "auto" or self._on_device:
             return self.placement == "host"
+        if device.type != "cuda":  # a set in a store stays there: the system keeps in memory what fits
+            return not isinstance(self.splits["train"], ImageSet)
         free, _ = torch.cuda.mem_get_info(device)
         return sum(images.num_bytes for images in self.splits.values()) > free // 2

@@ -16,6 +16,7 @@ from camlab.storage.files import write_atomically
 
 DATA = "data.json"
 _PARTS = ("train", "val", "test", "cifar-10-batches-py")  # folders of data=folder and data=cifar10
+_BESIDE = "masks"  # folder beside them that belongs to the data, too
 
 
 @dataclass(frozen=True)
@@ -44,31 +45,52 @@ class DataIdentity:
 def data_root(data_config: Mapping[str, Any]) -> str | None:
     """Return the absolute path of the folder that a configuration's `data` section names; None if it names none.
 
+    A data set of Hugging Face's that is no local folder has its name on the hub instead.
+
     Example:
         >>> data_root({"name": "folder", "root": "/photos/../pets"})
+        '/pets'
+        >>> data_root({"name": "table", "root": None, "file": "/pets/cats.csv"})
         '/pets'
         >>> data_root({"name": "shapes"}) is None
         True
     """
-    root = data_config.get("root")
-    return None if root is None else str(Path(os.path.expanduser(str(root))).resolve())
+    root, file, path = (data_config.get(key) for key in ("root", "file", "path"))
+    if root is None and file is not None:
+        return str(_resolved(file).parent)
+    if root is None and path is not None:
+        return str(_resolved(path)) if os.path.exists(os.path.expanduser(str(path))) else str(path)
+    return None if root is None else str(_resolved(root))
+
+
+def hash_of_files(data_config: Mapping[str, Any]) -> str | None:
+    """Hash of the files that a configuration's `data` section names, as `files_hash` computes it."""
+    named = [data_config.get(key) for key in ("file", "annotations")]
+    others = tuple(str(_resolved(file)) for file in named if file is not None)
+    return files_hash(data_root(data_config), others, data_config.get("file") is not None)
 
 
 @functools.cache
-def files_hash(root: str | None) -> str | None:
+def files_hash(root: str | None, others: tuple[str, ...] = (), whole: bool = False) -> str | None:
     """Hash of the names, sizes and modification times of the files of a data set, 16 hex digits; None without a folder.
 
     The result is cached, so each command reads the folder once.
 
     Args:
         root: Folder of the data. If it contains the folders of `data=folder` or `data=cifar10`, only the files in
-            those count.
+            those, and in `masks`, count.
+        others: Further files and folders that belong to the data.
+        whole: Whether all files in the folder count.
     """
     if root is None:
         return None
-    parts = [os.path.join(root, name) for name in _PARTS]
-    digest, seen = hashlib.sha256(), set()
-    for top in [part for part in parts if os.path.isdir(part)] or [root]:
+    parts = [] if whole else [part for part in (os.path.join(root, name) for name in _PARTS) if os.path.isdir(part)]
+    tops = [*parts, os.path.join(root, _BESIDE)] if parts else [root]
+    digest, seen = hashlib.sha256(), set[str]()
+    for file in (file for file in others if os.path.isfile(file)):
+        status = os.stat(file)
+        digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
+    for top in [*tops, *(other for other in others if os.path.isdir(other))]:
         for folder, below, names in os.walk(top, followlinks=True):
             below.sort()
             if (real := os.path.realpath(folder)) in seen:  # a link that leads back to a folder already read
@@ -81,6 +103,10 @@ def files_hash(root: str | None) -> str | None:
                     about = (os.path.relpath(path, root), status.st_size, status.st_mtime_ns)
                     digest.update(repr(about).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
+
+
+def _resolved(path: Any) -> Path:
+    return Path(os.path.expanduser(str(path))).resolve()
 
 
 def write_data_identity(run_dir: Path, identity: DataIdentity) -> None:

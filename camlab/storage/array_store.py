@@ -5,23 +5,25 @@ import io
 import json
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
 from camlab.errors import UserError
+from camlab.storage.cache_folder import check_marked, is_marked, mark
 from camlab.storage.documents import read_json
-from camlab.storage.files import open_atomically, read_text, remove_leftovers, sha256, user_path, write_atomically
+from camlab.storage.files import open_atomically, remove_leftovers, sha256, user_path, write_atomically
 from camlab.storage.locks import Locked, locked
 
 log = logging.getLogger(__name__)
 
-TAG = "CACHEDIR.TAG"  # marks a folder as a cache, for backup programs too (https://bford.info/cachedir/)
-_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of camlab's."
+T = TypeVar("T")
 _KEPT = re.compile(r"([0-9a-f]{32})\.(npy|json|lock)|\.([0-9a-f]{32})\.(npy|json)\.[0-9a-f]{16}\.partial")
 
 
@@ -85,12 +87,33 @@ class ArrayStore:
         Raises:
             UserError: The folder cannot be written or holds other files, or its disk is full.
         """
+        return self._made(key, shape, compute, about, lambda: self._whole(key, shape))
+
+    def rows(
+        self, key: str, shape: tuple[int, ...], compute: Callable[[], Iterable[np.ndarray]], about: str
+    ) -> "ArrayRows":
+        """Return the array of a key as `get` does, but leave it on disk, for arrays that are larger than memory.
+
+        Raises:
+            UserError: As for `get`.
+        """
+        return self._made(key, shape, compute, about, lambda: self._opened(key, shape))
+
+    def _made(
+        self,
+        key: str,
+        shape: tuple[int, ...],
+        compute: Callable[[], Iterable[np.ndarray]],
+        about: str,
+        find: Callable[[], T | None],
+    ) -> T:
+        """Return what `find` finds; where it finds nothing, compute the array before."""
         try:
-            self._mark()
+            mark(self.folder, self.way_out)
             with locked(self._lock(key), notice="Another process is computing these features; waiting for it."):
-                if (array := self._whole(key, shape)) is None:
+                if (array := find()) is None:
                     self._write(key, shape, compute(), about)
-                    if (array := self._whole(key, shape)) is None:
+                    if (array := find()) is None:
                         raise UserError(f"{self._array(key)} was damaged while being written. Repeat the command.")
                 return array
         except OSError as error:
@@ -98,7 +121,7 @@ class ArrayStore:
 
     def entries(self) -> list[Entry]:
         """All complete arrays, the largest first."""
-        found = map(self._entry, sorted(self._files()) if self._is_marked() else ())
+        found = map(self._entry, sorted(self._files()) if is_marked(self.folder) else ())
         return sorted((entry for entry in found if entry), key=lambda entry: -entry.num_bytes)
 
     def clear(self) -> int:
@@ -112,8 +135,7 @@ class ArrayStore:
         Raises:
             UserError: The folder is not marked as a cache of camlab.
         """
-        if self.folder.exists() and not self._is_marked():
-            raise UserError(f"{self.folder}: not a cache of camlab (it has no {TAG} from camlab); nothing was removed.")
+        check_marked(self.folder)
         freed = 0
         for key, files in self._files().items():
             with suppress(Locked), locked(self._lock(key), wait=False):
@@ -129,29 +151,6 @@ class ArrayStore:
             if (name := _KEPT.fullmatch(path.name)) and (path.is_symlink() or path.is_file()):
                 found.setdefault(name[1] or name[3], []).append(path)
         return found
-
-    def _mark(self) -> None:
-        """Create the folder and mark it; several processes may do so at the same time.
-
-        Raises:
-            UserError: The folder holds other files.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self._is_marked():
-            return
-        others = [path for path in self.folder.iterdir() if TAG not in path.name]
-        if others and not self._is_marked():  # another process may have marked it since
-            raise UserError(
-                f"{self.folder} holds files that are not camlab's, such as {min(others).name}; nothing was changed."
-                f" {self.way_out}"
-            )
-        write_atomically(self.folder / TAG, f"{_SIGNATURE}\n")
-
-    def _is_marked(self) -> bool:
-        try:
-            return read_text(self.folder / TAG).startswith(_SIGNATURE)
-        except (OSError, ValueError):
-            return False
 
     def _lock(self, key: str) -> Path:
         return self.folder / f"{key}.lock"
@@ -180,6 +179,18 @@ class ArrayStore:
             log.warning("%s is damaged: computing it again.", path)
         return None
 
+    def _opened(self, key: str, shape: tuple[int, ...]) -> "ArrayRows | None":
+        """The array of a key on disk, if it is complete and undamaged, else None."""
+        entry, path, header = self._entry(key), self._array(key), _header(shape)
+        if entry is not None and entry.num_bytes == len(header) + 4 * math.prod(shape) and not path.is_symlink():
+            file = open(path, "rb")  # noqa: SIM115  it stays open, so that nobody can take it away
+            if hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256:
+                return ArrayRows(file, shape, len(header))
+            file.close()
+        if path.exists():
+            log.warning("%s is damaged: computing it again.", path)
+        return None
+
     def _write(self, key: str, shape: tuple[int, ...], parts: Iterable[np.ndarray], about: str) -> None:
         array, marker = self._array(key), self.folder / f"{key}.json"
         marker.unlink(missing_ok=True)
@@ -190,6 +201,40 @@ class ArrayStore:
                 file.write(np.ascontiguousarray(part, dtype="<f4").data)
         entry = Entry(key, about, array.stat().st_size, sha256(array))
         write_atomically(marker, json.dumps(asdict(entry), indent=2) + "\n")  # from now on the array counts as complete
+
+
+class ArrayRows:
+    """A float32 array in an open file, of which rows are read into memory.
+
+    They are read with `pread`: a memory map would end the process by SIGBUS if the file were truncated.
+
+    Args:
+        file: The .npy file.
+        shape: Shape of the array.
+        start: Position of the first number in the file, in bytes.
+    """
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], start: int) -> None:
+        self.file, self.shape, self.start = file, shape, start
+
+    def read(self, index: np.ndarray) -> np.ndarray:
+        """Read rows of the array whose first two dimensions are flattened into one: float32 n×….
+
+        Args:
+            index: Positions of the n rows, int64.
+
+        Raises:
+            UserError: The file is shorter than it was.
+        """
+        rows = np.empty((len(index), *self.shape[2:]), "<f4")
+        row_bytes = 4 * math.prod(self.shape[2:])
+        for row, position in zip(rows.reshape(len(index), -1), index.tolist(), strict=True):
+            if os.preadv(self.file.fileno(), [row.data], self.start + position * row_bytes) != row_bytes:
+                raise UserError(f"{self.file.name} was truncated. Repeat the command, which computes it again.")
+        return rows
+
+    def __del__(self) -> None:
+        self.file.close()
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

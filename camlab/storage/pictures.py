@@ -2,9 +2,12 @@
 
 import glob
 import logging
+import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
@@ -55,15 +58,14 @@ def list_files(folder: Path, below: bool = False) -> Listing:
         folder: The folder; if it does not exist, the listing is empty.
         below: Whether to list the files in its subfolders, too.
     """
-    found = folder.rglob("*") if below else folder.glob("*")
-    files = sorted(path for path in found if not _is_hidden(path.relative_to(folder)) and not path.is_dir())
-    images = [path for path in files if path.suffix.lower() in ENDINGS]
-    stems = {(path.parent, path.stem.lower()) for path in images}
-    masks = {path for path in images if _is_mask(path, folder, stems)}
+    names = sorted(_names(folder, below), key=lambda name: name.split(os.sep))  # as text: paths take ten times as long
+    images = [name for name in names if _ending(name) in ENDINGS]
+    stems = {_stem(name) for name in images}
+    masks = {name for name in images if _is_mask(name, stems)}
     return Listing(
-        pictures=[path for path in images if path not in masks],
-        masks=sorted(masks),
-        others=[path for path in files if path.suffix.lower() not in ENDINGS],
+        pictures=[folder / name for name in images if name not in masks],
+        masks=[folder / name for name in images if name in masks],
+        others=[folder / name for name in names if _ending(name) not in ENDINGS],
     )
 
 
@@ -112,15 +114,35 @@ def read_picture(path: Path) -> Image.Image:
     """
     if not path.is_file():  # reading a pipe would wait for a writer, and a device may never end
         raise UserError(f"{path} is not a file.")
+    return decode_picture(path, str(path))
+
+
+def decode_picture(source: Path | BinaryIO, name: str) -> Image.Image:
+    """Decode a picture, as `read_picture` does.
+
+    Args:
+        source: A file, or its content in memory.
+        name: What the picture is called in messages.
+
+    Raises:
+        UserError: This is not a picture, or it is damaged or would take gigabytes.
+
+    Example:
+        >>> import io
+        >>> content = io.BytesIO()
+        >>> Image.new("L", (3, 2)).save(content, "png")
+        >>> decode_picture(content, "grey.png").mode
+        'RGB'
+    """
     try:
-        with Image.open(path) as file:
+        with Image.open(source) as file:
             if is_deep_rgb(file):
-                return deep_rgb(path)
+                return deep_rgb(source)
             upright = ImageOps.exif_transpose(file)
-            return _as_rgb(to_8_bits(upright, stated_bits(path, file)) if is_deep(file) else upright)
+            return _as_rgb(to_8_bits(upright, stated_bits(source, file)) if is_deep(file) else upright)
     except Exception as error:  # a damaged picture can raise any exception
         raise UserError(
-            f"{path} is not a readable picture ({type(error).__name__}). Repair it, or remove it from the folder."
+            f"{name} is not a readable picture ({type(error).__name__}). Repair it, or remove it from the folder."
         ) from error
 
 
@@ -135,22 +157,37 @@ def count_pixels(path: Path) -> int:
         return 0
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _names(folder: Path, below: bool) -> Iterator[str]:
+    """Paths of the files in a folder, relative to it; hidden files and folders are left out."""
+    for place, folders, files in os.walk(folder):
+        inner = os.path.relpath(place, folder)
+        for name in files:
+            if name[0] != ".":
+                yield name if inner == os.curdir else os.path.join(inner, name)
+        folders[:] = [name for name in folders if name[0] != "."] if below else []
 
 
-def _is_mask(path: Path, top: Path, stems: set[tuple[Path, str]]) -> bool:
-    """Whether a picture file in or below the folder `top` is a mask.
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _stem(name: str) -> tuple[str, str]:
+    """The folder of a file, and its name in lower case without the ending."""
+    folder, file = os.path.split(name)
+    return folder, os.path.splitext(file)[0].lower()
+
+
+def _is_mask(name: str, stems: set[tuple[str, str]]) -> bool:
+    """Whether a picture file is a mask.
 
     Args:
-        path: The file.
-        top: The folder that is being listed.
-        stems: Folder and lower-case stem of each picture file in or below `top`.
+        name: Path of the file, relative to the folder that is being listed.
+        stems: Folder and stem of each picture file there.
     """
-    if any(part.lower() == MASKS for part in path.relative_to(top).parts[:-1]):
+    folder, stem = _stem(name)
+    if MASKS in folder.lower().split(os.sep):
         return True
-    stem = path.stem.lower()
-    return stem.endswith("_mask") and (path.parent, stem.removesuffix("_mask")) in stems
+    return stem.endswith("_mask") and (folder, stem.removesuffix("_mask")) in stems
 
 
 def _tell(folder: Path, listing: Listing) -> Listing:

@@ -15,7 +15,9 @@ such channels and transparency, Pillow reads only the higher 8 bits; for these f
 """
 
 import struct
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -48,20 +50,20 @@ def to_8_bits(picture: Image.Image, stated: int | None) -> Image.Image:
     return _scale(np.where(np.isfinite(values), values, 0), stated, picture.mode == "F")
 
 
-def deep_rgb(path: Path) -> Image.Image:
+def deep_rgb(source: Path | BinaryIO) -> Image.Image:
     """Read a PNG with three channels of 16 bits, upright and scaled to 8 bits."""
     halves = []
     for raw_mode in ("RGB;16B", "RGB;16L"):  # Pillow keeps the first byte of each value, then the second
-        with Image.open(path) as file:
+        with Image.open(source) as file:
             file.tile = [tile._replace(args=raw_mode) for tile in file.tile]
             halves.append(np.asarray(ImageOps.exif_transpose(file), np.float32))
-    return _scale(256 * halves[0] + halves[1], _png_significant_bits(path), False)
+    return _scale(256 * halves[0] + halves[1], _png_significant_bits(source), False)
 
 
-def stated_bits(path: Path, picture: Image.Image) -> int | None:
+def stated_bits(source: Path | BinaryIO, picture: Image.Image) -> int | None:
     """Return the number of significant bits that a picture's file states; None if it states none."""
     if picture.format == "PNG":
-        return _png_significant_bits(path)
+        return _png_significant_bits(source)
     if picture.format == "PPM":  # Pillow scales its values to 16 bits
         return 16
     if picture.format == "TIFF":
@@ -94,9 +96,9 @@ def _scale(values: np.ndarray, stated: int | None, is_fraction: bool) -> Image.I
     return Image.fromarray((values.clip(0, white) * (255 / white) + 0.5).astype(np.uint8))
 
 
-def _png_significant_bits(path: Path) -> int | None:
+def _png_significant_bits(source: Path | BinaryIO) -> int | None:
     """The highest entry of the chunk `sBIT`, which comes before the pixels; None if the file has no such chunk."""
-    with open(path, "rb") as file:
+    with open(source, "rb") if isinstance(source, Path) else nullcontext(source) as file:
         file.seek(8)
         while len(header := file.read(8)) == 8:
             length, name = struct.unpack(">I4s", header)

@@ -10,7 +10,7 @@ from camlab.runs.watchers import ACCURACY, FORMER, WATCHERS
 Changes = Mapping[str, tuple[Any, Any]]
 
 # Settings of `data` that do not count, because the content of the data decides the result, not its place.
-OF_THE_PLACE = ("root", "download", "placement", "num_workers")
+OF_THE_PLACE = ("root", "file", "path", "annotations", "cache", "download", "placement", "num_workers")
 WEIGHTS_CHECKSUM = "arch.weights_sha256"  # recorded beside arch.weights, in case the file moves
 _WITHOUT_EFFECT = ("mode", *(f"data.{name}" for name in OF_THE_PLACE))
 _FOR_GOOD = ("arch", "seed", "scheduler")  # they determine the initial weights and the running schedule

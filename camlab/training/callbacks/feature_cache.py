@@ -5,10 +5,8 @@ import hashlib
 import json
 import logging
 import math
-import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -23,6 +21,7 @@ from camlab.errors import UserError
 from camlab.models.network import Network
 from camlab.progress import progress
 from camlab.storage.array_store import feature_store
+from camlab.storage.cache_folder import free_disk
 from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,8 @@ class FeatureCache(L.Callback):
 
     An image and its mirror image pass the backbone once, when training begins. The results are kept in the data module
     and, for later runs, on disk under a hash of the pictures, the weights and the preprocessing. Batches, flips and
-    checkpoints are those of a run without the cache; weights and metrics are equal except for rounding.
+    checkpoints are those of a run without the cache; weights and metrics are equal except for rounding. Features that
+    are larger than memory stay on disk, and each batch reads its own.
 
     Whether the cache is used is decided when a run begins, and recorded in its checkpoints, because a run that resumed
     with the other choice would not give the same result bit for bit. If the cache is not used, a log line says why.
@@ -75,11 +75,15 @@ class FeatureCache(L.Callback):
         if passing:
             where = f"Features: {_gigabytes(missing)} in {self.store.folder}"
             _say("Frozen backbone: %s images pass it once, then only the head trains. %s.", f"{passing:,}", where)
-        began = time.perf_counter()
+        began, fits = time.perf_counter(), _free_memory(one_pass.device) >= 2 * _num_bytes(shapes)
+        if not fits:
+            _say("Features take %s, more than half of the free memory: they are read from disk.", _gigabytes(shapes))
         for split, shape in shapes.items():
-            compute = functools.partial(one_pass.run, split)
-            array = self.store.get(one_pass.key(split), shape, compute, one_pass.about(split))
-            one_pass.use(split, torch.from_numpy(array))
+            what = one_pass.key(split), shape, functools.partial(one_pass.run, split), one_pass.about(split)
+            if fits:
+                one_pass.use(split, torch.from_numpy(self.store.get(*what)))
+            else:
+                one_pass.data.use_cached_features(split, self.store.rows(*what))
         if passing:
             _say("Features are there after %.1f s.", time.perf_counter() - began)
 
@@ -93,7 +97,7 @@ class FeatureCache(L.Callback):
             _say("Features are not cached, as when this run began. The whole network runs in every epoch.")
             return False
         goes_on, contradiction = self._used is True, _contradiction(trainer, data)
-        lack = self._no_room(trainer, shapes, missing, spare=1 if goes_on else 2)
+        lack = self._no_room(missing, spare=1 if goes_on else 2)
         waste = None if goes_on else _waste(trainer, shapes, missing)
         somewhere = functools.partial(trainer.strategy.reduce_boolean_decision, all=False)  # on any rank
         if somewhere(lack is not None) and goes_on and not contradiction:
@@ -109,17 +113,15 @@ class FeatureCache(L.Callback):
             _say("Features are not cached: %s. The whole network runs in every epoch.", reason)
         return self._used
 
-    def _no_room(self, trainer: L.Trainer, shapes: _Shapes, missing: _Shapes, spare: int) -> str | None:
-        """The reason, in words, if memory or disk cannot hold `spare` times the features; None if they can."""
+    def _no_room(self, missing: _Shapes, spare: int) -> str | None:
+        """The reason, in words, if the disk cannot hold `spare` times the missing features; None if it can."""
+        if (disk := free_disk(self.store.folder)) >= spare * _num_bytes(missing):
+            return None
         much = "more than half of" if spare > 1 else "more than"
-        if (memory := _free_memory(trainer.strategy.root_device)) < spare * _num_bytes(shapes):
-            return f"they take {_gigabytes(shapes)}, {much} the free memory ({memory / 1e9:.1f} GB)"
-        if (disk := _free_disk(self.store.folder)) < spare * _num_bytes(missing):
-            return (
-                f"they take {_gigabytes(missing)}, {much} the free disk space at {self.store.folder}"
-                f" ({disk / 1e9:.1f} GB; choose another folder with paths.cache=FOLDER)"
-            )
-        return None
+        return (
+            f"they take {_gigabytes(missing)}, {much} the free disk space at {self.store.folder}"
+            f" ({disk / 1e9:.1f} GB; choose another folder with paths.cache=FOLDER)"
+        )
 
 
 class BackbonePass:
@@ -164,10 +166,10 @@ class BackbonePass:
 
     def run(self, split: Split) -> Iterator[np.ndarray]:
         """Yield head statistics, float32 b×V×…, in the order of the split's images."""
-        views, images = self._views(split), self.data.splits[split].images
+        views, images = self._views(split), self.data.splits[split]
         batch_size = _BATCH.get(self.device.type, _DEFAULT_BATCH) // views
-        for batch in progress(images.split(batch_size), len(images), f"Features of {split}"):
-            pictures = batch.to(self.device)
+        for batch in progress(images.batches(batch_size), len(images), f"Features of {split}"):
+            pictures = batch.images.to(self.device)
             if views == 2:  # mirrored before the resize, as in training: after it they would round differently
                 pictures = torch.cat([pictures, pictures.flip(-1)])
             statistic = self._head_statistic(self.data.preprocess(pictures)).float()
@@ -228,8 +230,3 @@ def _gigabytes(shapes: _Shapes) -> str:
 
 def _free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-
-
-def _free_disk(folder: Path) -> int:
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free

@@ -1,0 +1,69 @@
+"""What a source of one's own pictures has given, in two lines, and warnings of what is odd."""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from camlab.data.first_pass import Stored
+from camlab.data.picture_table import SPLITS, Picture
+from camlab.errors import cut, listed
+
+FEW = 10  # pictures; a class with fewer is warned of
+
+
+def describe(place: str, class_names: Sequence[str], stored: Stored) -> list[tuple[int, str]]:
+    """Describe the pictures in two lines, followed by warnings.
+
+    Args:
+        place: Where they come from.
+        class_names: Names of the classes.
+        stored: What the first pass gave.
+
+    Returns:
+        Level of `logging`, and text, of each line.
+    """
+    pictures = stored.pictures
+    classes, splits = (Counter(getattr(p, name) for p in pictures) for name in ("label", "split"))
+    counted = [f"{cut(name)} {classes[name]:,}" for name in class_names]
+    parts = ", ".join(f"{split} {splits[split]:,}" for split in SPLITS if splits[split])
+    lines = [
+        (
+            logging.INFO,
+            f"{place}: {len(pictures):,} pictures in {len(class_names)} classes ({listed(counted)}); {parts}.",
+        ),
+        (logging.INFO, f"{_sizes(stored)}{_balance(classes)}{_masks(stored)}."),
+    ]
+    if few := [f"{cut(name)} {classes[name]}" for name in class_names if classes[name] < FEW]:
+        lines.append((logging.WARNING, f"Classes with fewer than {FEW} pictures: {listed(few)}."))
+    if twice := _in_two_splits(pictures, stored.keys):
+        names = ", ".join(cut(picture.name, 80) for picture in twice[0])
+        count = "a picture is" if len(twice) == 1 else f"{len(twice):,} pictures are"
+        lines.append((logging.WARNING, f"The same content in two splits: {count} there twice, such as {names}."))
+    return lines
+
+
+def _sizes(stored: Stored) -> str:
+    width, height = stored.sizes.T
+    least, most = (f"{width[i]}×{height[i]}" for i in ((width * height).argmin(), (width * height).argmax()))
+    return f"All have {least} pixels" if (stored.sizes == stored.sizes[0]).all() else f"From {least} to {most} pixels"
+
+
+def _balance(classes: Counter[str]) -> str:
+    (_, most), (_, least) = classes.most_common()[0], classes.most_common()[-1]
+    if most == least:
+        return "; the classes are of equal size"
+    return f"; the largest class has {most / least:.1f} times the pictures of the smallest"
+
+
+def _masks(stored: Stored) -> str:
+    if stored.masks is None:
+        return "; no masks"
+    return f"; masks for {(stored.masks.rows >= 0).sum():,}"
+
+
+def _in_two_splits(pictures: Sequence[Picture], keys: Sequence[bytes]) -> list[list[Picture]]:
+    """Pictures with the same content, of which not all are in the same split."""
+    by_key: dict[bytes, list[Picture]] = defaultdict(list)
+    for picture, key in zip(pictures, keys, strict=True):
+        by_key[key].append(picture)
+    return [own for own in by_key.values() if len({picture.split for picture in own}) > 1]

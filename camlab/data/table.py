@@ -1,0 +1,168 @@
+"""A user's own pictures in a table: CSV, TSV, JSON lines or Parquet, with a row for each picture."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from camlab.data.own_pictures import OwnPictures
+from camlab.data.picture_table import Picture, Split
+from camlab.data.sources import PictureFile
+from camlab.data.truth import Box, MaskPicture, Outlines, Truth
+from camlab.errors import UserError, cut, did_you_mean, first_line, listed
+from camlab.storage.files import read_text, user_path
+
+_SPLIT_WORDS: dict[str, Split] = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+}  # fmt: skip
+_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+class Table(OwnPictures):
+    """Pictures that a table names, with their labels and, optionally, their splits, masks and boxes.
+
+    Args:
+        file: The table: .csv, .tsv, .jsonl or .parquet.
+        root: Folder that the paths in the table are relative to, and that they may not leave; None for the table's.
+        path_column, label_column: Names of the columns with the pictures' paths and labels.
+        split_column, mask_column, box_column: Names of further columns; None for the columns `split`, `mask` and `box`
+            if the table has them. A box is `left top right bottom` in pixels; several are separated by semicolons.
+        **options: Options of `OwnPictures`.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        root: str | None = None,
+        path_column: str = "path",
+        label_column: str = "label",
+        split_column: str | None = None,
+        mask_column: str | None = None,
+        box_column: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.file = user_path(file, "data.file")
+        self.root = self.file.parent if root is None else user_path(root, "data.root")
+        self.columns = {"path": path_column, "label": label_column}
+        self.optional = {"split": split_column, "mask": mask_column, "box": box_column}
+
+    @property
+    def place(self) -> str:
+        return os.path.abspath(self.file)
+
+    def find(self) -> list[Picture]:
+        rows = list(read_rows(self.file))
+        if not rows:
+            raise UserError(f"data.file={self.file}: the table has no rows.")
+        columns = self._columns(rows[0])
+        found, seen = [], dict[str, int]()
+        for number, row in enumerate(rows, start=1):
+            picture = self._picture(row, columns, number)
+            if (before := seen.setdefault(picture.source.id, number)) != number:
+                raise self._wrong(number, f"{cut(picture.name, 80)} is in row {before}, too. Remove one of them")
+            found.append(picture)
+        return found
+
+    def _columns(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Names of the columns that the table has, by what they hold."""
+        wanted = self.columns | {what: name for what, name in self.optional.items() if name is not None}
+        for what, name in wanted.items():
+            if name not in row:
+                hint = did_you_mean(name, row)
+                raise UserError(
+                    f"data.file={self.file}: there is no column {cut(name)}. {hint}Give data.{what}_column=NAME, one of"
+                    f" {listed(list(row))}."
+                )
+        return {what: what for what, name in self.optional.items() if name is None and what in row} | wanted
+
+    def _picture(self, row: Mapping[str, Any], columns: Mapping[str, str], number: int) -> Picture:
+        given = {what: row.get(column) for what, column in columns.items()}
+        label = "" if given["label"] is None else str(given["label"])
+        if not label.strip():
+            raise self._wrong(number, "it has no label. Give one, or remove the row")
+        split = str(given.get("split") or "").strip().lower()
+        if split and split not in _SPLIT_WORDS:
+            raise self._wrong(number, f"split {cut(split)} is unknown. Give train, val or test")
+        path = self._path(given["path"], number)
+        name = path.relative_to(os.path.abspath(self.root)).as_posix()
+        return Picture(name, label, PictureFile(path), _SPLIT_WORDS.get(split), self._truth(given, number))
+
+    def _truth(self, given: Mapping[str, Any], number: int) -> Truth | None:
+        if given.get("mask"):
+            return MaskPicture(PictureFile(self._path(given["mask"], number)))
+        try:
+            boxes = _boxes(given.get("box"))
+        except (ValueError, TypeError):
+            wrong = f"box {cut(str(given['box']))} is not 'left top right bottom', with left < right and top < bottom"
+            raise self._wrong(number, wrong) from None
+        return Outlines(boxes) if boxes else None
+
+    def _path(self, given: Any, number: int) -> Path:
+        root = os.path.abspath(self.root)
+        if not isinstance(given, str) or not given or "\0" in given:
+            raise self._wrong(number, "it has no path. Give one, or remove the row")
+        path = Path(os.path.normpath(os.path.join(root, given)))
+        if not path.is_relative_to(root):
+            raise self._wrong(number, f"{cut(given, 80)} is outside of {root}. Give data.root=FOLDER that contains it")
+        return path
+
+    def _wrong(self, number: int, what: str) -> UserError:
+        return UserError(f"{self.file}, row {number}: {what}.")
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the rows of a table, each as a dictionary with the same keys.
+
+    Args:
+        path: The table; its ending says its format.
+
+    Raises:
+        UserError: The file does not exist or has another format.
+    """
+    ending = path.suffix.lower()
+    if ending not in _ENDINGS:
+        raise UserError(f"data.file={path}: the ending is not one of {', '.join(_ENDINGS)}.")
+    try:
+        if ending == ".parquet":
+            yield from _parquet(path)
+        elif ending == ".jsonl":
+            lines = (line for line in read_text(path).splitlines() if line.strip())
+            yield from (dict(json.loads(line)) for line in lines)
+        else:
+            text = io.StringIO(read_text(path).removeprefix("\ufeff"), newline="")
+            yield from csv.DictReader(text, delimiter="\t" if ending == ".tsv" else ",", strict=True)
+    except FileNotFoundError:
+        raise UserError(f"data.file={path}: no such file.") from None
+    except (OSError, ValueError, TypeError, csv.Error, RecursionError) as error:
+        raise UserError(f"data.file={path}: cannot be read as a table ({first_line(error)}).") from error
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError("data.file: a Parquet file needs pyarrow. Run: pip install camlab[huggingface]") from error
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    yield from parquet.read_table(path).to_pylist()
+
+
+def _boxes(given: Any) -> tuple[Box, ...]:
+    """Boxes from text, `left top right bottom; …`, or from a list of four numbers or of such lists."""
+    if given is None or (isinstance(given, str) and not given.strip()):
+        return ()
+    if isinstance(given, str):
+        several: Sequence[Any] = [part.replace(",", " ").split() for part in given.split(";") if part.strip()]
+    else:
+        several = given if given and isinstance(given[0], (list, tuple)) else [given] if given else []
+    boxes = []
+    for one in several:
+        left, top, right, bottom = map(float, one)
+        if not (left < right and top < bottom):
+            raise ValueError(one)
+        boxes.append((left, top, right, bottom))
+    return tuple(boxes)

@@ -1,0 +1,168 @@
+"""Speed and memory of one's own pictures, beside torchvision's ImageFolder in a DataLoader with two workers.
+
+    python experiments/own_data/run.py --sizes 1000 10000 100000 --out experiments/own_data/results.csv
+
+For each size, a folder of JPEGs of about 500×375 pixels in ten classes is made. Both contestants then read the same
+files, each in a process of its own and in turns: the first pass (decoding everything), later epochs (batches of 128 on
+the device, without a network), and the start of the second run. Memory is the most that is allocated (RssAnon), sampled
+while batches are read; for the DataLoader, that of its workers is added.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmark import csv_file, machine, warn_if_busy, write_csv
+
+SIDE, BATCH, CLASSES, BASES = 224, 128, 10, 40
+
+
+def make_pictures(root: Path, n: int, photos: Path | None) -> None:
+    """Write n JPEGs that all differ: those of `photos`, or smooth noise, each with a comment of its own in the file."""
+    bases = []
+    files = sorted(photos.glob("*.jpg")) if photos else []
+    random = np.random.default_rng(0)
+    for i in range(len(files) or BASES):
+        noise = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((500, 375), Image.BICUBIC)
+        picture = Image.open(files[i]).convert("RGB").resize((500, 375)) if files else noise
+        path = root / "base.jpg"
+        picture.save(path, quality=90)
+        bases.append(path.read_bytes())
+        path.unlink()
+    for i in range(n):
+        folder = root / ("test" if i % 10 == 9 else "train") / f"class {i // 10 % CLASSES}"
+        folder.mkdir(parents=True, exist_ok=True)
+        comment = str(i).encode()
+        segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
+        base = bases[i % len(bases)]
+        (folder / f"{i}.jpg").write_bytes(base[:2] + segment + base[2:])
+
+
+class Memory(threading.Thread):
+    """Samples the memory that this process, and the processes that it has started, have allocated."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most = 0.0
+        self.start()
+
+    def run(self) -> None:
+        own = psutil.Process()
+        while True:
+            self.most = max(self.most, sum(map(anonymous_mb, [own, *own.children(recursive=True)])))
+            time.sleep(0.05)
+
+
+def anonymous_mb(process: psutil.Process) -> float:
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((float(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon:")), 0.0)
+
+
+def camlab(root: Path, cache: Path, epochs: int) -> dict[str, float]:
+    """Measure camlab: the start of a run (which decodes what is not in the store), and epochs of batches."""
+    import lightning as L
+
+    from camlab.data.folder import Folder
+
+    memory, began = Memory(), time.perf_counter()
+    data = Folder(str(root), cache=str(cache), image_size=SIDE, batch_size=BATCH, split=(1, 0, 0))
+    data.setup()
+    data.fingerprint()
+    start = time.perf_counter() - began
+    data.trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="auto", devices=1)
+    device, loader, seconds = data.trainer.strategy.root_device, data.train_dataloader(), []
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        began = time.perf_counter()
+        for batch in loader:
+            batch.images.to(device, non_blocking=True)
+        seconds.append(time.perf_counter() - began)
+    return {"start_s": start, "epoch_s": min(seconds), "n": len(data.splits["train"]), "memory_mb": memory.most}
+
+
+def image_folder(root: Path, cache: Path, epochs: int) -> dict[str, float]:
+    """Measure torchvision: its ImageFolder decodes every picture in every epoch."""
+    import torch
+    from torch.utils.data import DataLoader
+    from torchvision import transforms as T
+    from torchvision.datasets import ImageFolder
+
+    memory, began = Memory(), time.perf_counter()
+    data = ImageFolder(str(root / "train"), T.Compose([T.Resize(SIDE), T.CenterCrop(SIDE), T.PILToTensor()]))
+    loader = DataLoader(data, BATCH, shuffle=True, num_workers=2, pin_memory=torch.cuda.is_available())
+    start, seconds = time.perf_counter() - began, []
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for _ in range(epochs):
+        began = time.perf_counter()
+        for images, _labels in loader:
+            images.to(device, non_blocking=True)
+        seconds.append(time.perf_counter() - began)
+    return {"start_s": start, "epoch_s": min(seconds), "n": len(data), "memory_mb": memory.most}
+
+
+def in_a_process(name: str, root: Path, cache: Path, epochs: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", name, str(root), str(cache), str(epochs)]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(said.splitlines()[-1])
+
+
+def measure(n: int, photos: Path | None, epochs: int, place: Path) -> list[dict[str, object]]:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        root, cache = Path(folder) / "photos", Path(folder) / "cache"
+        root.mkdir()
+        make_pictures(root, n, photos)
+        theirs = in_a_process("image_folder", root, cache, 1)  # reads the files into the system's cache for both
+        ours = in_a_process("camlab", root, cache, epochs)
+        theirs = in_a_process("image_folder", root, cache, 1)
+        again = in_a_process("camlab", root, cache, epochs)
+        first = n / ours["start_s"]
+        decoding, later = theirs["n"] / theirs["epoch_s"], again["n"] / again["epoch_s"]
+        found = {
+            "pictures": n,
+            "first_pass_images_s": round(first),
+            "image_folder_images_s": round(decoding),
+            "first_pass_ratio": round(first / decoding, 2),
+            "later_images_s": round(later),
+            "later_ratio": round(later / decoding, 1),
+            "second_start_s": round(again["start_s"], 2),
+            "memory_mb": round(max(ours["memory_mb"], again["memory_mb"])),
+            "image_folder_memory_mb": round(theirs["memory_mb"]),
+        }
+        print(json.dumps(found), flush=True)
+        return [{**found, **machine()}]
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--one"]:
+        name, root, cache, epochs = sys.argv[2:]
+        contestant = {"camlab": camlab, "image_folder": image_folder}[name]
+        print(json.dumps(contestant(Path(root), Path(cache), int(epochs))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="numbers of pictures")
+    parser.add_argument("--photos", type=Path, help="folder of JPEGs to make the pictures of; otherwise they are noise")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs, of which the fastest counts")
+    parser.add_argument("--place", type=Path, default=Path(tempfile.gettempdir()), help="folder for 20 GB of files")
+    parser.add_argument("--out", type=csv_file, help="CSV file for the results")
+    options = parser.parse_args()
+    warn_if_busy()
+    rows = [row for n in options.sizes for row in measure(n, options.photos, options.epochs, options.place)]
+    if options.out:
+        write_csv(options.out, rows)
+
+
+if __name__ == "__main__":
+    main()
