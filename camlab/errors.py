@@ -121,10 +121,12 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "", most: int = 
         'Did you mean arch=alexnet? '
         >>> did_you_mean("vgg", ["alexnet", "vgg13", "vgg16"], most=2)
         'Did you mean vgg16 or vgg13? '
+        >>> did_you_mean("vgg", ["vgg13", "vgg16", "vgg16"], most=2)  # a name that two libraries have
+        'Did you mean vgg16 or vgg13? '
         >>> did_you_mean("zebra", ["alexnet", "vgg16"])
         ''
     """
-    near = [prefix + match for match in difflib.get_close_matches(word, list(known), n=most)]
+    near = [prefix + match for match in difflib.get_close_matches(word, dict.fromkeys(known), n=most)]
     if not near:
         return ""
     return f"Did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}? "

@@ -20,7 +20,7 @@ def main() -> None:
     output.prepare_output()
     lost = 0
     try:
-        _summarize(_parser().parse_args())
+        _summarize(_parser().parse_args([*map(_as_option, sys.argv[1:])]))
     except OSError as error:
         if not output.is_of_output(error):
             raise
@@ -41,20 +41,25 @@ def _summarize(arguments: argparse.Namespace) -> None:
     try:
         compared = compare(folders, out)
     except UserError as error:
-        _refuse(str(error).replace("another folder", "--out FOLDER"))
+        _refuse(str(error).replace("another folder", "out=FOLDER"))
     except OSError as error:
         if output.is_of_output(error):
             raise
-        _refuse(f"{error.filename}: {error.strerror}. Give another folder for the table with --out FOLDER.")
+        _refuse(f"{error.filename}: {error.strerror}. Give another folder for the table with out=FOLDER.")
     if not compared.groups:
         _refuse(f"{', '.join(map(str, folders))}: no runs of camlab were found there.")
     count = len(compared.runs)
     print(f"{count} {'run' if count == 1 else 'runs'}; written to {out}: {NAME}.csv, {NAME}.md, {NAME}.png")
 
 
+def _as_option(argument: str) -> str:
+    """Take `out=FOLDER`, as the other commands do, beside `--out FOLDER`."""
+    return f"--{argument}" if argument.startswith("out=") else argument
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        _refuse(f"{message[0].upper()}{message[1:]}. Usage: python -m camlab.summary FOLDER… [--out FOLDER]")
+        _refuse(f"{message[0].upper()}{message[1:]}. Usage: python -m camlab.summary FOLDER… [out=FOLDER]")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         f" The table is printed and written as {NAME}.csv and {NAME}.md, with a chart in {NAME}.png.",
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for runs, with all its subfolders")
-    parser.add_argument("--out", metavar="FOLDER", help="folder for the files; by default the first FOLDER above")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="folder for the files, also given as out=FOLDER; by default the first FOLDER"
+    )
     return parser
 
 

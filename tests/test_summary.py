@@ -276,7 +276,7 @@ def test_a_closed_pipe_ends_the_command_silently(tmp_path):
     assert (tmp_path / "summary.md").is_file()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--nonsense", "."], [".", "--out", "file"], [".", "--out", "/proc/none"]])
+@pytest.mark.parametrize("arguments", [[], ["--nonsense", "."], [".", "out=file"], [".", "--out", "/proc/none"]])
 def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
@@ -302,7 +302,7 @@ def test_files_of_others_and_what_links_lead_to_are_left_alone(tmp_path, monkeyp
     mine = tmp_path / "runs" / name
     mine.write_text("mine")
     assert summarize(monkeypatch, tmp_path / "runs") == 2
-    told = f"{mine} was not written by camlab; nothing was changed. Move it away, or give --out FOLDER.\n"
+    told = f"{mine} was not written by camlab; nothing was changed. Move it away, or give out=FOLDER.\n"
     assert capsys.readouterr().err == told
     assert [path.name for path in mine.parent.iterdir() if path.is_file()] == [name]
     mine.rename(tmp_path / "elsewhere")
@@ -327,7 +327,7 @@ def test_pipes_in_the_places_of_files_are_not_waited_for(tmp_path, monkeypatch):
 
 
 def test_a_folder_for_nothing_is_not_made(tmp_path, monkeypatch):
-    assert summarize(monkeypatch, tmp_path, "--out", tmp_path / "new") == 2
+    assert summarize(monkeypatch, tmp_path, f"out={tmp_path}/new") == 2
     assert not (tmp_path / "new").exists()
 
 
