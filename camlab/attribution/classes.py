@@ -59,7 +59,10 @@ def choose(logits: Tensor, class_idx: Tensor | Chooser | None, top_k: int) -> Te
         if top_k < 1:
             raise UserError(f"top_k={top_k}: must be at least 1.")
         return logits.detach().topk(min(top_k, count), dim=1).indices
-    chosen = (class_idx if isinstance(class_idx, Tensor) else class_idx(logits.detach())).to(logits.device)
+    given = class_idx(logits.detach()) if callable(class_idx) else class_idx
+    chosen = torch.as_tensor(given, device=logits.device)
+    if chosen.numel() == 0:
+        raise UserError("class_idx: there are no classes or no images to explain.")
     if chosen.is_floating_point() or chosen.dtype == torch.bool:
         raise UserError(
             f"class_idx: got {str(chosen.dtype).removeprefix('torch.')}, but indices of classes are needed."

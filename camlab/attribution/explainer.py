@@ -186,6 +186,8 @@ class Explainer:
             UserError: As for `heatmaps`.
         """
         check_images(images)
+        if len(images) == 0:
+            raise UserError("images: there are none to explain.")
         check_values(images)
         check_methods(methods)
         check_counterfactual(methods if counterfactual else ())

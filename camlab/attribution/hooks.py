@@ -4,7 +4,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ def passing(model: nn.Module, device: torch.device) -> Iterator[None]:
     """
     with (
         _alone(model),
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        _generators(device),
         gradient_safe(device),
         _eager(),
         evaluating(model),
@@ -53,6 +53,18 @@ def passing(model: nn.Module, device: torch.device) -> Iterator[None]:
                 "The network computes parts of itself again in the backward pass (torch.utils.checkpoint), where hooks"
                 " are gone. Switch its gradient checkpointing off for heatmaps."
             ) from error
+
+
+@contextmanager
+def _generators(device: torch.device) -> Iterator[None]:
+    """Restore the states of the random number generators of the CPU and of a GPU."""
+    state = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            if state is not None:
+                torch.mps.set_rng_state(state)
 
 
 @contextmanager
@@ -76,14 +88,32 @@ def _without_checkpointing(model: nn.Module) -> Iterator[None]:
             module.__dict__["grad_checkpointing"] = True
 
 
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Run compiled modules as they were written, because the graphs of `torch.compile` have no hooks."""
-    if "torch._dynamo" in sys.modules:  # otherwise nothing has been compiled, and importing it takes time
-        with torch.compiler.set_stance("force_eager"):
+class _Eager:
+    """Runs compiled modules as they were written, because the graphs of `torch.compile` have no hooks.
+
+    The stance holds for all threads: the first that enters sets it, and the last that leaves restores it.
+    """
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._stance = ExitStack()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with _GUARD:
+            if self._inside == 0 and "torch._dynamo" in sys.modules:  # otherwise nothing has been compiled
+                self._stance.enter_context(torch.compiler.set_stance("force_eager"))
+            self._inside += 1
+        try:
             yield
-    else:
-        yield
+        finally:
+            with _GUARD:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._stance.close()
+
+
+_eager = _Eager()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Methods that turn activations and gradients, N×K×H×W each, into signed maps, N×H×W.
+"""Methods that turn activations and gradients, N×K×H×W each, into signed maps, N×H×W, in float32 or wider.
 
 To add one, write such a function and enter it in `GRADIENT_METHODS`.
 """
@@ -19,8 +19,8 @@ def grad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
         >>> grad_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.0, 1.0]]]])).tolist()  # α = 1/2
         [[[0.5, 1.0]]]
     """
-    alpha_NK = gradients_NKHW.mean(dim=(2, 3))
-    return torch.einsum("nk,nkhw->nhw", alpha_NK, activations_NKHW)
+    activations, gradients = _wide(activations_NKHW), _wide(gradients_NKHW)
+    return torch.einsum("nk,nkhw->nhw", gradients.mean(dim=(2, 3)), activations)
 
 
 def grad_cam_plus_plus(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
@@ -33,10 +33,10 @@ def grad_cam_plus_plus(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tens
         >>> grad_cam_plus_plus(torch.tensor([[[[1.0, 1.0]]]]), torch.tensor([[[[2.0, 0.0]]]])).tolist()  # α g = 2/6
         [[[0.3333333432674408, 0.3333333432674408]]]
     """
-    sums = activations_NKHW.sum(dim=(2, 3), keepdim=True)
-    denominator = 2 + gradients_NKHW * sums  # divided by g², which underflows in half precision
+    activations, gradients = _wide(activations_NKHW), _wide(gradients_NKHW)
+    denominator = 2 + gradients * activations.sum(dim=(2, 3), keepdim=True)  # divided by g², which may underflow
     alpha = torch.where(denominator != 0, 1 / denominator, torch.zeros_like(denominator))
-    return torch.einsum("nk,nkhw->nhw", (alpha * gradients_NKHW.relu()).sum(dim=(2, 3)), activations_NKHW)
+    return torch.einsum("nk,nkhw->nhw", (alpha * gradients.relu()).sum(dim=(2, 3)), activations)
 
 
 def xgrad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
@@ -46,10 +46,11 @@ def xgrad_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
         >>> xgrad_cam(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[0.0, 1.0]]]])).tolist()  # α = 3/4
         [[[0.75, 2.25]]]
     """
-    sums = activations_NKHW.sum(dim=(2, 3))
-    weighted = (activations_NKHW * gradients_NKHW).sum(dim=(2, 3))
+    activations = _wide(activations_NKHW)
+    sums = activations.sum(dim=(2, 3))
+    weighted = (activations * _wide(gradients_NKHW)).sum(dim=(2, 3))
     alpha_NK = torch.where(sums != 0, weighted / sums, torch.zeros_like(sums))
-    return torch.einsum("nk,nkhw->nhw", alpha_NK, activations_NKHW)
+    return torch.einsum("nk,nkhw->nhw", alpha_NK, activations)
 
 
 def hires_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ def hires_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
         >>> hires_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, -1.0]]]])).tolist()
         [[[3.0, -2.0]]]
     """
-    return torch.einsum("nkhw,nkhw->nhw", gradients_NKHW, activations_NKHW)
+    return torch.einsum("nkhw,nkhw->nhw", _wide(gradients_NKHW), _wide(activations_NKHW))
 
 
 def layer_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
@@ -69,7 +70,12 @@ def layer_cam(activations_NKHW: Tensor, gradients_NKHW: Tensor) -> Tensor:
         >>> layer_cam(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, -1.0]]]])).tolist()
         [[[3.0, 0.0]]]
     """
-    return torch.einsum("nkhw,nkhw->nhw", gradients_NKHW.relu(), activations_NKHW)
+    return torch.einsum("nkhw,nkhw->nhw", _wide(gradients_NKHW).relu(), _wide(activations_NKHW))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Half precision as float32: sums over cells and channels exceed the largest float16 number, 65504."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 GRADIENT_METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -73,4 +73,6 @@ def settled_time(device: torch.device) -> float:
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()

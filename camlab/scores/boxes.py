@@ -157,9 +157,10 @@ def _labels(on_NHW: Tensor) -> Tensor:
     so that the number of rounds grows with the logarithm of a region's length.
     """
     height, width = on_NHW.shape[1:]
+    exact = torch.float32 if height * width < 1 << 24 else torch.float64  # MPS has no float64
     labels = torch.arange(1, height * width + 1, device=on_NHW.device).reshape(1, height, width) * on_NHW
     while True:
-        around = F.max_pool2d(labels.double()[:, None], 3, stride=1, padding=1)[:, 0].long() * on_NHW
+        around = F.max_pool2d(labels.to(exact)[:, None], 3, stride=1, padding=1)[:, 0].long() * on_NHW
         table = F.pad(labels.flatten(1), (1, 0)).scatter_reduce(1, labels.flatten(1), around.flatten(1), "amax")
         found = table.gather(1, table.gather(1, labels.flatten(1))).reshape_as(labels)
         if torch.equal(found, labels):

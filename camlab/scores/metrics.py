@@ -37,7 +37,7 @@ class ImageScore(Metric):
         (tensor(1.), 1)
     """
 
-    full_state_update = False
+    full_state_update = True  # `forward` would otherwise number the images of each batch from 0
     values: list[Tensor]
 
     def __init__(self, score: str | Callable[..., Tensor], **options: Any) -> None:
@@ -54,8 +54,9 @@ class ImageScore(Metric):
     def update(self, *args: Any, **more: Any) -> None:
         """Score a batch of images; the arguments are those of the score's function."""
         if self._is_numbered and "numbers" not in more:
-            images = next(arg for arg in args if isinstance(arg, Tensor))
-            more["numbers"] = torch.arange(len(images), device=images.device) + sum(map(len, self.values))
+            images = next((given for given in (*args, *more.values()) if isinstance(given, Tensor)), None)
+            if images is not None:
+                more["numbers"] = torch.arange(len(images), device=images.device) + sum(map(len, self.values))
         self.values.append(self._function(*args, **{**self._options, **more}).float())
 
     def compute(self) -> Tensor:

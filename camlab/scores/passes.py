@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from camlab.attribution.classes import choose, one_per_image
 from camlab.attribution.classifier import Classifier, Output
-from camlab.attribution.hooks import unwrapped
+from camlab.attribution.hooks import passing, unwrapped
 from camlab.attribution.network_input import check_images, check_logits, check_model, check_values
 from camlab.errors import UserError
-from camlab.models.evaluating import evaluating
 from camlab.scores import noise
 from camlab.scores.imputers import Fill, Imputer, imputer_of
 
@@ -21,7 +20,8 @@ Target = int | Tensor | Sequence[int] | None
 class Passes:
     """A network and a batch of images, whose probabilities are computed once for any number of maps and scores.
 
-    The network is in eval mode while it runs, without gradients; it is left as it was found.
+    The network is in eval mode while it runs, without gradients and compiled graphs; it and the states of random number
+    generators are left as they were found, also if several threads score the same network.
 
     Args:
         model: Any classifier that `camlab.heatmaps` takes.
@@ -125,7 +125,7 @@ class Passes:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        with evaluating(self._classifier.network), torch.no_grad():
+        with passing(self._classifier.network, self.images.device), torch.no_grad():
             yield
 
 

@@ -46,13 +46,13 @@ def average_precision(counts: Tensor) -> Tensor:
         counts: From `pixel_counts`, summed over images, …×2×bins.
 
     Returns:
-        Values in [0, 1], NaN where no pixel belongs to an object.
+        Values in [0, 1] on the CPU, NaN where no pixel belongs to an object.
 
     Example:
         >>> average_precision(torch.tensor([[0, 1], [1, 1]])).item()
         1.0
     """
-    true, found = counts.double().flip(-1).cumsum(dim=-1).unbind(-2)
+    true, found = counts.cpu().double().flip(-1).cumsum(dim=-1).unbind(-2)
     recall = true / true[..., -1:]
     gained = recall.diff(dim=-1, prepend=torch.zeros_like(recall[..., :1]))
     return (gained * true / found.clamp(min=1)).sum(dim=-1)
@@ -92,7 +92,7 @@ def pxap_interval(counts: Tensor, seed: int = 0) -> Interval:
         >>> pxap_interval(torch.tensor([[[0, 1], [1, 1]]])).mean
         1.0
     """
-    n, flat = len(counts), counts.double().cpu().flatten(1)
+    n, flat = len(counts), counts.cpu().double().flatten(1)
 
     def areas(chosen: Tensor) -> Tensor:
         once = torch.ones_like(chosen, dtype=flat.dtype)

@@ -36,7 +36,7 @@ def constant(n: int, grid: tuple[int, int]) -> Tensor:
         >>> constant(1, (1, 2)).tolist()
         [[[1.0, 1.0]]]
     """
-    return torch.ones(n, *grid)
+    return torch.ones(n, *grid, device="cpu")
 
 
 def centre(n: int, grid: tuple[int, int]) -> Tensor:
@@ -46,7 +46,9 @@ def centre(n: int, grid: tuple[int, int]) -> Tensor:
         >>> [round(value, 2) for value in centre(1, (1, 3)).flatten().tolist()]
         [0.25, 1.0, 0.25]
     """
-    rows, columns = ((-0.5 * (((torch.arange(cells) + 0.5) / cells - 0.5) / CENTRE) ** 2).exp() for cells in grid)
+    rows, columns = (
+        (-0.5 * (((torch.arange(cells, device="cpu") + 0.5) / cells - 0.5) / CENTRE) ** 2).exp() for cells in grid
+    )
     return (rows[:, None] * columns).expand(n, -1, -1)
 
 

@@ -105,7 +105,7 @@ def mprt(
     stacks = _stages(unwrapped(model), layers, stages)
     similar: dict[str, list[Tensor]] = {name: [] for name in explaining.names}
     with restoring(model):
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         for stack in stacks:
             for _, module in stack:
                 randomise(module, generator)
@@ -224,7 +224,7 @@ def randomise(module: nn.Module, generator: torch.Generator) -> None:
     for name, parameter in module.named_parameters(recurse=False):
         if not parameter.is_floating_point():
             continue
-        drawn = torch.randn(parameter.shape, generator=generator)
+        drawn = torch.randn(parameter.shape, generator=generator, device="cpu")
         if name.endswith("bias"):
             drawn.zero_()
         elif name.endswith("weight") and parameter.dim() > 1:
@@ -238,7 +238,7 @@ def randomise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def _stages(model: nn.Module, layers: Sequence[str] | None, stages: int | None) -> list[list[tuple[str, nn.Module]]]:
-    """Group the layers that have weights of their own into stages, from the top of the network down."""
+    """Group the layers that have weights of their own into stages, from the one that is defined last to the first."""
     named = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
     if layers is not None:
         known = dict(named)

@@ -59,7 +59,7 @@ def mean_interval(values_N: Tensor, level: float = LEVEL, resamples: int = RESAM
         >>> mean_interval(torch.tensor([0.5, 0.5, torch.nan]))
         Interval(mean=0.5, low=0.5, high=0.5, n=2, unscored=1)
     """
-    values = values_N.detach().double().cpu()
+    values = values_N.detach().cpu().double()
     known = values[~values.isnan()]
     if len(known) == 0:
         return Interval(torch.nan, torch.nan, torch.nan, 0, len(values))
@@ -102,12 +102,12 @@ def bootstrap(
         >>> bootstrap(lambda chosen: torch.ones(len(chosen)), 10)
         (1.0, 1.0)
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     found: list[Tensor] = []
     while (left := resamples - sum(map(len, found))) > 0:
         rows = min(left, max(1, 1_000_000 // n))
-        found.append(statistic(torch.randint(n, (rows, n), generator=generator)).double().cpu())
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+        found.append(statistic(torch.randint(n, (rows, n), generator=generator, device="cpu")).cpu().double())
+    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64, device="cpu")
     low, high = torch.cat(found).quantile(ends).tolist()
     return low, high
 
@@ -134,7 +134,7 @@ def check_chance(score: str, random_N: Tensor, chance: float | Tensor) -> None:
         camlab.scores.statistics.ScoringError: auroc: random maps score 0.35 above chance, 44 standard errors of 40 \
 images, so the scoring itself is wrong.
     """
-    excess = (random_N.detach() - chance).double().cpu()
+    excess = (random_N.detach() - chance).cpu().double()
     excess = excess[~excess.isnan()]
     if len(excess) < LEAST_FOR_CHECK:
         return

@@ -102,8 +102,8 @@ class Measuring:
         cam = Explainer(network).explain(passes.images, ("cam",), passes.class_idx[:, None]).cam_of_all_classes
         if cam is None or cam.shape[2:] != needed.shape[1:]:
             return {}
-        classes, numbers = passes.class_idx, passes.numbers
-        return {"feature_srg": scores.feature_srg(cam, network.fc.bias, needed, classes, numbers=numbers)}
+        classes, seed, numbers = passes.class_idx, self._request.seed, passes.numbers
+        return {"feature_srg": scores.feature_srg(cam, network.fc.bias, needed, classes, seed=seed, numbers=numbers)}
 
     def _sanity(self, needed: Tensor, chunk: Chunk) -> dict[str, Tensor]:
         passes, request, own = chunk.passes, self._request, self._row.method

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from camlab.errors import UserError, cut, did_you_mean, first_line, plain
 from camlab.models.preprocess import Preprocess
+from camlab.scores.boxes import mask_boxes
 from camlab.scoring.box_file import BOXES, BoxesOf, read_boxes
 from camlab.scoring.picture_set import PictureSet, notes_on, spread
 from camlab.storage.pictures import MASKS, find_pictures, list_files, read_picture
@@ -121,7 +122,8 @@ def _read(path: Path, mask: Path | None, boxes: BoxesOf | None, preprocess: Prep
     nothing = np.zeros((side, side), bool)
     if mask is not None:
         try:
-            return _Read(square, _read_mask(mask, picture, preprocess), [])
+            visible = _read_mask(mask, picture, preprocess)
+            return _Read(square, visible, mask_boxes(torch.from_numpy(visible)[None]).tolist() if visible.any() else [])
         except UserError as error:
             return _Read(square, nothing, [], first_line(error))
     if boxes is None:

@@ -23,7 +23,7 @@ class Request:
         scores: Names of scores (`camlab.scoring.names.SCORES`). The sanity gate is always applied.
         imputers: What replaces removed pixels for `srg`; two at least, since they may rank methods differently.
         steps: Number of steps in which cells are removed.
-        seed: Seed of everything random: random maps, the order of ties, noise, random weights, resampling.
+        seed: Seed of random maps, the order of ties, noise and random weights. Intervals always resample alike.
         batch_size: Number of pictures in a pass.
     """
 

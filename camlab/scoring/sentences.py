@@ -22,7 +22,9 @@ def sentence(summary: Summary, row: Row) -> str:
     if verdict.passes is None:
         if verdict.similarity.n == 0:
             return f"{row.title} cannot be judged: its maps are the same in all cells."
-        n = len(summary.pictures)
+        n, judged = len(summary.pictures), verdict.similarity.n
+        if judged < n:
+            return f"{row.title} cannot be judged: only {judged} of {n} pictures have a map whose cells differ."
         return f"{row.title} cannot be judged: {n} picture{' is' if n == 1 else 's are'} too few."
     parts = [part for part in (_place(summary, row), _need(summary, row)) if part]
     alike = f"Spearman {verdict.similarity.mean:.2f}"

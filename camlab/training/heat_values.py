@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from camlab import scores
 from camlab.attribution.classifier import Output
-from camlab.attribution.hooks import passing
 from camlab.errors import UserError, first_line
 from camlab.runs.watchers import OF_PLACE
 from camlab.training.scored_maps import MapSource, ScoredMaps
@@ -161,9 +160,8 @@ class HeatScorer:
     def _srg(self, maps: Tensor, predicted: Tensor) -> Tensor:
         (network, output), inputs = self._whole, self._prepare(self._whole_inputs)
         target = predicted[: len(maps)].to(inputs.device)
-        with passing(network, inputs.device):  # as for maps: torch.compile would compile for batches of other sizes
-            passes = scores.Passes(network, inputs, target, output, batch_size=_batch_for(inputs))
-            return scores.removal_curves(passes, maps.to(inputs.device)).srg
+        passes = scores.Passes(network, inputs, target, output, batch_size=_batch_for(inputs))
+        return scores.removal_curves(passes, maps.to(inputs.device)).srg
 
 
 def _batch_for(images: Tensor) -> int:
