@@ -14,7 +14,7 @@ from test_training import classifier, trainer
 from camlab.errors import UserError
 from camlab.evaluation.objective import check_choice
 from camlab.evaluation.run_result import describe_result
-from camlab.runs.watchers import ACCURACY, CHOOSING, HEAT, HEAT_SCORES, SCORING
+from camlab.runs.watchers import ACCURACY, CHOOSING, HEAT, HEAT_SCORES, OF_CLASSES, SCORING
 from camlab.scores import SCORES
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.training.callbacks.checkpoints import BestCheckpoint, checkpoints
@@ -31,7 +31,7 @@ def rows_of(file: Path, name: str) -> dict[float, float]:
 
 def test_metrics_that_may_choose_are_those_of_which_more_is_better():
     better = {f"{HEAT}{name}" for name in HEAT_SCORES if SCORES[name].higher_is_better}
-    assert set(CHOOSING) == {ACCURACY, *better}
+    assert set(CHOOSING) == {ACCURACY, *OF_CLASSES, *better}
 
 
 @pytest.mark.parametrize("by", ["val/heat/effective_area", BY])
@@ -76,6 +76,7 @@ def test_what_can_be_measured_may_choose():
     check_choice(settings(), True, True)
     check_choice(settings(checkpoint_by=ACCURACY, callbacks=None), False, False)
     check_choice(settings(checkpoint_by="val/heat/srg"), True, False)
+    check_choice(settings(checkpoint_by="val/f1", callbacks=None), True, False)
     check_choice(settings(callbacks={"scores": {"_target_": "my.Scores"}}), True, False)
 
 
@@ -86,6 +87,7 @@ FROZEN = {"_target_": "camlab.models.cam_net.CamNet", "frozen": True}
     ("changes", "has_val", "has_masks", "reason"),
     [
         ({}, False, True, "no images are validated"),
+        ({"checkpoint_by": "val/f1"}, False, True, "no images are validated"),
         ({"trainer": {"max_epochs": 3, "limit_val_batches": 0}}, True, True, "no images are validated"),
         ({}, True, False, "the data have no masks"),
         ({"callbacks": {"scores": None}}, True, True, "callbacks.scores=null measures no score"),

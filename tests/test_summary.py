@@ -437,3 +437,12 @@ def test_markup_and_control_characters_in_a_setting_are_shown_as_they_are(tmp_pa
     assert "a]\\n|$x$\\x1b" in said
     assert "\x1b[2J" not in said
     assert len((tmp_path / "summary.md").read_text().splitlines()) == 4
+
+
+def test_figures_in_which_each_class_counts_the_same_are_columns(tmp_path, monkeypatch, capsys):
+    make_run(tmp_path / "a", [], [0.5], **{"test/balanced_acc": 0.25, "test/f1": 0.125, "val/f1": 0.5})
+    assert summarize(monkeypatch, tmp_path) == 0
+    header, _, row, *_ = (tmp_path / "summary.md").read_text().splitlines()
+    cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert (cells["test balanced %"], cells["test F1"]) == ("25.00", "0.125")
+    assert "val_f1" in (tmp_path / "summary.csv").read_text()

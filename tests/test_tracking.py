@@ -23,6 +23,7 @@ from camlab.evaluation.run_result import _page_within
 from camlab.runs import run_folder
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.tracking.mlflow_logger import MLFlowLogger
+from camlab.tracking.panels import CURVES
 from camlab.tracking.pictures import log_pictures
 from camlab.tracking.results import log_page
 from camlab.tracking.tensorboard_logger import TensorBoardLogger
@@ -197,7 +198,7 @@ def test_tensorboard_has_a_layout_of_the_curves(tmp_path):
     (layout,) = events.Tensors("custom_scalars__config__")
     read = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0])
     assert [category.title for category in read.category] == ["Curves", "Scores"]
-    assert [chart.title for chart in read.category[0].chart] == ["Accuracy", "Loss", "Learning rate"]
+    assert [chart.title for chart in read.category[0].chart] == list(CURVES)
     (accuracy, *_) = read.category[0].chart
     assert [bool(re.search(tag, "val/acc")) for tag in accuracy.multiline.tag] == [True, False]
 

@@ -69,6 +69,7 @@ class ImageData(TypedDict, total=False):
     seed: Seed
     placement: Annotated[str, Words("auto", "device", "host")]
     test_each_epoch: bool
+    balance: Annotated[str, Words("none", "weights", "sampling")]
 
 
 @section

@@ -4,8 +4,9 @@ The order of an epoch depends on the seed and the epoch only, and a flip on the 
 resumed run, or a run on two ranks, therefore sees exactly the images that an uninterrupted single process would see.
 """
 
+import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -74,6 +75,8 @@ class Loader:
         on_host: Whether a thread fetches batches ahead, into pinned memory where there is a GPU; for sets that are too
             large for the device, or are on disk.
         without_images: Whether the images are left out, because their cached features replace them.
+        order: Function of the seed and the epoch that gives the order of a shuffled epoch, N indices; None for a
+            permutation of all images.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Loader:
         world_size: int = 1,
         on_host: bool = False,
         without_images: bool = False,
+        order: Callable[[int, int], Tensor] | None = None,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -95,6 +99,7 @@ class Loader:
         self.world_size = world_size
         self.on_host = on_host
         self.without_images = without_images
+        self.order = order or functools.partial(epoch_order, len(images))
         self.sampler = self  # Lightning calls `loader.sampler.set_epoch(epoch)` before each epoch
         self.batch_sampler = None  # Lightning reads this attribute as well
         self._epoch = 0
@@ -123,8 +128,7 @@ class Loader:
         self._start = state["position"] if state["position"] < len(self) else 0
 
     def _global_batches(self) -> list[Tensor]:
-        n = len(self.images)
-        order = epoch_order(n, self.seed, self._epoch) if self.shuffle else torch.arange(n)
+        order = self.order(self.seed, self._epoch) if self.shuffle else torch.arange(len(self.images))
         return list((order if self.on_host else order.to(self.images.labels.device)).split(self.batch_size))
 
     def _fetch(self, global_batches: list[Tensor]) -> Iterator[Batch]:

@@ -1,5 +1,6 @@
 """Data module that loads a set, splits it, keeps it on the training device and prepares batches there."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from camlab.data.augmentation import flip_where, shift
+from camlab.data.balance import Balance, balanced_order, class_weights
 from camlab.data.image_set import ImageSet, Pictures, stratified_split
 from camlab.data.loader import Batch, Loader, epoch_flips, epoch_shifts
 from camlab.data.picture_table import Split
@@ -38,6 +40,8 @@ class ImageData(L.LightningDataModule, ABC):
             the set where it is.
         test_each_epoch: Whether the test set, too, is evaluated after each epoch. Its result never selects a
             checkpoint.
+        balance: What makes up for classes of unequal size: `weights` in the loss, or `sampling`, by which each class
+            comes equally often in every epoch.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class ImageData(L.LightningDataModule, ABC):
         seed: int = 0,
         placement: Placement = "auto",
         test_each_epoch: bool = False,
+        balance: Balance = "none",
     ) -> None:
         super().__init__()
         self.name = name
@@ -66,6 +71,7 @@ class ImageData(L.LightningDataModule, ABC):
         self.seed = seed
         self.placement = placement
         self.test_each_epoch = test_each_epoch
+        self.balance = balance
         self.test_split: Split = "test"  # the split that `trainer.test` uses; `camlab.evaluate` may change it
         self.splits: dict[Split, Pictures] = {}
         self.head_statistics: dict[Split, Tensor | ArrayRows] = {}  # set by `use_cached_features`
@@ -84,6 +90,13 @@ class ImageData(L.LightningDataModule, ABC):
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.splits["train"].class_names
+
+    @functools.cached_property
+    def class_weights(self) -> Tensor | None:
+        """Weight of each class in the loss, float32, M; None if all have the same."""
+        if self.balance != "weights":
+            return None
+        return class_weights(self.splits["train"].labels, len(self.class_names))
 
     @property
     def validation_splits(self) -> tuple[Split, ...]:
@@ -155,6 +168,7 @@ class ImageData(L.LightningDataModule, ABC):
             trainer.world_size,
             on_host,
             without_images=on_host and cached,
+            order=functools.partial(balanced_order, self.splits[split].labels) if self.balance == "sampling" else None,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from camlab.errors import UserError
-from camlab.runs.watchers import ACCURACY, HEAT, OF_PASSES, OF_PLACE, SCORING
+from camlab.runs.watchers import ACCURACY, HEAT, OF_CLASSES, OF_PASSES, OF_PLACE, SCORING
 
 
 def validates(trainer: Mapping[str, Any], has_val: bool) -> bool:
@@ -53,7 +53,7 @@ def check_measured(trainer: Mapping[str, Any], has_val: bool, chooses: bool) -> 
 
 
 def check_choice(config: Mapping[str, Any], has_val: bool, has_masks: bool) -> None:
-    """Refuse to choose the best epoch by a score that would not be measured in every epoch.
+    """Refuse to choose the best epoch by a metric that would not be measured in every epoch.
 
     Args:
         config: All settings of the run.
@@ -65,7 +65,9 @@ def check_choice(config: Mapping[str, Any], has_val: bool, has_masks: bool) -> N
     """
     by = config["checkpoint_by"]
     scoring = (config.get("callbacks") or {}).get("scores")
-    if by == ACCURACY or (scoring is not None and scoring.get("_target_") != SCORING["scores"]):
+    if by in OF_CLASSES and not validates(config["trainer"], has_val):
+        raise UserError(f"checkpoint_by={by}: no images are validated. Choose another metric, or change this.")
+    if by in (ACCURACY, *OF_CLASSES) or (scoring is not None and scoring.get("_target_") != SCORING["scores"]):
         return  # nobody knows what a class of the user's own measures
     name = by.removeprefix(HEAT)
     if reason := _why_not_measured(name, config, scoring, validates(config["trainer"], has_val), has_masks):

@@ -64,11 +64,11 @@ class Report:
         return f"{place}: accuracy {100 * self.accuracy:.2f} %"
 
     def as_text(self) -> str:
-        """The accuracy, one line for each class that has images, and the pointing game if it was played."""
+        """The accuracy, one line for each class that has images, and one for each further result."""
         shares = [(cut(name), share) for name, share in self.per_class.items()]
         width = max((len(name) for name, _ in shares), default=0)
         lines = [f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in shares]
-        return "\n".join([self.title, *lines, *pointing_game_lines(self.metrics)])
+        return "\n".join([self.title, *lines, *metric_lines(self.metrics)])
 
     def as_dict(self) -> dict[str, Any]:
         """Content of `evaluation.json`, as plain values."""
@@ -88,22 +88,33 @@ class Report:
         return draw_confusion(self.confusion, self.class_names, self.title)
 
 
-def pointing_game_lines(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
-    """Describe the result of the pointing game in one line; without such a result, there is no line.
+def metric_lines(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
+    """Describe the results beside the accuracy: a line for the mean over classes, and one for the pointing game.
+
+    Results that are missing have no line.
 
     Args:
         metrics: Metrics by name.
         prefix: Beginning of the names, such as `test/`.
 
     Example:
-        >>> pointing_game_lines({"pointing_game": 0.8, "pointing_game_random": 0.2, "pointing_game_center": 0.5})
+        >>> metric_lines({"balanced_acc": 0.8, "f1": 0.7})
+        ['Balanced accuracy 80.00 % (mean over the classes), macro F1 0.700.']
+        >>> metric_lines({"pointing_game": 0.8, "pointing_game_random": 0.2, "pointing_game_center": 0.5})
         ["Pointing game 80.0 % (a random point scores 20.0 %, the image's centre 50.0 %)."]
     """
-    names = [f"{prefix}pointing_game{kind}" for kind in ("", "_random", "_center")]
-    if not metrics.keys() >= set(names):
-        return []
-    own, random, center = (100 * metrics[name] for name in names)
-    return [f"Pointing game {own:.1f} % (a random point scores {random:.1f} %, the image's centre {center:.1f} %)."]
+    found = {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+    lines = []
+    if {"balanced_acc", "f1"} <= found.keys():
+        balanced, f1 = 100 * found["balanced_acc"], found["f1"]
+        lines.append(f"Balanced accuracy {balanced:.2f} % (mean over the classes), macro F1 {f1:.3f}.")
+    game = [f"pointing_game{kind}" for kind in ("", "_random", "_center")]
+    if found.keys() >= set(game):
+        own, random, center = (100 * found[name] for name in game)
+        lines.append(
+            f"Pointing game {own:.1f} % (a random point scores {random:.1f} %, the image's centre {center:.1f} %)."
+        )
+    return lines
 
 
 def write_report(folder: Path, report: Report) -> None:

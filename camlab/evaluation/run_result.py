@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from camlab.data.module import ImageData
 from camlab.errors import UserError, first_line
 from camlab.evaluation.confusion import ConfusionCounter
-from camlab.evaluation.report import Report, pointing_game_lines
+from camlab.evaluation.report import Report, metric_lines
 from camlab.models.devices import device_name, peak_memory_gb
 from camlab.models.trained_network import output_names
 from camlab.runs import run_folder
@@ -120,7 +120,7 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
         by = result["checkpoint_by"] if result["tested_checkpoint"] == "best" else ACCURACY
         how = "" if by == ACCURACY else f", by {by}"
         log.info("Test accuracy %.2f %% (%s checkpoint%s).", 100 * metrics["test/acc"], tested.stem, how)
-    for line in pointing_game_lines(metrics, "test/"):
+    for line in metric_lines(metrics, "test/"):
         log.info("%s", line)
     log.info("Results: %s", run_dir / run_folder.RESULT)
     if sheets := sorted(run_dir.glob("heatmaps/*/sheet.png")):

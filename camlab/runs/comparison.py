@@ -24,6 +24,10 @@ MEASURES: dict[str, Measure] = {  # by column of summary.csv
     "val_acc_last": lambda run: _last(run, "val"),
     "test_acc": lambda run: _last(run, "test") if run.split == "test" else _tested(run),
     "test_acc_best": lambda run: _best(run, "test") if len(run.curve) > 1 else None,
+    "val_balanced_acc": lambda run: run.metrics.get("val/balanced_acc"),
+    "test_balanced_acc": lambda run: run.metrics.get("test/balanced_acc"),
+    "val_f1": lambda run: run.metrics.get("val/f1"),
+    "test_f1": lambda run: run.metrics.get("test/f1"),
     "val_loss": lambda run: run.metrics.get("val/loss"),
     "test_loss": lambda run: run.metrics.get("test/loss"),
     "time_s": lambda run: run.seconds,
@@ -31,7 +35,9 @@ MEASURES: dict[str, Measure] = {  # by column of summary.csv
     "epochs": lambda run: run.epochs,
 }
 _RANKED_BY = ("val_acc_best", "test_acc")  # groups that have the first come before those that have only the second
-_IN_MEASURES = frozenset(f"{split}/{name}" for split in ("val", "test") for name in ("acc", "best_acc", "loss"))
+_IN_MEASURES = frozenset(
+    f"{split}/{name}" for split in ("val", "test") for name in ("acc", "best_acc", "balanced_acc", "f1", "loss")
+)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,10 @@ from camlab.storage.files import read_text, write_atomically
 
 NAME = "summary"  # name of the files without their endings: summary.csv, summary.md, summary.png
 _FIRST_COLUMNS = "folder,state"  # of summary.csv
-_LEAST_FIRST = ("images/s", "test loss", "val loss", "val % last", "time", "epochs", "test % best epoch", "state")
+_LEAST_FIRST = (
+    "images/s", "test loss", "val loss", "val % last", "time", "epochs", "test % best epoch", "test F1", "state",
+    "test balanced %",
+)  # fmt: skip
 _ALWAYS = ("run", "val % best", "test %")  # columns of even the narrowest table
 
 
@@ -87,6 +90,8 @@ def _cells(compared: Comparison) -> tuple[list[str], list[list[str]]]:
         "val % last": [_spread(group, "val_acc_last", 100, 2) for group in compared.groups],
         "test %": [_spread(group, "test_acc", 100, 2) for group in compared.groups],
         "test % best epoch": [_spread(group, "test_acc_best", 100, 2) for group in compared.groups],
+        "test balanced %": [_spread(group, "test_balanced_acc", 100, 2) for group in compared.groups],
+        "test F1": [_spread(group, "test_f1", 1, 3) for group in compared.groups],
         "val loss": [_spread(group, "val_loss", 1, 3) for group in compared.groups],
         "test loss": [_spread(group, "test_loss", 1, 3) for group in compared.groups],
         **{name: [_spread(group, name, 1, 3) for group in compared.groups] for name in _without_baselines(compared)},

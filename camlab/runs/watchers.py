@@ -17,4 +17,9 @@ HEAT = "val/heat/"  # what the names of their metrics begin with
 
 # Metrics by which the best epoch can be chosen: of the scores, those of which more is better.
 ACCURACY = "val/acc"
-CHOOSING = (ACCURACY, *(f"{HEAT}{name}" for name in (*OF_PLACE, "feature_srg", "flip_consistency", *OF_PASSES)))
+OF_CLASSES = ("val/balanced_acc", "val/f1")  # means over the classes, in which rare classes count as much as others
+CHOOSING = (
+    ACCURACY,
+    *OF_CLASSES,
+    *(f"{HEAT}{name}" for name in (*OF_PLACE, "feature_srg", "flip_consistency", *OF_PASSES)),
+)

@@ -2,6 +2,7 @@
 
 CURVES = {
     "Accuracy": ("val/acc", "train/acc"),
+    "Balanced accuracy and macro F1": ("val/balanced_acc", "val/f1"),
     "Loss": ("val/loss", "train/loss"),
     "Learning rate": ("train/lr",),
 }

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from camlab.data.loader import Batch
 from camlab.data.module import ImageData
 from camlab.errors import UserError, first_line
 from camlab.models.devices import settled_time
 from camlab.models.network import Network
+from camlab.training.metrics import ClassCounts, InFloat32
 
 CHECKPOINT_KEY = "camlab"
 
@@ -39,8 +39,9 @@ class Outputs(TypedDict):
 class Classifier(L.LightningModule):
     """Trains a network; logs losses, accuracies, the learning rate and images/s once per epoch.
 
-    The metrics are `{train,val,test}/{loss,acc}`, `val/best_acc`, `train/lr` and `train/images_per_second`. Checkpoints
-    hold, beside the weights, what `camlab.training.checkpoint.load_network` needs to build the network again.
+    The metrics are `{train,val,test}/{loss,acc,balanced_acc,f1}`, `val/best_acc`, `train/lr` and
+    `train/images_per_second`; losses are logged without the weights of the classes. Checkpoints hold, beside the
+    weights, what `camlab.training.checkpoint.load_network` needs to build the network again.
 
     Args:
         network: A CamNet or a ClassifierNet; if it is frozen, only its head is trained.
@@ -71,9 +72,10 @@ class Classifier(L.LightningModule):
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         num_classes = network.spec["num_classes"]
-        self.metrics = _Metrics({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
+        self.metrics = InFloat32({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
         self._epoch_began, self._epoch_seconds, self._images_seen = 0.0, 0.0, 0
         self._best_acc = torch.tensor(0.0)
+        self._class_weights: Tensor | None = None
         self.rehearsal()  # refuses wrong settings now, and not after the run has begun
 
     @property
@@ -120,6 +122,8 @@ class Classifier(L.LightningModule):
             logits = self.network.forward_head_statistic(batch.head_statistic)
         losses = _losses(logits, batch)
         self._update("train", losses, logits, batch)
+        if self._class_weights is not None:
+            losses = losses * self._class_weights[batch.labels]
         # DDP averages the gradients of the ranks, which may hold unequal shares of a batch. This factor makes the
         # average equal to the mean over all images.
         return losses.sum() * (self.trainer.world_size / batch.global_size)
@@ -129,6 +133,10 @@ class Classifier(L.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
         return self._evaluate("test", batch)
+
+    def on_fit_start(self) -> None:
+        weights = self._data.class_weights
+        self._class_weights = None if weights is None else weights.to(self.device)
 
     def on_train_start(self) -> None:
         self.on_train_epoch_start()  # Lightning does not call it for a run that resumes within an epoch
@@ -219,16 +227,16 @@ class Classifier(L.LightningModule):
 
     def _update(self, split: str, losses: Tensor, logits: Tensor, batch: Batch) -> None:
         if len(batch.labels):  # a rank's share of a small last batch may be empty
-            loss, accuracy = self._metrics_of(split)
+            loss, counts = self._metrics_of(split)
             loss.update(losses.detach())
-            accuracy.update(logits.detach(), batch.labels)
+            counts.update(logits.detach(), batch.labels)
 
     def _end_epoch(self, split: str) -> dict[str, Any]:
-        loss, accuracy = self._metrics_of(split)
-        figures = {f"{split}/loss": loss.compute(), f"{split}/acc": accuracy.compute()}
+        loss, counts = self._metrics_of(split)
+        figures = {"loss": loss.compute(), **counts.compute()}
         loss.reset()
-        accuracy.reset()
-        return figures
+        counts.reset()
+        return {f"{split}/{name}": value for name, value in figures.items()}
 
     @property
     def _epochs_done(self) -> float:
@@ -256,23 +264,13 @@ def _refusing(section: str) -> Iterator[None]:
         raise UserError(f"{section}: {first_line(error).rstrip('.')}. Correct the settings of this section.") from error
 
 
-class _Metrics(nn.ModuleDict):
-    """Metrics that stay in float32 when the module is cast to 16 bits, which are too few to sum losses."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Metrics":
-        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
-        return self
-
-
 def _losses(logits: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy of each image, in float32 at least: 16 bits are too few to sum and compare losses."""
     return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), batch.labels, reduction="none")
 
 
 def _metrics(num_classes: int) -> nn.ModuleList:
-    # Validating arguments would read values back from the device at every step.
-    accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-    metrics: list[Metric] = [MeanMetric(nan_strategy="disable"), accuracy]
+    metrics: list[Metric] = [MeanMetric(nan_strategy="disable"), ClassCounts(num_classes)]
     for metric in metrics:
         metric.persistent(True)  # so that a checkpoint within an epoch holds the counts so far
     return nn.ModuleList(metrics)
