@@ -480,7 +480,10 @@ def test_help_shows_what_the_command_takes_and_follows_choices():
         assert absent not in evaluate
     assert "Choose from train, val, test." in evaluate
     assert "data=shapes" in evaluate
-    assert all(method in help_text("explain", []) for method in METHODS)
+    explain = help_text("explain", [])
+    assert all(method in explain for method in METHODS)
+    assert "data=folder" in explain
+    assert not [absent for absent in ("data=shapes", "data=cifar10", "paths.data", "paths.cache") if absent in explain]
     folder = help_text("train", ["data=folder", "optimizer.lr=0.25"])
     assert re.search(r"data.root=… +Required: the folder with one folder for", folder)
     assert re.search(r"optimizer.lr=0.25 +Learning rate", folder)

@@ -389,7 +389,7 @@ def test_attention_methods_do_not_take_a_layer():
 def test_attention_methods_refuse_convolutional_networks():
     network = torchvision.models.resnet18(weights=None).eval()
     for method in ("attention_relevance", "legrad"):
-        with pytest.raises(UserError, match="attention: the network has no attention"):
+        with pytest.raises(UserError, match="the network has no attention"):
             camlab.heatmaps(network, torch.randn(1, 3, 64, 64), method)
 
 
