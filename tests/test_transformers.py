@@ -273,7 +273,7 @@ def test_gradient_checkpointing_of_timm_changes_no_map(name, small):
     for on in (False, True):
         network.set_grad_checkpointing(on)
         explainer = Explainer(network)
-        early = next(layer for layer in explainer._survey(images).layouts if "." in layer)
+        early = next(layer for layer in explainer.survey(images).layouts if "." in layer)
         methods = [explainer.method_for(images), "grad_cam"]
         found.append([explainer(images, method) for method in methods])
         found[-1].append(camlab.heatmaps(network, images, "layer_cam", [early, explainer.default_layer(images)]))
