@@ -40,7 +40,8 @@ class Classifier(L.LightningModule):
     """Trains a network; logs losses, accuracies, the learning rate and images/s once per epoch.
 
     The metrics are `{train,val,test}/{loss,acc}`, `val/best_acc`, `train/lr` and `train/images_per_second`. Checkpoints
-    hold, beside the weights, what `camlab.training.checkpoint.load_network` needs to build the network again.
+    hold, beside the weights, what `camlab.training.checkpoint.load_network` needs to build the network again. The
+    training accuracy of images that are mixed with others is that of their own labels, which have the larger share.
 
     Args:
         network: A CamNet or a ClassifierNet; if it is frozen, only its head is trained.
@@ -265,8 +266,17 @@ class _Metrics(nn.ModuleDict):
 
 
 def _losses(logits: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy of each image, in float32 at least: 16 bits are too few to sum and compare losses."""
-    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), batch.labels, reduction="none")
+    """Cross-entropy of each image, in float32 at least: 16 bits are too few to sum and compare losses.
+
+    A mixed image has soft labels: its own class and its partner's, in the shares of the mixture. Cross-entropy is
+    linear in them.
+    """
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = F.cross_entropy(precise, batch.labels, reduction="none")
+    if batch.partner_labels is None or batch.own_share is None:
+        return losses
+    others = F.cross_entropy(precise, batch.partner_labels, reduction="none")
+    return batch.own_share * losses + (1 - batch.own_share) * others
 
 
 def _metrics(num_classes: int) -> nn.ModuleList:
