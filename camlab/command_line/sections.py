@@ -69,6 +69,9 @@ class ImageData(TypedDict, total=False):
     seed: Seed
     placement: Annotated[str, Words("auto", "device", "host")]
     test_each_epoch: bool
+    shortcut: Annotated[str, Words("patch", "stripe", "tint")] | None
+    shortcut_classes: Annotated[list[str | Natural], Field(min_length=1), BeforeValidator(as_list)] | None
+    shortcut_strength: Share
 
 
 @section

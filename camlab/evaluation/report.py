@@ -64,11 +64,11 @@ class Report:
         return f"{place}: accuracy {100 * self.accuracy:.2f} %"
 
     def as_text(self) -> str:
-        """The accuracy, one line for each class that has images, and the pointing game if it was played."""
+        """The accuracy, one line for each class that has images, and what is known of where it looks."""
         shares = [(cut(name), share) for name, share in self.per_class.items()]
         width = max((len(name) for name, _ in shares), default=0)
         lines = [f"  {name:<{width}}  {100 * share:6.2f} %" for name, share in shares]
-        return "\n".join([self.title, *lines, *pointing_game_lines(self.metrics)])
+        return "\n".join([self.title, *lines, *truth_lines(self.metrics)])
 
     def as_dict(self) -> dict[str, Any]:
         """Content of `evaluation.json`, as plain values."""
@@ -104,6 +104,58 @@ def pointing_game_lines(metrics: Mapping[str, float], prefix: str = "") -> list[
         return []
     own, random, center = (100 * metrics[name] for name in names)
     return [f"Pointing game {own:.1f} % (a random point scores {random:.1f} %, the image's centre {center:.1f} %)."]
+
+
+def shortcut_lines(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
+    """Describe the test of a planted shortcut; without one, there is no line.
+
+    Args:
+        metrics: Metrics by name.
+        prefix: Beginning of the names, such as `test/`.
+
+    Example:
+        >>> shortcut_lines({"reliance": 0.9, "acc_absent": 0.1, "acc_present": 1.0, "acc_elsewhere": 0.2})
+        ['Shortcut: on another class, the mark moves 90.0 % of the predictions to its class (reliance). \
+Accuracy on its own class without the mark 10.0 %, with it 100.0 %; on other classes with it 20.0 %.']
+    """
+    names = [f"{prefix}{name}" for name in ("reliance", "acc_absent", "acc_present", "acc_elsewhere")]
+    if not metrics.keys() >= set(names):
+        return []
+    moved, absent, present, elsewhere = (100 * metrics[name] for name in names)
+    lines = [
+        f"Shortcut: on another class, the mark moves {moved:.1f} % of the predictions to its class (reliance). Accuracy"
+        f" on its own class without the mark {absent:.1f} %, with it {present:.1f} %; on other classes with it"
+        f" {elsewhere:.1f} %."
+    ]
+    start = f"{prefix}heat_on_mark/"
+    heats = [f"{name[len(start) :]} {100 * metrics[name]:.1f} %" for name in metrics if name.startswith(start)]
+    if heats:
+        chance = 100 * metrics[f"{prefix}heat_on_mark_chance"]
+        lines.append(f"Energy (share of the heat) on the mark: {', '.join(heats)}; chance {chance:.1f} %, its area.")
+    return lines
+
+
+def truth_lines(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
+    """Describe what the test says about where the network looks: pointing game, background, planted shortcut.
+
+    Args:
+        metrics: Metrics by name.
+        prefix: Beginning of the names, such as `test/`.
+
+    Example:
+        >>> truth_lines({"rfs": 0.5, "acc_noise_background": 0.75, "acc_noise_object": 0.25})
+        ['Accuracy with noise in the background 75.0 %, on the object 25.0 % (rfs +0.50; above 0, the object counts \
+more).']
+    """
+    lines = pointing_game_lines(metrics, prefix)
+    names = [f"{prefix}{name}" for name in ("rfs", "acc_noise_background", "acc_noise_object")]
+    if metrics.keys() >= set(names):
+        value, background, on_object = (metrics[name] for name in names)
+        lines.append(
+            f"Accuracy with noise in the background {100 * background:.1f} %, on the object {100 * on_object:.1f} %"
+            f" (rfs {value:+.2f}; above 0, the object counts more)."
+        )
+    return lines + shortcut_lines(metrics, prefix)
 
 
 def write_report(folder: Path, report: Report) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from camlab.data.module import ImageData
 from camlab.errors import UserError, first_line
 from camlab.evaluation.confusion import ConfusionCounter
-from camlab.evaluation.report import Report, pointing_game_lines
+from camlab.evaluation.report import Report, truth_lines
 from camlab.models.devices import device_name, peak_memory_gb
 from camlab.models.trained_network import output_names
 from camlab.runs import run_folder
@@ -22,6 +22,7 @@ from camlab.runs.watchers import ACCURACY
 from camlab.tracking.results import RunResult, log_page, log_result
 from camlab.training.callbacks.checkpoints import BestCheckpoint
 from camlab.training.callbacks.heatmap_scores import HeatmapScores
+from camlab.training.callbacks.known_truth import known_truth
 from camlab.training.classifier import Classifier
 from camlab.viewer.html import page_about, write_into
 
@@ -49,7 +50,7 @@ def test_fitted(
         return None
     names = output_names(data.class_names, classifier.network.spec["num_classes"])
     confusion = ConfusionCounter(len(names))
-    trainer.callbacks.append(confusion)  # type: ignore[attr-defined]
+    trainer.callbacks += [confusion, *known_truth(data)]  # type: ignore[attr-defined]
     chosen = trainer.strategy.broadcast(best)
     if chosen is None and chosen_by(trainer) is not None:
         log.warning("%s has been lost or replaced. The last weights are tested.", run_dir / run_folder.BEST)
@@ -120,7 +121,7 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
         by = result["checkpoint_by"] if result["tested_checkpoint"] == "best" else ACCURACY
         how = "" if by == ACCURACY else f", by {by}"
         log.info("Test accuracy %.2f %% (%s checkpoint%s).", 100 * metrics["test/acc"], tested.stem, how)
-    for line in pointing_game_lines(metrics, "test/"):
+    for line in truth_lines(metrics, "test/"):
         log.info("%s", line)
     log.info("Results: %s", run_dir / run_folder.RESULT)
     if sheets := sorted(run_dir.glob("heatmaps/*/sheet.png")):
