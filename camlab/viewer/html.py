@@ -39,8 +39,8 @@ def write_page(folders: Sequence[Path], path: Path, megabytes: float = MEGABYTES
         Size of the file in bytes.
 
     Raises:
-        UserError: There are no heatmaps, they are damaged, they cannot be shown together, or do not fit; or another file
-            is in the page's place.
+        UserError: There are no heatmaps, they are damaged, they cannot be shown together, or do not fit; or another
+            file is in the page's place.
         OSError: The file cannot be written.
     """
     _check_place(path)
