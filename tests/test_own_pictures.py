@@ -524,6 +524,33 @@ def test_larger_squares_are_stored_for_crops(root):
     assert "must be at least data.image_size=16" in told(lambda: folder(root, store_size=8))
 
 
+@pytest.mark.parametrize("store_size", [None, 24, 40])
+def test_an_evaluation_sees_what_the_network_was_trained_on_at_any_store_size(root, store_size):
+    ramp = np.broadcast_to(np.linspace(0, 255, 300).astype(np.uint8)[None, :, None], (200, 300, 3))
+    for path in root.rglob("*.png"):
+        Image.fromarray(ramp).save(path)  # each column has its own grey
+    data = Folder(str(root), image_size=SIDE, cache=str(root.parent / "cache"), store_size=store_size)
+    data.preprocess = Preprocess(SIDE, resize_size=20)  # as the commands that evaluate a checkpoint set it
+    data.setup()
+    squares = whole(data).images
+    assert squares.shape[-1] == (store_size or SIDE)
+    seen = (data.preprocess(squares)[0, 0, 0] + 1) / 2 * 300
+    left, _, right, _ = data.preprocess.visible_box(300, 200)
+    assert seen.tolist() == pytest.approx((left + (right - left) * (np.arange(SIDE) + 0.5) / SIDE).tolist(), abs=5)
+    data.preprocess = Preprocess(48)
+    data.splits = {}
+    data.setup()
+    assert whole(data).images.shape[-1] == 48, "the network of the checkpoint needs larger pictures"
+
+
+def test_crops_are_cut_out_of_the_larger_squares(root):
+    data = folder(root, store_size=40, augment=[{"crop": 0.2}])
+    squares = whole(data).images
+    crops, _ = data.training_views.augmentation(squares, None, torch.arange(len(squares)), len(squares), epoch=0)
+    assert crops.shape[-2:] == (SIDE, SIDE)
+    assert data.preprocess(squares).shape == data.preprocess(crops).shape
+
+
 def test_the_cache_command_lists_and_clears_decoded_pictures(root, tmp_path, monkeypatch, capsys):
     folder(root)
     assert command(monkeypatch, cache.main, f"paths.cache={tmp_path / 'cache'}") == 0

@@ -15,6 +15,10 @@ from camlab.runs import run_folder
 from camlab.storage.files import user_path
 
 _OF_ITS_MACHINE = ("placement", "num_workers", "cache")  # settings that do not change results; the machine decides
+_OF_TRAINING = (
+    "augment",
+    "augment_views",
+)  # settings without an effect on an evaluation; one may be a list of sections
 _PLACES = ("root", "path")
 
 
@@ -71,7 +75,7 @@ def _data_settings(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged or has been changed since the run wrote it. {_which_data()}")
     try:
         data = run_folder.read_config(folder)["data"]
-        settings = {str(key): value for key, value in data.items()}
+        settings = {str(key): value for key, value in data.items() if key not in _OF_TRAINING}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file}: the run's settings are damaged. {_which_data()}") from error
     own = {

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.command_line.fields import (
+    Augment,
     Backbone,
     Colormap,
     Count,
@@ -63,6 +64,8 @@ class ImageData(TypedDict, total=False):
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
     flip: Share
     max_shift: Annotated[int, Field(ge=0, le=32)]
+    augment: Augment
+    augment_views: Annotated[int, Field(ge=1, le=100)] | None
     batch_size: Count
     val_size: Natural
     split_seed: Seed
