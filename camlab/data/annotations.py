@@ -101,7 +101,7 @@ def _coco_object(one: Mapping[str, Any], category: str) -> Annotated:
 
 
 def _voc(folder: Path) -> dict[str, list[Annotated]]:
-    """Objects of each XML file, by its path without the ending and by the file name that it states."""
+    """Objects of each XML file, by its path without the ending; the file name that it states does not count."""
     found: dict[str, list[Annotated]] = {}
     for path in sorted(folder.rglob("*.xml")):
         try:

@@ -85,7 +85,8 @@ class HuggingFace(OwnPictures):
         names = getattr(rows.features[label], "names", None)
         if names is not None:
             self.class_order = tuple(names)
-        stamp, place = _stamp(rows), f"{self.place}: {name}"
+        config = "" if self.config is None else f" ({self.config})"
+        stamp, place = _stamp(rows), f"{self.place}{config}: {name}"
         pictures = _undecoded(rows, image)
         mask = None if self.mask_column is None else self._named(rows, self.mask_column, "mask")
         masks = None if mask is None else _undecoded(rows, mask)
@@ -93,7 +94,7 @@ class HuggingFace(OwnPictures):
         for i, value in enumerate(rows[label]):
             if value is None or (names is not None and not 0 <= value < len(names)):
                 raise UserError(f"{place}, row {i}: it has no label. Remove the row, or the split.")
-            truth = None if mask is None else MaskPicture(EmbeddedPicture(masks, mask, i, f"{place} masks", stamp))
+            truth = None if mask is None else MaskPicture(EmbeddedPicture(masks, mask, i, place, stamp))
             source = EmbeddedPicture(pictures, image, i, place, stamp)
             text = names[value] if names is not None else str(value)
             found.append(Picture(f"{name}/{i}", text, source, _SPLITS[name], truth))
@@ -143,5 +144,10 @@ def _stamp(rows: Any) -> Stamp:
     """What reveals a change of a data set: the size and the time of its Arrow files, made from the original files."""
     status = [os.stat(one["filename"]) for one in rows.cache_files]
     if not status:  # it is in memory: nobody knows whether it has changed
-        return Stamp(-1, time.time_ns())
-    return Stamp(sum(one.st_size for one in status), max(one.st_mtime_ns for one in status))
+        return Stamp(-1, time.time_ns(), 0, 0)
+    return Stamp(
+        sum(one.st_size for one in status),
+        max(one.st_mtime_ns for one in status),
+        max(one.st_ctime_ns for one in status),
+        sum(one.st_ino for one in status),
+    )

@@ -77,8 +77,8 @@ class Loader:
         seed: Seed of the random order.
         rank: Index of this process.
         world_size: Number of processes that share the work.
-        on_host: Whether a thread fetches batches ahead, into pinned memory where there is a GPU; for sets that are too
-            large for the device, or are on disk.
+        on_host: Whether a thread fetches batches ahead; for sets that are too large for the device, or are on disk.
+        pinned: Whether it fetches them into pinned memory, from which they are copied to a CUDA device faster.
         without_images: Whether the images are left out, because their cached features replace them.
         order: Function of the seed and the epoch that gives the order of a shuffled epoch, N indices; None for a
             permutation of all images.
@@ -95,6 +95,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         on_host: bool = False,
+        pinned: bool = False,
         without_images: bool = False,
         order: Callable[[int, int], Tensor] | None = None,
         with_partner: bool = False,
@@ -106,6 +107,7 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self.on_host = on_host
+        self.pinned = pinned
         self.without_images = without_images
         self.order = order or functools.partial(epoch_order, len(images))
         self.with_partner = with_partner
@@ -152,7 +154,7 @@ class Loader:
 
     def _fetch_for_transfer(self, global_batch: Tensor) -> Batch:
         batch = self.fetch_share(global_batch)
-        if not torch.cuda.is_available():
+        if not self.pinned:
             return batch
         pinned = {name: part.pin_memory() for name, part in batch._asdict().items() if isinstance(part, Tensor)}
         return batch._replace(**pinned)  # type: ignore[arg-type]

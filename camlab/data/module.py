@@ -192,6 +192,7 @@ class ImageData(L.LightningDataModule, ABC):
             trainer.global_rank,
             trainer.world_size,
             on_host,
+            trainer.strategy.root_device.type == "cuda",
             without_images=on_host and cached,
             order=functools.partial(balanced_order, self.splits[split].labels) if self.balance == "sampling" else None,
             with_partner=shuffle and self.training_views.mixes,
