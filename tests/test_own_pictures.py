@@ -370,6 +370,17 @@ def test_bad_data_sets_of_hugging_faces(hub, tmp_path):
     assert "cannot be loaded" in told(HuggingFace(str(tmp_path / "x.parquet")).find)
 
 
+def test_the_readme_of_a_local_data_set_names_no_files(hub, tmp_path):
+    place = tmp_path / "set"
+    place.mkdir()
+    hub.to_parquet(str(place / "train.parquet"))
+    (place / "README.md").write_text(
+        "---\nconfigs:\n- config_name: x\n  data_files: http://127.0.0.1:9/x.parquet\n---\n"
+    )
+    assert len(HuggingFace(str(place)).find()) == len(hub)
+    assert "only data sets of the hub" in told(HuggingFace(str(place), config="x").find)
+
+
 # ---- the store
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from camlab.data.own_pictures import OwnPictures
@@ -69,13 +70,10 @@ class HuggingFace(OwnPictures):
         local = user_path(self.path, "data.path")
         if not local.exists() and (not self.download or self.path.startswith(("/", "~", "."))):
             raise UserError(f"data.path={self.path}: no such file or folder. Give another, or data.download=true.")
+        if local.exists() and self.config is not None:
+            raise UserError(f"data.config={self.config}: only data sets of the hub have configurations. Leave it out.")
         try:
-            if any((local / name).is_file() for name in ("dataset_dict.json", "state.json")):
-                found = datasets.load_from_disk(str(local))
-            elif local.is_file():
-                found = datasets.load_dataset("parquet", data_files=str(local))
-            else:
-                found = datasets.load_dataset(str(local) if local.exists() else self.path, self.config)
+            found = _load_local(local) if local.exists() else datasets.load_dataset(self.path, self.config)
         except Exception as error:  # datasets raises any exception
             raise UserError(f"data.path={self.path}: cannot be loaded ({first_line(error)}).") from error
         return dict(found) if isinstance(found, dict) else {"train": found}
@@ -131,6 +129,18 @@ class HuggingFace(OwnPictures):
                 f"data.{what}_column={column}: no such column. The data set has {listed(list(rows.features))}."
             )
         return column
+
+
+def _load_local(place: Path) -> Any:
+    """Load a data set from a file or folder. A folder's README is not read: it may name addresses and other files."""
+    import datasets
+
+    if any((place / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return datasets.load_from_disk(str(place))
+    if place.is_file():
+        return datasets.load_dataset("parquet", data_files=str(place))
+    kind = "parquet" if any(place.rglob("*.parquet")) else "imagefolder"
+    return datasets.load_dataset(kind, data_dir=str(place))
 
 
 def _undecoded(rows: Any, column: str) -> Any:
