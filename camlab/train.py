@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from camlab.command_line import sweeps
 from camlab.command_line.launch import launch
 from camlab.command_line.notes import write_notes
+from camlab.command_line.refusals import shown
 from camlab.command_line.settings import config_hash, recorded_settings
 from camlab.errors import UserError
 from camlab.evaluation.objective import check_choice, check_measured, check_validated, validates
@@ -272,6 +273,7 @@ def _build_trainer(
 def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: Interruption) -> list[L.Callback]:
     from lightning.pytorch.callbacks import RichProgressBar
 
+    from camlab.training.callbacks.augmentation_sheet import AugmentationSheet
     from camlab.training.callbacks.checkpoints import checkpoints
     from camlab.training.callbacks.continuing import Continuing
     from camlab.training.callbacks.feature_cache import FeatureCache
@@ -286,6 +288,8 @@ def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: 
         chosen += checkpoints(run, validated, config.checkpoint_every, interruption, config.checkpoint_by)
     if run.continued is not None:
         chosen.insert(0, Continuing(run.continued))
+    elif (augment := recorded_settings(config)["data"].get("augment")) is not None:
+        chosen.insert(0, AugmentationSheet(run.folder, shown(augment)))
     progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
     return [LossGuard(run.folder), *chosen, progress, TimeEstimate(advice=_ADVICE)]
 

@@ -1,7 +1,9 @@
 """Augmentation: a pure function of seed, epoch and image, each image by its own numbers; masks move along."""
 
+import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -9,10 +11,13 @@ import pytest
 import torch
 import torchvision.transforms.functional as TF
 from conftest import Coloured
+from PIL import Image
+from test_entries import command
 from test_training import trainer, weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from camlab import evaluate, train
 from camlab.data import augment_numbers, recolouring
 from camlab.data.augment_numbers import COLOURS, OPERATIONS
 from camlab.data.augment_steps import PRESETS, steps_of
@@ -20,10 +25,12 @@ from camlab.data.augmentation import Augmentation, warp
 from camlab.data.image_set import ImageSet
 from camlab.data.loader import Batch, Loader, epoch_flips, epoch_shifts
 from camlab.data.training_views import TrainingViews
+from camlab.drawing.tiles import TILE_HEIGHT
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
 from camlab.runs import run_folder
 from camlab.training import classifier as classifier_module
+from camlab.training.callbacks.augmentation_sheet import AugmentationSheet, _of_different_classes
 from camlab.training.callbacks.checkpoints import checkpoints
 from camlab.training.classifier import Classifier
 from camlab.training.run import Run
@@ -294,3 +301,37 @@ def test_a_run_that_is_resumed_within_an_epoch_goes_on_bit_for_bit(tmp_path):
     resumed = fit(tmp_path)
     assert whole.keys() == resumed.keys()
     assert {name for name in whole if not torch.equal(whole[name], resumed[name])} == {"train/images_per_second"}
+
+
+@pytest.mark.parametrize(
+    ("options", "columns"), [({"augment": ["standard", "mixup"]}, 7), ({"augment": "flip", "augment_views": 2}, 3)]
+)
+def test_a_sheet_shows_what_the_first_epochs_see(tmp_path, options, columns, caplog):
+    caplog.set_level(logging.INFO)
+    data = Coloured(8, n_test=4, image_size=24, val_size=0, **options)
+    data.setup()
+    sheet = AugmentationSheet(tmp_path, "standard")
+    sheet.on_fit_start(SimpleNamespace(datamodule=data, is_global_zero=False), None)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir()), "another rank writes it"
+    sheet.on_fit_start(SimpleNamespace(datamodule=data, is_global_zero=True), None)  # type: ignore[arg-type]
+    assert str(tmp_path / "augmentation.png") in caplog.text
+    with Image.open(tmp_path / "augmentation.png") as picture:
+        assert picture.width == columns * TILE_HEIGHT + (columns - 1) * 6 + 2 * 18
+    assert _of_different_classes(data.splits["train"], 6).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_a_run_writes_its_sheet_when_it_begins_and_is_evaluated_like_any_other(tmp_path, monkeypatch):
+    given = [
+        "data=shapes", "data.train_size=40", "data.test_size=10", "data.val_size=0", "data.image_size=64",
+        "arch.weights=null", "logger=csv", "callbacks.heatmaps=null", "callbacks.scores=null", "trainer.accelerator=cpu",
+        "data.augment=[standard,{crop: {scale: 0.4}},mixup]", f"paths.cache={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    assert command(monkeypatch, train.main, *given, "trainer.max_epochs=1", f"out={tmp_path / 'one'}") == 0
+    assert (tmp_path / "one" / "augmentation.png").is_file()
+    resumed = [*given, "trainer.max_epochs=2", f"resume={tmp_path / 'one'}", f"out={tmp_path / 'two'}"]
+    assert command(monkeypatch, train.main, *resumed) == 0
+    assert (tmp_path / "two" / "result.json").is_file()
+    assert not (tmp_path / "two" / "augmentation.png").exists()
+    evaluated = [f"checkpoint={tmp_path / 'two'}", "trainer.accelerator=cpu", f"out={tmp_path / 'three'}"]
+    assert command(monkeypatch, evaluate.main, *evaluated) == 0

@@ -278,7 +278,7 @@ REFUSED = {
     "data.batch_size=0": "must be at least 1.",
     "data.batch_size=abc": "must be a whole number.",
     "data.augment=strng": "data.augment=strng: unknown step strng. Did you mean strong?",
-    "data.augment=[flip,{crop: 2}]": 'data.augment=[flip,{"crop": 2}]: crop.scale must be a number from 0.01 to 1.',
+    "data.augment=[flip,{crop: 2}]": "data.augment=[flip,{crop: 2}]: crop.scale must be a number from 0.01 to 1.",
     "data.augment=[{mixup: {beta: 1}}]": "mixup has no number beta. Choose from p, alpha.",
     "data.augment=[{mixup: 0.6},{cutmix: 0.6}]": "the shares p of mixup and cutmix exceed 1 together.",
     "data.augment=[[flip]]": "an entry is a name, {name: number} or {name: {…}}, as in [standard,{crop: 0.4},",

@@ -180,6 +180,16 @@ def test_command_writes_the_page(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "heatmaps.html").is_file()
 
 
+@pytest.mark.parametrize("name", ["last.ckpt", "photo.png", "report.html"])
+def test_files_of_others_are_not_replaced_by_a_page(tmp_path, monkeypatch, capsys, name):
+    make_run(tmp_path / "run", epochs=(0,), pictures=1)
+    (tmp_path / name).write_text("mine")
+    assert run_view(monkeypatch, tmp_path / "run", f"out={tmp_path / name}") == 2
+    told = "not written by camlab" if name.endswith(".html") else "a page's name ends in .html"
+    assert told in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def damage(run: Path) -> None:
     file = run / "heatmaps" / "epoch_0002" / "maps.npz"
     file.write_bytes(file.read_bytes()[:700])

@@ -91,9 +91,13 @@ def _data_settings(folder: Path) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):  # of numbers only, since nested lists could be endless
-        return all(isinstance(item, (bool, int, float)) for item in value)
-    return value is None or isinstance(value, (bool, int, float)) or (isinstance(value, str) and "${" not in value)
+    if isinstance(value, list):  # not of lists, since nested lists could be endless
+        return all(_is_word(item) for item in value)
+    return value is None or _is_word(value)
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, (bool, int, float)) or (isinstance(value, str) and "${" not in value)
 
 
 def _which_data() -> str:

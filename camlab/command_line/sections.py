@@ -73,6 +73,9 @@ class ImageData(TypedDict, total=False):
     placement: Annotated[str, Words("auto", "device", "host")]
     test_each_epoch: bool
     balance: Annotated[str, Words("none", "weights", "sampling")]
+    shortcut: Annotated[str, Words("patch", "stripe", "tint")] | None
+    shortcut_classes: Annotated[list[str | Natural], Field(min_length=1), BeforeValidator(as_list)] | None
+    shortcut_strength: Share
 
 
 @section

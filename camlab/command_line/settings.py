@@ -165,6 +165,9 @@ def decisive_settings(config: DictConfig) -> dict[str, Any]:
     """Return the settings that decide the result of a run, and its callbacks, as plain values in nested sections."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
+    data = plain.get("data")
+    if isinstance(data, dict) and data.get("shortcut") is None:  # the others then have no effect
+        plain["data"] = {key: value for key, value in data.items() if not str(key).startswith("shortcut")}
     return {str(key): value for key, value in plain.items() if key == "callbacks" or key not in INDECISIVE}
 
 

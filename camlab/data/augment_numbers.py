@@ -37,15 +37,16 @@ class EpochTable:
 
     def __init__(self, draw: Callable[[int, int], Tensor], kept: int = 2) -> None:
         self._draw, self._kept = draw, kept
-        self._drawn: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self._drawn: OrderedDict[tuple[int, int, torch.device], Tensor] = OrderedDict()
 
     def rows(self, index: Tensor, n: int, epoch: int) -> Tensor:
         """Numbers of some of n images in an epoch, on the device of their indices."""
-        if (n, epoch) not in self._drawn:
+        key = n, epoch, index.device
+        if key not in self._drawn:
             while len(self._drawn) >= self._kept:
                 self._drawn.popitem(last=False)
-            self._drawn[n, epoch] = self._draw(n, epoch).to(index.device)
-        return self._drawn[n, epoch][index]
+            self._drawn[key] = self._draw(n, epoch).to(index.device)
+        return self._drawn[key][index]
 
 
 def epoch_geometry(steps: Steps, n: int, seed: int, epoch: int) -> Tensor:

@@ -13,6 +13,8 @@ from camlab.data.balance import Balance, balanced_order, class_weights
 from camlab.data.image_set import ImageSet, Pictures, stratified_split
 from camlab.data.loader import Batch, Loader
 from camlab.data.picture_table import Split
+from camlab.data.planted_set import planted
+from camlab.data.shortcut import KINDS, Shortcut, class_indices
 from camlab.data.training_views import TrainingViews
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
@@ -44,9 +46,14 @@ class ImageData(L.LightningDataModule, ABC):
             checkpoint.
         balance: What makes up for classes of unequal size: `weights` in the loss, or `sampling`, by which each class
             comes equally often in every epoch.
+        shortcut: Kind of the mark that gives some classes away in training and validation images: `patch`, `stripe` or
+            `tint`; None for no mark. Test images carry none.
+        shortcut_classes: Names or indices of these classes; None for the first class.
+        shortcut_strength: Share of the images of these classes that carry the mark. `split_seed` chooses them.
 
     Raises:
-        UserError: The augmentation is not possible; see `TrainingViews`.
+        UserError: The augmentation is not possible (see `TrainingViews`); the shortcut is none that there is, its
+            strength is no share, or classes are given without it.
     """
 
     def __init__(
@@ -66,6 +73,9 @@ class ImageData(L.LightningDataModule, ABC):
         placement: Placement = "auto",
         test_each_epoch: bool = False,
         balance: Balance = "none",
+        shortcut: str | None = None,
+        shortcut_classes: Sequence[str | int] | str | int | None = None,
+        shortcut_strength: float = 0.95,
     ) -> None:
         super().__init__()
         self.name = name
@@ -78,6 +88,8 @@ class ImageData(L.LightningDataModule, ABC):
         self.placement = placement
         self.test_each_epoch = test_each_epoch
         self.balance = balance
+        self._shortcut = _checked_shortcut(shortcut, shortcut_classes, shortcut_strength)
+        self.shortcut: Shortcut | None = None  # set by `setup`, since only the loaded images tell the classes
         self.test_split: Split = "test"  # the split that `trainer.test` uses; `camlab.evaluate` may change it
         self.splits: dict[Split, Pictures] = {}
         self.head_statistics: dict[Split, Tensor | ArrayRows] = {}  # set by `use_cached_features`
@@ -112,7 +124,7 @@ class ImageData(L.LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        train, test, *val = self.load()
+        train, test, *val = self._planted(*self.load())
         if val and self.val_size:
             raise UserError(
                 f"data.val_size={self.val_size}: the data have validation images of their own. Give data.val_size=0."
@@ -121,6 +133,14 @@ class ImageData(L.LightningDataModule, ABC):
         self.splits = {"train": train.part(rest), "test": test} if self.val_size else {"train": train, "test": test}
         if self.val_size or val:
             self.splits["val"] = val[0] if val else train.part(chosen)
+
+    def _planted(self, train: Pictures, test: Pictures, *val: Pictures) -> tuple[Pictures, ...]:
+        """Plant the shortcut in the training and validation images."""
+        if self._shortcut is None:
+            return train, test, *val
+        kind, classes, strength = self._shortcut
+        self.shortcut = Shortcut(kind, class_indices(classes, train.class_names), strength, self.split_seed)
+        return planted(train, self.shortcut, "train"), test, *(planted(own, self.shortcut, "val") for own in val)
 
     def fingerprint(self) -> str:
         """Hash of the content of all splits."""
@@ -214,6 +234,21 @@ class ImageData(L.LightningDataModule, ABC):
         if self.placement != "auto" or self._on_device:
             return self.placement == "host"
         if device.type != "cuda":  # a set in a store stays there: the system keeps in memory what fits
-            return not isinstance(self.splits["train"], ImageSet)
+            return not self.splits["train"].in_memory
         free, _ = torch.cuda.mem_get_info(device)
         return sum(images.num_bytes for images in self.splits.values()) > free // 2
+
+
+def _checked_shortcut(
+    kind: str | None, classes: Sequence[str | int] | str | int | None, strength: float
+) -> tuple[str, Sequence[str | int] | str | int | None, float] | None:
+    """The settings of a shortcut; None if there is none."""
+    if kind is None:
+        if classes is not None:
+            raise UserError("data.shortcut_classes: there is no shortcut. Give data.shortcut=patch, too.")
+        return None
+    if kind not in KINDS:
+        raise UserError(f"data.shortcut={kind}: unknown. Choose from {', '.join(KINDS)}.")
+    if not 0 <= strength <= 1:
+        raise UserError(f"data.shortcut_strength={strength}: it is a share. Give a number from 0 to 1.")
+    return kind, classes, float(strength)

@@ -72,6 +72,11 @@ class StoredSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def in_memory(self) -> bool:
+        """False: the pictures are on disk."""
+        return False
+
     def subset(self, index: Tensor) -> ImageSet:
         """Read the pictures with the given indices, int64, into memory."""
         chosen = index.cpu().numpy()
