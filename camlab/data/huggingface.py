@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from camlab.data.own_pictures import OwnPictures
-from camlab.data.picture_table import Picture, Split
+from camlab.data.picture_table import SPLIT_WORDS, Picture
 from camlab.data.sources import EmbeddedPicture
 from camlab.data.truth import MaskPicture
 from camlab.errors import UserError, cut, first_line, listed
 from camlab.storage.files import user_path
 from camlab.storage.manifest import Stamp
-
-_SPLITS: dict[str, Split] = {
-    "train": "train", "validation": "val", "val": "val", "valid": "val", "dev": "val", "test": "test",
-}  # fmt: skip
 
 
 class HuggingFace(OwnPictures):
@@ -53,7 +49,7 @@ class HuggingFace(OwnPictures):
 
     def find(self) -> list[Picture]:
         sets = self._load()
-        if unknown := [name for name in sets if name not in _SPLITS]:
+        if unknown := [name for name in sets if name not in SPLIT_WORDS]:
             raise UserError(
                 f"data.path={self.path}: split {cut(unknown[0])} is unknown. Name it train, validation or test."
             )
@@ -95,7 +91,7 @@ class HuggingFace(OwnPictures):
             truth = None if mask is None else MaskPicture(EmbeddedPicture(masks, mask, i, place, stamp))
             source = EmbeddedPicture(pictures, image, i, place, stamp)
             text = names[value] if names is not None else str(value)
-            found.append(Picture(f"{name}/{i}", text, source, _SPLITS[name], truth))
+            found.append(Picture(f"{name}/{i}", text, source, SPLIT_WORDS[name], truth))
         return found
 
     def _image_column(self, rows: Any) -> str:

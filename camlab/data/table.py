@@ -3,21 +3,20 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from camlab.data.coco_outlines import are_shares
 from camlab.data.own_pictures import OwnPictures
-from camlab.data.picture_table import Picture, Split
+from camlab.data.picture_table import SPLIT_WORDS, Picture
 from camlab.data.sources import PictureFile
 from camlab.data.truth import Box, MaskPicture, Outlines, Truth
 from camlab.errors import UserError, cut, did_you_mean, first_line, listed
 from camlab.storage.files import read_text, user_path
 
-_SPLIT_WORDS: dict[str, Split] = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-}  # fmt: skip
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -89,20 +88,22 @@ class Table(OwnPictures):
         if not label:
             raise self._wrong(number, "it has no label. Give one, or remove the row")
         split = str(given.get("split") or "").strip().lower()
-        if split and split not in _SPLIT_WORDS:
+        if split and split not in SPLIT_WORDS:
             raise self._wrong(number, f"split {cut(split)} is unknown. Give train, val or test")
         path = self._path(given["path"], number)
         name = path.relative_to(os.path.abspath(self.root)).as_posix()
-        return Picture(name, label, PictureFile(path), _SPLIT_WORDS.get(split), self._truth(given, number))
+        return Picture(name, label, PictureFile(path), SPLIT_WORDS.get(split), self._truth(given, number))
 
     def _truth(self, given: Mapping[str, Any], number: int) -> Truth | None:
         if given.get("mask"):
             return MaskPicture(PictureFile(self._path(given["mask"], number)))
         try:
             boxes = _boxes(given.get("box"))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             wrong = f"box {cut(str(given['box']))} is not 'left top right bottom', with left < right and top < bottom"
             raise self._wrong(number, wrong) from None
+        if any(map(are_shares, boxes)):
+            raise self._wrong(number, f"box {cut(str(given['box']))} is in shares of the picture, not in pixels")
         return Outlines(boxes) if boxes else None
 
     def _path(self, given: Any, number: int) -> Path:
@@ -142,6 +143,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield from _separated(path, "\t" if ending == ".tsv" else ",")
     except FileNotFoundError:
         raise UserError(f"data.file={path}: no such file.") from None
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError, csv.Error, RecursionError) as error:
         raise UserError(f"data.file={path}: cannot be read as a table ({first_line(error)}).") from error
 
@@ -185,7 +188,7 @@ def _boxes(given: Any) -> tuple[Box, ...]:
     boxes = []
     for one in several:
         left, top, right, bottom = map(float, one)
-        if not (left < right and top < bottom):
+        if not (-math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf):
             raise ValueError(one)
         boxes.append((left, top, right, bottom))
     return tuple(boxes)
