@@ -21,7 +21,7 @@ MEGABYTES = 32.0  # largest size of the file, unless another is given
 MOST_RUNS = 6
 # In the order in which they are run; each uses the functions of those before it.
 SCRIPTS = (
-    "data", "heat", "state", "choice", "tile", "playback", "figure", "grid", "curves", "colour_bar", "detail",
+    "data", "heat", "state", "choice", "object", "tile", "playback", "figure", "grid", "curves", "colour_bar", "detail",
     "pointer", "controls", "keyboard", "animation", "save", "main",
 )  # fmt: skip
 
