@@ -22,7 +22,7 @@ MOST_RUNS = 6
 _GENERATOR, _HEAD_BYTES = b'<meta name="generator" content="camlab">', 500
 # In the order in which they are run; each uses the functions of those before it.
 SCRIPTS = (
-    "data", "heat", "state", "choice", "tile", "playback", "figure", "grid", "curves", "colour_bar", "detail",
+    "data", "heat", "state", "choice", "object", "tile", "playback", "figure", "grid", "curves", "colour_bar", "detail",
     "pointer", "controls", "keyboard", "animation", "save", "main",
 )  # fmt: skip
 
