@@ -315,6 +315,10 @@ def test_a_sheet_shows_what_the_first_epochs_see(tmp_path, options, columns, cap
     assert not list(tmp_path.iterdir()), "another rank writes it"
     sheet.on_fit_start(SimpleNamespace(datamodule=data, is_global_zero=True), None)  # type: ignore[arg-type]
     assert str(tmp_path / "augmentation.png") in caplog.text
+    AugmentationSheet(tmp_path / "nowhere", "").on_fit_start(  # type: ignore[arg-type]
+        SimpleNamespace(datamodule=data, is_global_zero=True), None
+    )
+    assert "nowhere/augmentation.png cannot be written (No such file or directory). Training goes on." in caplog.text
     with Image.open(tmp_path / "augmentation.png") as picture:
         assert picture.width == columns * TILE_HEIGHT + (columns - 1) * 6 + 2 * 18
     assert _of_different_classes(data.splits["train"], 6).tolist() == [0, 1, 2, 3, 4, 5]

@@ -1,14 +1,15 @@
-"""Speed of the presets of `data.augment` on batches in memory, without a network.
+"""Speed of the presets of `data.augment` on a CPU, without a network: images per second of one core's time.
 
     python experiments/own_data/augmentation.py --out experiments/own_data/augmentation.csv
 
 Each round augments one batch with each preset, in turns. The batch is prepared for the network, too (normalised, and
-resized where its size is not the network's), so that `none` is what remains without augmentation.
+resized where its size is not the network's), so that `none` is what remains without augmentation. The time is that of
+the processor, in one thread, so that other programs on the machine count little.
 """
 
 import argparse
 import sys
-from functools import partial
+import time
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from camlab.data.training_views import TrainingViews
 from camlab.models.preprocess import Preprocess
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmark import alternate, csv_file, machine, quartiles, warn_if_busy, write_csv
+from benchmark import csv_file, machine, quartiles, warn_if_busy, write_csv
 
 CONTESTANTS = {
     **{preset: preset for preset in PRESETS},
@@ -40,12 +41,17 @@ def measure(side: int, size: int, rounds: int) -> list[dict[str, object]]:
         preprocess(batch.images)
 
     made = {name: TrainingViews(given, None, 0.5, 0, 0, preprocess) for name, given in CONTESTANTS.items()}
-    seconds = alternate({name: partial(augment, views) for name, views in made.items()}, rounds)
+    seconds: dict[str, list[float]] = {name: [] for name in made}
+    for i in range(rounds + 1):  # the first one warms up
+        for name, views in made.items():
+            began = time.process_time()
+            augment(views)
+            seconds[name] += [time.process_time() - began] if i else []
     rows = []
     for name, taken in seconds.items():
         speed = quartiles([size / each for each in taken])
         rows.append({"side": side, "augment": name, "batch": size, "n": len(taken), **speed, **machine()})
-        print(f"{side}² {name}: {speed['median']:,.0f} images/s ({speed['q1']:,.0f} to {speed['q3']:,.0f})")
+        print(f"{side}² {name}: {speed['median']:,.0f} images/s of a core ({speed['q1']:,.0f} to {speed['q3']:,.0f})")
     return rows
 
 
@@ -57,6 +63,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="rounds, after one that warms up")
     parser.add_argument("--out", type=csv_file, help="CSV file for the results")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     warn_if_busy()
     rows = [row for side in options.sides for row in measure(side, options.batch, options.rounds)]
     if options.out:
