@@ -12,6 +12,8 @@ from test_entries import command
 
 from camlab import score
 from camlab.data.shape_drawing import draw_shapes
+from camlab.scores.statistics import ScoringError
+from camlab.scoring import score_pictures  # noqa: F401
 
 MODULE = """
 import torch
@@ -109,6 +111,26 @@ def test_other_scores_are_replaced_only_by_force_and_foreign_files_never(place, 
     assert command(monkeypatch, score.main, *QUICK, "out=theirs", "force=true") == 2
     assert "theirs is not empty; nothing was changed." in capsys.readouterr().err
     assert [path.name for path in (place / "theirs").iterdir()] == ["scores.json"]
+
+
+@pytest.mark.slow
+def test_a_failed_self_check_is_told_in_two_lines_and_loses_nothing(place, monkeypatch, capsys):
+    def fails(pictures, row, measured):
+        if row.method == "edges":
+            raise ScoringError("mprt: the scoring itself is wrong.")
+
+    module = sys.modules["camlab.scoring.score_pictures"]
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "check_scoring", fails)
+        assert command(monkeypatch, score.main, *QUICK, "out=mine") == 2
+    said = capsys.readouterr().err
+    assert (
+        "mprt: the scoring itself is wrong.\nNo table is written, and the methods that are finished are kept." in said
+    )
+    assert "Traceback" not in said
+    assert not (place / "mine" / "scores.json").exists()
+    assert list((place / "mine" / ".scores").glob("*.npy"))
+    assert command(monkeypatch, score.main, *QUICK, "out=mine") == 0
 
 
 def test_a_link_in_place_of_the_kept_values_is_refused(place, monkeypatch, capsys):
