@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import os
+import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -16,17 +19,22 @@ from camlab.scores.statistics import ScoringError
 from camlab.scoring import score_pictures  # noqa: F401
 
 MODULE = """
+import os
+import signal
+
 import torch
 from torch import nn
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
 
 class Net(nn.Sequential):
-    passes = 10**9
+    passes = int(os.environ.get("KILLED_AFTER", 10**9))
 
     def forward(self, images):
         type(self).passes -= 1
         if type(self).passes < 0:
+            if "KILLED_AFTER" in os.environ:
+                os.kill(os.getpid(), signal.SIGKILL)
             raise KeyboardInterrupt
         return super().forward(images)
 
@@ -93,6 +101,21 @@ def test_after_ctrl_c_the_same_command_goes_on(place, monkeypatch, capsys):
     monkeypatch.setattr(net, "passes", 10**9)
     before = [path.stat().st_mtime_ns for path in kept]
     assert command(monkeypatch, score.main, *QUICK, "out=parts") == 0
+    assert before == [path.stat().st_mtime_ns for path in kept]
+    assert results(place / "parts")["scores"] == results(place / "whole")["scores"]
+
+
+@pytest.mark.slow
+def test_after_kill_9_the_same_command_goes_on_and_gives_the_same_numbers(place, monkeypatch):
+    environment = {**os.environ, "KILLED_AFTER": "9", "PYTHONPATH": str(place)}
+    killed = [sys.executable, "-m", "camlab.score", *QUICK, "out=parts"]
+    assert subprocess.run(killed, env=environment, check=False).returncode == -signal.SIGKILL
+    kept = list((place / "parts" / ".scores").glob("*.npy"))
+    assert kept
+    assert not (place / "parts" / "scores.json").exists()
+    before = [path.stat().st_mtime_ns for path in kept]
+    for folder in ("parts", "whole"):
+        assert command(monkeypatch, score.main, *QUICK, f"out={folder}") == 0
     assert before == [path.stat().st_mtime_ns for path in kept]
     assert results(place / "parts")["scores"] == results(place / "whole")["scores"]
 
