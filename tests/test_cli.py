@@ -370,6 +370,10 @@ def test_evaluate_leaves_a_chosen_data_set_alone(launch, tmp_path):
         ("  _target_: [os.mkdir]\n", "data._target_=[os.mkdir] is not one of camlab's data sets."),
         ("  _target_: camlab.data.folder.Folder\n  root: x\n  _args_: [x]\n", "data._args_ is not a setting"),
         ("  _target_: camlab.data.folder.Folder\n  root: x\n  mean: [[0.5]]\n", "data.mean is not a plain value."),
+        (
+            "  _target_: camlab.data.folder.Folder\n  root: x\n  shortcut_classes: ['${oc.env:HOME}']\n",
+            "data.shortcut_classes is not a plain value.",
+        ),
         ("  _target_: camlab.data.folder.Folder\n  root: " + "[" * 5000, "the run's settings are damaged."),
         ("  _target_: camlab.data.folder.Folder\n  rot: x\n", "data.rot: unknown setting. Did you mean data.root?"),
     ],

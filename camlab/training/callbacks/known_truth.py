@@ -1,6 +1,6 @@
 """What a network relies on, measured in the test by changing pictures: a planted shortcut, and object or background."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import lightning as L
 import torch
@@ -103,13 +103,16 @@ class BackgroundTest(L.Callback):
         pl_module.log_dict({f"test/{name}": value for name, value in figures.items()}, rank_zero_only=True)
 
 
-def heat_on_mark(network: nn.Module, preprocess: Preprocess, marked: PlantedSet) -> dict[str, Tensor]:
+def heat_on_mark(
+    network: nn.Module, preprocess: Preprocess, marked: PlantedSet, methods: Sequence[str] = METHODS_OF_AUTO
+) -> dict[str, Tensor]:
     """Share of the heat on the mark by method, `heat_on_mark/METHOD`, and the mark's share of the area.
 
     Args:
         network: The network that is explained, in eval mode.
         preprocess: Preparation of its input.
         marked: Pictures with marks, of which 200 are taken; the maps are of their true classes.
+        methods: Names of methods; those that do not apply to the network are left out.
     """
     some = marked.part(_spread(len(marked), _MOST_MAPS))
     weight, side = next(network.parameters()), preprocess.image_size
@@ -119,7 +122,7 @@ def heat_on_mark(network: nn.Module, preprocess: Preprocess, marked: PlantedSet)
         masks = some.marks[rows].masks(size).float()[:, None]
         masks_of.append(F.interpolate(masks, size=(side, side), mode="nearest-exact")[:, 0] > 0.5)
     masks = torch.cat(masks_of)
-    for method in METHODS_OF_AUTO:
+    for method in methods:
         explaining, parts = Explaining(method), []
         try:
             for batch, inside in zip(some.batches(_MAPS_BATCH), masks.split(_MAPS_BATCH), strict=True):
