@@ -153,7 +153,7 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
     rows, written = table(tmp_path / "out" / "predictions.csv"), stored(tmp_path / "out")
     assert written.files == [str(file) for file in files]
     assert written.folder == tmp_path
-    assert written.names == ["one.png", "one.png"]
+    assert written.names == ["a/one.png", "b/one.png"]
     assert written.sizes.tolist() == [[91, 37], [48, 80]]
     boxes = [network.preprocess.visible_box(91, 37), network.preprocess.visible_box(48, 80)]
     np.testing.assert_allclose(written.visible, boxes)

@@ -124,7 +124,8 @@ def _order(summary: Summary, row: Row, measures: list[str]) -> float:
 def _words(measure: str) -> tuple[str, str]:
     """The question that a score answers, and its name."""
     if measure.startswith("srg_"):
-        return "Does the network need it?", f"srg, {measure.removeprefix('srg_')}"
+        imputer = measure.removeprefix("srg_")
+        return f"Needed? Filled with {_FILLED.get(imputer, imputer)}", f"srg, {imputer}"
     return _QUESTIONS.get(measure, ""), measure.replace("_", " ")
 
 

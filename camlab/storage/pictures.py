@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -112,6 +112,24 @@ def find_pictures(place: str, tell: bool = True) -> list[Path]:
         wrong = "no pictures in that folder" if path.is_dir() else "no such file, and no pattern that matches any"
         raise UserError(f"images={place}: {wrong}. Give a picture, a folder or a pattern such as 'photos/*.jpg'.")
     return found
+
+
+def distinct_names(files: Sequence[Path]) -> list[str]:
+    """Names of picture files, each with as many of its folders as it takes to tell it from others of the same name.
+
+    Example:
+        >>> distinct_names([Path("photos/A/0.jpg"), Path("photos/B/0.jpg"), Path("photos/B/1.jpg")])
+        ['A/0.jpg', 'B/0.jpg', '1.jpg']
+    """
+    names = [""] * len(files)
+    waiting, depth = list(range(len(files))), 1
+    while waiting:
+        short = {i: str(Path(*files[i].parts[-depth:])) for i in waiting}
+        several = {name for name, count in Counter(short.values()).items() if count > 1}
+        names = [short.get(i, name) for i, name in enumerate(names)]
+        waiting = [i for i in waiting if short[i] in several and depth < len(files[i].parts)]
+        depth += 1
+    return names
 
 
 def read_picture(path: Path) -> Image.Image:

@@ -137,10 +137,12 @@ def _blocks(run: RunContent, number: int) -> dict[str, str]:
 
 
 def _check_alike(runs: Sequence[RunContent]) -> None:
-    """Refuse runs beside folders of `explain`, which have no epochs."""
+    """Refuse runs beside folders without epochs, such as those of `explain`."""
     if len({run.has_epochs for run in runs}) > 1:
         explained = next(run.folder for run in runs if not run.has_epochs)
-        raise UserError(f"{explained} is of camlab.explain and has no epochs. Give it, or runs, but not both.")
+        raise UserError(
+            f"{explained} has no epochs and cannot share a page with runs. Give only runs, or only such folders."
+        )
 
 
 def _common_pictures(runs: Sequence[RunContent]) -> tuple[list[RunContent], list[str]]:
