@@ -35,10 +35,12 @@ def score(config: DictConfig) -> int:
         Number of pictures that were scored.
 
     Raises:
-        UserError: The input is invalid, or some pictures could not be read; this is raised after all others are done.
+        UserError: The input is invalid, the check of the scoring itself has failed, or some pictures could not be read;
+            the latter is raised after all others are done.
         Interrupted: The user has interrupted the command, which can be given again.
     """
     from camlab.models.devices import choose_device
+    from camlab.scores.statistics import ScoringError
     from camlab.scoring.score_pictures import score_pictures
     from camlab.training.given_network import given_network
 
@@ -46,10 +48,13 @@ def score(config: DictConfig) -> int:
     trained = given_network(config.checkpoint, network.name, network.weights, network.prefix, config.class_names)
     if config.checkpoint is None and network.weights is None:
         log.warning("network.weights=null: the weights are random, so the heatmaps mean nothing.")
-    pictures = _pictures(config, trained)
+    pictures, validation = _pictures(config, trained)
     out = Path(HydraConfig.get().runtime.output_dir)
     try:
-        summary = score_pictures(trained, pictures, out, _request(config), device)
+        summary = score_pictures(trained, pictures, out, _request(config), device, validation)
+    except ScoringError as error:
+        told = "No table is written, and the methods that are finished are kept. Try another seed= and a larger n=, and"
+        raise UserError(str(error), f"{told} report it if it stays.") from error
     except KeyboardInterrupt:
         told = "Interrupted. The methods that are finished are kept, and the same command goes on."
         raise Interrupted(signal.SIGINT, told) from None
@@ -80,11 +85,12 @@ def _write(summary: Summary, trained: TrainedNetwork, config: DictConfig, out: P
     log.info("Written to %s: %s", plain(str(out)), ", ".join((TABLE, JSON, PICTURES, *charts)))
 
 
-def _pictures(config: DictConfig, trained: TrainedNetwork) -> PictureSet:
+def _pictures(config: DictConfig, trained: TrainedNetwork) -> tuple[PictureSet, PictureSet | None]:
+    """The pictures that are scored and, for a test split with masks, those of validation, if there are any."""
     if config.images is not None:
         from camlab.scoring.picture_folder import read_folder
 
-        return read_folder(str(config.images), config.n, trained.preprocess, trained.class_names)
+        return read_folder(str(config.images), config.n, trained.preprocess, trained.class_names), None
     from hydra.utils import instantiate
 
     from camlab.evaluation.testing import check_classes
@@ -99,7 +105,10 @@ def _pictures(config: DictConfig, trained: TrainedNetwork) -> PictureSet:
     check_classes(trained, data)
     if config.split not in data.splits:
         raise UserError(f"split={config.split}: data.val_size=0 leaves no validation images. Choose train or test.")
-    return of_split(data.splits[config.split], config.n, f"{data.name} ({config.split})")
+    chosen = of_split(data.splits[config.split], config.n, f"{data.name} ({config.split})")
+    if config.split != "test" or "val" not in data.splits or data.splits["val"].masks is None:
+        return chosen, None
+    return chosen, of_split(data.splits["val"], config.n, f"{data.name} (val)")
 
 
 def _request(config: DictConfig) -> Request:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from camlab.command_line import sweeps
 from camlab.command_line.launch import launch
 from camlab.command_line.notes import write_notes
+from camlab.command_line.refusals import shown
 from camlab.command_line.settings import config_hash, recorded_settings
 from camlab.errors import UserError
 from camlab.evaluation.objective import check_choice, check_measured, check_validated, validates
@@ -27,12 +28,16 @@ from camlab.runs.provenance import provenance
 from camlab.training.interruption import Interruption, interruptible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
     from camlab.data.module import ImageData
     from camlab.training.classifier import Classifier
     from camlab.training.run import Run
+
+    Load = Callable[[], ImageData]
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +60,15 @@ def train(config: DictConfig) -> float:
         config.run_name = run_dir.name
     with run_folder.locked(run_dir, wait=sweeps.chooses()):
         in_place = _is_in_place(config, run_dir)
-        if in_place and not config.force and (result := _finished(config, run_dir)) is not None:
+        load = functools.cache(functools.partial(_load_data, config))  # large sets are read once
+        if in_place and not config.force and (result := _finished(config, run_dir, load)) is not None:
             return float(result["objective"])
-        checkpoint = _checkpoint(config, run_dir, in_place)
+        checkpoint = _checkpoint(config, run_dir, in_place, load)
         with interruptible("" if sweeps.under_way() else f" with out={run_dir}") as interruption:
-            return _run(config, run_dir, checkpoint, interruption)
+            return _run(config, run_dir, checkpoint, load, interruption)
 
 
-def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruption: Interruption) -> float:
+def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, load: Load, interruption: Interruption) -> float:
     """Build everything, train, test once and write `result.json`; returns the objective of the run."""
     from camlab.models.devices import check_accelerator
 
@@ -77,7 +83,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, interruptio
 
     began = time.perf_counter()
     L.seed_everything(config.seed, workers=True, verbose=False)
-    data = _load_data(config)
+    data = load()
     _check_data(config, run_dir, data)
     check_measured(config.trainer, "val" in data.splits, sweeps.chooses())
     check_choice(config, "val" in data.splits, data.splits["train"].masks is not None)
@@ -115,7 +121,7 @@ def _is_in_place(config: DictConfig, run_dir: Path) -> bool:
     return config.resume in (None, "auto") or ownership.was_started_with(run_dir, config.resume)
 
 
-def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
+def _finished(config: DictConfig, run_dir: Path, load: Load) -> dict[str, Any] | None:
     """Return the result of the run in the folder if it is finished, and log it in one line; else return None.
 
     Raises:
@@ -124,8 +130,8 @@ def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
     ownership.check_same_run(run_dir, config_hash(config))
     if (result := run_folder.read_result(run_dir)) is None:
         return None
-    if not _has_these_data(config, run_dir):
-        data_identity.check_same_data(run_dir, _identity(config, _load_data(config)))
+    if not _has_these_data(config, load, run_dir):
+        data_identity.check_same_data(run_dir, _identity(config, load()))
     metrics = result["metrics"]
     check_validated(metrics, sweeps.chooses())
     name = "test/acc" if "test/acc" in metrics else "val/best_acc"
@@ -133,7 +139,7 @@ def _finished(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
     return result
 
 
-def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | None:
+def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool, load: Load) -> Path | None:
     """Find the checkpoint that training resumes from; None starts from the beginning.
 
     Raises:
@@ -148,7 +154,7 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | Non
         given = "auto"
     if given is None and not config.force:
         ownership.check_no_checkpoint(run_dir)
-    same_data = functools.partial(_has_these_data, config)
+    same_data = functools.partial(_has_these_data, config, load)
     outputs, digest = Path(config.paths.outputs), config_hash(config)
     found = checkpoint_files.checkpoint_to_resume(given, run_dir, outputs, digest, same_data, run_of)
     if not config.force and not in_place:
@@ -160,14 +166,14 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool) -> Path | Non
     return found
 
 
-def _has_these_data(config: DictConfig, run_dir: Path) -> bool:
+def _has_these_data(config: DictConfig, load: Load, run_dir: Path) -> bool:
     """Whether the run in a folder used this run's data: unchanged files in the same folder, or the same content."""
     found, root = data_identity.read_data_identity(run_dir), data_identity.data_root(config.data)
     if found is None:
         return not run_folder.has_output(run_dir)
     if found.root == root and found.files in (None, data_identity.hash_of_files(config.data)):
         return True
-    return found.same_as(_identity(config, _load_data(config)))
+    return found.same_as(_identity(config, load()))
 
 
 # ---- building
@@ -267,6 +273,7 @@ def _build_trainer(
 def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: Interruption) -> list[L.Callback]:
     from lightning.pytorch.callbacks import RichProgressBar
 
+    from camlab.training.callbacks.augmentation_sheet import AugmentationSheet
     from camlab.training.callbacks.checkpoints import checkpoints
     from camlab.training.callbacks.continuing import Continuing
     from camlab.training.callbacks.feature_cache import FeatureCache
@@ -281,6 +288,8 @@ def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: 
         chosen += checkpoints(run, validated, config.checkpoint_every, interruption, config.checkpoint_by)
     if run.continued is not None:
         chosen.insert(0, Continuing(run.continued))
+    elif (augment := recorded_settings(config)["data"].get("augment")) is not None:
+        chosen.insert(0, AugmentationSheet(run.folder, shown(augment)))
     progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
     return [LossGuard(run.folder), *chosen, progress, TimeEstimate(advice=_ADVICE)]
 

@@ -19,7 +19,8 @@ or several folders of camlab.explain, are shown side by side. The file needs nei
 
 {USAGE}
 
-  RUN       folder of a run or of camlab.explain, or a folder that holds some, such as a sweep
+  RUN       folder of a run or of camlab.explain, or a folder that holds some, such as a sweep;
+            where it holds runs, folders of camlab.explain below it are left out
   out       the file; by default {run_folder.VIEWER} in the first folder
   open      whether to open the file in the browser, if there is a screen (default: true)
   max_mb    largest size of the file in megabytes; of more, epochs are left out evenly (default: {MEGABYTES:g})

@@ -1,11 +1,16 @@
 """Fixtures: a small generated data set, the real data if it is available, and a clean environment."""
 
+import copy
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from hydra._internal.hydra import Hydra
+from hydra.types import RunMode
 
 from camlab.data.image_set import ImageSet
 from camlab.data.module import ImageData
@@ -39,6 +44,36 @@ def shared_data() -> Path:
     if not (folder := os.environ.get("CAMLAB_SHARED_DATA")):
         pytest.skip("CAMLAB_SHARED_DATA is not set: no real data and weights here")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Save what commands in tests would do again and again.
+
+    Hydra composes the settings twice, the first time only to see whether they ask for a sweep, which no test does in a
+    file. The files in `conf/` are parsed for each command. Matplotlib lists all fonts when it is first imported in a new
+    home folder.
+    """
+    parse, known = yaml.load, {}
+
+    def parse_once(stream: Any, Loader: Any) -> Any:  # its second parameter is given by name
+        if not hasattr(stream, "seek"):
+            return parse(stream, Loader)
+        start, text = stream.tell(), stream.read()
+        key = (Loader.__qualname__, text)
+        if key not in known:
+            stream.seek(start)
+            known[key] = parse(stream, Loader)
+        return copy.deepcopy(known[key])
+
+    def asked_mode(hydra: Hydra, config_name: str, overrides: list[str]) -> RunMode | None:
+        return RunMode.MULTIRUN if "hydra.mode=MULTIRUN" in overrides else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hydra, "get_mode", asked_mode)
+        patch.setattr(yaml, "load", parse_once)
+        patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -105,7 +105,8 @@ def test_wrongly_classified_images_get_tiles_for_their_true_class(tmp_path):
 
 def test_files_of_an_epoch(tmp_path):
     module, data = classifier(), Coloured(image_size=96)
-    trainer(tmp_path, callbacks=[HeatmapLogger(per_class=1)]).fit(module, datamodule=data)
+    few = {"limit_train_batches": 1, "limit_val_batches": 1}
+    trainer(tmp_path, callbacks=[HeatmapLogger(per_class=1)], **few).fit(module, datamodule=data)
     folder = tmp_path / "heatmaps" / "epoch_0001"
     assert len(list(folder.glob("*.jpg"))) == 4, "one of each class"
     saved = read_maps(folder / "maps.npz")

@@ -119,7 +119,9 @@ def test_pictures_that_were_exchanged_in_their_place_are_other_data(there, monke
     shutil.rmtree(there / "cats")
     (there / "dogs").rename(there / "cats")
     assert run(monkeypatch, there, "cats", f"hydra.run.dir={there / 'run'}") == 2
-    assert "holds a run on other data" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "holds a run on other data" in told.err
+    assert told.out.count(" pictures in 2 classes") == 1, "the data are loaded once"
 
     arguments = ["resume=last", f"hydra.run.dir={there / 'new'}"]
     assert run(monkeypatch, there, "cats", *arguments) == 2

@@ -154,7 +154,7 @@ def test_everything_about_pictures(run, trained, tmp_path, given):
     rows, written = table(tmp_path / "out" / "predictions.csv"), stored(tmp_path / "out")
     assert written.files == [str(file) for file in files]
     assert written.folder == tmp_path
-    assert written.names == ["one.png", "one.png"]
+    assert written.names == ["a/one.png", "b/one.png"]
     assert written.sizes.tolist() == [[91, 37], [48, 80]]
     boxes = [network.preprocess.visible_box(91, 37), network.preprocess.visible_box(48, 80)]
     np.testing.assert_allclose(written.visible, boxes)
@@ -676,7 +676,7 @@ def test_only_broken_pictures(redness, tmp_path):
 MISTAKES: list[tuple[list[str], str]] = [
     (
         ["checkpoint=RUN"],
-        "Which pictures? Give either images=PLACE, or data=folder data.root=FOLDER, table or huggingface.",
+        "Which pictures? Give images=PLACE, or data=folder data.root=FOLDER, table or huggingface.",
     ),
     (["checkpoint=RUN", "images=nowhere.jpg"], "images=nowhere.jpg: no such file, and no pattern that matches any"),
     (["checkpoint=RUN", "images=empty"], "images=empty: no pictures in that folder."),

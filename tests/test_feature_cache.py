@@ -214,6 +214,43 @@ def test_a_cache_folder_that_is_a_file_is_the_users_mistake(tmp_path):
         fitted(tmp_path, cache=tmp_path / "file")
 
 
+def test_fixed_views_are_kept_and_each_epoch_reads_another(tmp_path, caplog):
+    """A run of four epochs on three views, and the same run that is resumed after its second epoch."""
+
+    class Seen(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.setdefault(trainer.current_epoch, {}).update(
+                zip(batch.image_idx.tolist(), batch.head_statistic, strict=True)
+            )
+
+    ended = []
+    for stops in ((4,), (2, 4)):
+        folder, seen = tmp_path / str(stops), {}
+        for epochs in stops:
+            data = Coloured(20, val_size=4, n_test=4, augment="standard", augment_views=3)
+            callbacks = [FeatureCache(str(tmp_path / "cache")), Seen(), *checkpoints(Run(folder), True)]
+            run, last = trainer(folder, max_epochs=epochs, callbacks=callbacks), folder / "checkpoints" / "last.ckpt"
+            path = str(last) if last.is_file() else None
+            run.fit(classifier("alexnet", "frozen", keep_last_pool=False), data, ckpt_path=path, weights_only=True)
+            assert data.head_statistics["train"].shape[:2] == (16, 3)
+        ended.append(torch.load(last, weights_only=True)["state_dict"])
+        for i, own in seen[0].items():
+            assert torch.equal(own, seen[3][i])
+            assert not torch.equal(own, seen[1][i])
+    assert all(torch.equal(value, ended[1][name]) for name, value in ended[0].items())
+    assert said(caplog).count("data.augment_views=3: the training images take 3 times the first pass") == 1
+    view = data.training_views.augmentation(data.splits["train"].images, None, torch.arange(16), 16, epoch=1)[0]
+    network = classifier("alexnet", "frozen", keep_last_pool=False).network.eval()
+    with torch.no_grad():
+        statistic = network.head_statistic(network.forward_backbone(data.preprocess(view)))
+    torch.testing.assert_close(data.head_statistics["train"][:, 1], statistic, atol=1e-4, rtol=1e-4)
+
+
+def test_augmentation_turns_the_cache_off_unless_its_views_are_fixed(tmp_path, caplog):
+    assert not fitted(tmp_path, augment=["standard", "mixup"]).head_statistics
+    assert "Features are not cached: data.augment changes every picture in every epoch" in said(caplog)
+
+
 # ---- resumed runs
 
 

@@ -217,3 +217,34 @@ def test_folders_that_hold_no_classifier(tmp_path):
     for name in ("empty", "other"):
         with pytest.raises(UserError, match=f"network=hf/.*{name}: not a readable image classifier"):
             catalog.from_name(f"hf/{tmp_path / name}")
+
+
+def test_code_in_a_folder_of_transformers_does_not_run(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    parts = '{"AutoConfig": "evil.C", "AutoModelForImageClassification": "evil.M"}'
+    (tmp_path / "config.json").write_text(f'{{"model_type": "unheard_of", "auto_map": {parts}}}')
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # transformers asks on a terminal
+    with pytest.raises(UserError, match="needs code of its own, which camlab does not run"):
+        catalog.from_name(f"hf/{tmp_path}")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ConvNextImageProcessor", {"size": {"shortest_edge": 224}}),
+        ("ConvNextImageProcessor", {"size": {"shortest_edge": 384}}),
+        ("EfficientNetImageProcessor", {"size": {"height": 224, "width": 224}, "resample": 2}),
+        ("LevitImageProcessor", {}),
+        ("MobileViTImageProcessor", {}),
+    ],
+)
+def test_pictures_are_prepared_as_the_image_processor_does_or_refused(folder, name, options):
+    transformers = pytest.importorskip("transformers")
+    getattr(transformers, name)(**options).save_pretrained(folder[0])
+    if name == "MobileViTImageProcessor":  # blue, green, red
+        with pytest.raises(UserError, match="prepares pictures in a way that camlab does not know"):
+            catalog.from_name(f"hf/{folder[0]}")
+    else:
+        assert catalog.from_name(f"hf/{folder[0]}").preprocess.image_size in (224, 384)

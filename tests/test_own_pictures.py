@@ -373,6 +373,17 @@ def test_bad_data_sets_of_hugging_faces(hub, tmp_path):
     assert "cannot be loaded" in told(HuggingFace(str(tmp_path / "x.parquet")).find)
 
 
+def test_the_readme_of_a_local_data_set_names_no_files(hub, tmp_path):
+    place = tmp_path / "set"
+    place.mkdir()
+    hub.to_parquet(str(place / "train.parquet"))
+    (place / "README.md").write_text(
+        "---\nconfigs:\n- config_name: x\n  data_files: http://127.0.0.1:9/x.parquet\n---\n"
+    )
+    assert len(HuggingFace(str(place)).find()) == len(hub)
+    assert "only data sets of the hub" in told(HuggingFace(str(place), config="x").find)
+
+
 # ---- the store
 
 
@@ -488,7 +499,7 @@ def test_clearing_frees_the_disk_while_a_reader_goes_on(root, tmp_path):
 
 def test_a_disk_that_is_too_small_is_noticed_before(root, monkeypatch):
     monkeypatch.setattr("camlab.data.first_pass.free_disk", lambda folder: 1000)
-    assert told(lambda: folder(root)).startswith("24 decoded pictures take 0.00 GB, but the disk of")
+    assert told(lambda: folder(root)).startswith("24 decoded pictures take 0.02 MB, but the disk of")
 
 
 def test_links_in_place_of_files_are_replaced(tmp_path):
@@ -525,6 +536,33 @@ def test_larger_squares_are_stored_for_crops(root):
     assert whole(data).images.shape[-2:] == (20, 20)
     assert data.fingerprint() != folder(root).fingerprint()
     assert "must be at least data.image_size=16" in told(lambda: folder(root, store_size=8))
+
+
+@pytest.mark.parametrize("store_size", [None, 24, 40])
+def test_an_evaluation_sees_what_the_network_was_trained_on_at_any_store_size(root, store_size):
+    ramp = np.broadcast_to(np.linspace(0, 255, 300).astype(np.uint8)[None, :, None], (200, 300, 3))
+    for path in root.rglob("*.png"):
+        Image.fromarray(ramp).save(path)  # each column has its own grey
+    data = Folder(str(root), image_size=SIDE, cache=str(root.parent / "cache"), store_size=store_size)
+    data.preprocess = Preprocess(SIDE, resize_size=20)  # as the commands that evaluate a checkpoint set it
+    data.setup()
+    squares = whole(data).images
+    assert squares.shape[-1] == (store_size or SIDE)
+    seen = (data.preprocess(squares)[0, 0, 0] + 1) / 2 * 300
+    left, _, right, _ = data.preprocess.visible_box(300, 200)
+    assert seen.tolist() == pytest.approx((left + (right - left) * (np.arange(SIDE) + 0.5) / SIDE).tolist(), abs=5)
+    data.preprocess = Preprocess(48)
+    data.splits = {}
+    data.setup()
+    assert whole(data).images.shape[-1] == 48, "the network of the checkpoint needs larger pictures"
+
+
+def test_crops_are_cut_out_of_the_larger_squares(root):
+    data = folder(root, store_size=40, augment=[{"crop": 0.2}])
+    squares = whole(data).images
+    crops, _ = data.training_views.augmentation(squares, None, torch.arange(len(squares)), len(squares), epoch=0)
+    assert crops.shape[-2:] == (SIDE, SIDE)
+    assert data.preprocess(squares).shape == data.preprocess(crops).shape
 
 
 def test_the_cache_command_lists_and_clears_decoded_pictures(root, tmp_path, monkeypatch, capsys):
@@ -614,7 +652,7 @@ def test_explain_wants_pictures_from_one_place(root, tmp_path, monkeypatch, caps
     network = ["network=squeezenet1_1", "network.weights=null", f"out={tmp_path / 'out'}"]
     for places in ([], [f"images={root}", "data=folder", f"data.root={root}"]):
         assert command(monkeypatch, explain.main, *places, *network) == 2
-        assert "Which pictures? Give either images=PLACE" in capsys.readouterr().err
+        assert "Which pictures? Give images=PLACE" in capsys.readouterr().err
     assert command(monkeypatch, explain.main, "data=shapes", *network) == 2
     assert "data=shapes: its pictures are not in files." in capsys.readouterr().err
 

@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import os
+import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -12,19 +15,26 @@ from test_entries import command
 
 from camlab import score
 from camlab.data.shape_drawing import draw_shapes
+from camlab.scores.statistics import ScoringError
+from camlab.scoring import score_pictures  # noqa: F401
 
 MODULE = """
+import os
+import signal
+
 import torch
 from torch import nn
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
 
 class Net(nn.Sequential):
-    passes = 10**9
+    passes = int(os.environ.get("KILLED_AFTER", 10**9))
 
     def forward(self, images):
         type(self).passes -= 1
         if type(self).passes < 0:
+            if "KILLED_AFTER" in os.environ:
+                os.kill(os.getpid(), signal.SIGKILL)
             raise KeyboardInterrupt
         return super().forward(images)
 
@@ -96,6 +106,21 @@ def test_after_ctrl_c_the_same_command_goes_on(place, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_after_kill_9_the_same_command_goes_on_and_gives_the_same_numbers(place, monkeypatch):
+    environment = {**os.environ, "KILLED_AFTER": "9", "PYTHONPATH": str(place)}
+    killed = [sys.executable, "-m", "camlab.score", *QUICK, "out=parts"]
+    assert subprocess.run(killed, env=environment, check=False).returncode == -signal.SIGKILL
+    kept = list((place / "parts" / ".scores").glob("*.npy"))
+    assert kept
+    assert not (place / "parts" / "scores.json").exists()
+    before = [path.stat().st_mtime_ns for path in kept]
+    for folder in ("parts", "whole"):
+        assert command(monkeypatch, score.main, *QUICK, f"out={folder}") == 0
+    assert before == [path.stat().st_mtime_ns for path in kept]
+    assert results(place / "parts")["scores"] == results(place / "whole")["scores"]
+
+
+@pytest.mark.slow
 def test_other_scores_are_replaced_only_by_force_and_foreign_files_never(place, monkeypatch, capsys):
     assert command(monkeypatch, score.main, *QUICK, "scores=[srg]", "steps=2", "out=mine") == 0
     assert (place / "mine" / "curves.png").exists()
@@ -109,6 +134,26 @@ def test_other_scores_are_replaced_only_by_force_and_foreign_files_never(place, 
     assert command(monkeypatch, score.main, *QUICK, "out=theirs", "force=true") == 2
     assert "theirs is not empty; nothing was changed." in capsys.readouterr().err
     assert [path.name for path in (place / "theirs").iterdir()] == ["scores.json"]
+
+
+@pytest.mark.slow
+def test_a_failed_self_check_is_told_in_two_lines_and_loses_nothing(place, monkeypatch, capsys):
+    def fails(pictures, row, measured):
+        if row.method == "edges":
+            raise ScoringError("mprt: the scoring itself is wrong.")
+
+    module = sys.modules["camlab.scoring.score_pictures"]
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "check_scoring", fails)
+        assert command(monkeypatch, score.main, *QUICK, "out=mine") == 2
+    said = capsys.readouterr().err
+    assert (
+        "mprt: the scoring itself is wrong.\nNo table is written, and the methods that are finished are kept." in said
+    )
+    assert "Traceback" not in said
+    assert not (place / "mine" / "scores.json").exists()
+    assert list((place / "mine" / ".scores").glob("*.npy"))
+    assert command(monkeypatch, score.main, *QUICK, "out=mine") == 0
 
 
 def test_a_link_in_place_of_the_kept_values_is_refused(place, monkeypatch, capsys):

@@ -307,6 +307,12 @@ def test_a_run_gets_no_table_unless_it_is_asked_for(tmp_path, monkeypatch, capsy
     assert sorted(run.iterdir()) == before
 
 
+def test_an_infinite_metric_has_no_spread(tmp_path, monkeypatch):
+    for seed, accuracy in enumerate([0.5, math.inf]):
+        make_run(tmp_path / str(seed), [f"seed={seed}"], [accuracy])
+    assert summarize(monkeypatch, tmp_path) == 0
+
+
 @pytest.mark.parametrize("name", ["summary.csv", "summary.md", "summary.png"])
 def test_files_of_others_and_what_links_lead_to_are_left_alone(tmp_path, monkeypatch, capsys, name):
     make_run(tmp_path / "runs" / "a", [], [0.5])

@@ -121,11 +121,12 @@ def test_a_step_reads_nothing_back_from_the_device(tmp_path, mode):
         cached = [FeatureCache(str(tmp_path))] if mode == "frozen" else []
         run = trainer(tmp_path, max_epochs=2, limit_train_batches=steps, callbacks=cached, enable_checkpointing=False)
         with HostReads() as counted:
-            run.fit(module, datamodule=Coloured(n_train=112))
+            run.fit(module, datamodule=Coloured(n_train=80))
         return counted.count
 
-    reads(2)  # from now on, the features are cached
-    assert reads(2) == reads(6)
+    if mode == "frozen":
+        reads(2)  # from now on, the features are cached
+    assert reads(2) == reads(4)
 
 
 def test_a_compiled_network_trains_and_is_kept_as_any_other(tmp_path):

@@ -80,7 +80,7 @@ def test_measures_of_maps(tmp_path):
     assert measures.runners_up(run).tolist() == [[1], [1]]
     assert measures.peaks(cam, run) == [4, 5]
     assert measures.signed_peaks(cam, run) == [3, 4]
-    assert measures.drift(cam, run) == [1]
+    assert measures.shift(cam, run) == [1]
     (first,), (second,) = measures.heat_on_object(cam, run)
     assert first == pytest.approx(1 - second) == pytest.approx(0.875)
 
@@ -143,6 +143,21 @@ def test_runs_with_other_pictures_show_what_they_share(tmp_path):
     assert "different classes" in document.about["notes"][1]
 
 
+def test_each_run_is_judged_by_its_own_labels_and_equal_pictures_stay_two(tmp_path):
+    make_run(tmp_path / "a", pictures=4)
+    make_run(tmp_path / "b", pictures=4, class_names=("dog", "cat", "frog"))
+    for name in "ab":
+        place = tmp_path / name / "heatmaps" / "pictures"
+        shutil.copy(place / "00.png", place / "03.png")
+    about = make_document([read_content(tmp_path / "a"), read_content(tmp_path / "b")], 32).about
+    assert [run["labels"] for run in about["runs"]] == [[0, 1, 2, 0], [1, 0, 2, 1]]
+    assert len(about["pictures"]) == 4
+    assert about["notes"] == [
+        "The runs have different classes. A class that a run does not have has no map there.",
+        "The runs have different true classes for 3 of these pictures; each is judged by its own.",
+    ]
+
+
 def test_runs_without_a_common_picture_are_refused(tmp_path):
     make_run(tmp_path / "a", pictures=2)
     make_run(tmp_path / "b", pictures=2)
@@ -178,6 +193,16 @@ def test_command_writes_the_page(tmp_path, monkeypatch, capsys):
     assert style == {"klass": "predicted", "box": False, "colours": "viridis", "scale": "per_image", "opacity": 0.7}
     assert run_view(monkeypatch, tmp_path / "run", f"out={tmp_path}", "open=false") == 0
     assert (tmp_path / "heatmaps.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "photo.png", "report.html"])
+def test_files_of_others_are_not_replaced_by_a_page(tmp_path, monkeypatch, capsys, name):
+    make_run(tmp_path / "run", epochs=(0,), pictures=1)
+    (tmp_path / name).write_text("mine")
+    assert run_view(monkeypatch, tmp_path / "run", f"out={tmp_path / name}") == 2
+    told = "not written by camlab" if name.endswith(".html") else "a page's name ends in .html"
+    assert told in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def damage(run: Path) -> None:

@@ -85,14 +85,18 @@ def test_missing_photographs_are_left_out_and_told(tmp_path):
     assert "Pictures whose files are missing or have changed are left out: 2." in content.notes
 
 
-def test_folders_are_found_beside_runs(tmp_path):
+def test_folders_beside_runs_are_left_out_and_told(tmp_path, caplog):
     make_explained(tmp_path / "all" / "out", tmp_path / "photos", pictures=1)
     make_run(tmp_path / "all" / "run", epochs=(0,), pictures=1)
-    assert find_sources(tmp_path / "all") == [tmp_path / "all" / "out", tmp_path / "all" / "run"]
+    assert find_sources(tmp_path / "all" / "out") == [tmp_path / "all" / "out"]
+    assert not caplog.records
+    assert find_sources(tmp_path / "all") == [tmp_path / "all" / "run"]
+    (told,) = caplog.messages
+    assert "1 folder without epochs left out, such as out: they cannot share a page with runs" in told
     with pytest.raises(
-        UserError, match=r"out is of camlab\.explain and has no epochs\. Give it, or runs, but not both\."
+        UserError, match=r"out has no epochs and cannot share a page with runs\. Give only runs, or only such folders\."
     ):
-        write_page([tmp_path / "all"], tmp_path / "page.html")
+        write_page([tmp_path / "all" / "run", tmp_path / "all" / "out"], tmp_path / "page.html")
 
 
 def test_two_networks_are_shown_side_by_side(tmp_path, monkeypatch, capsys):

@@ -210,6 +210,13 @@ def test_every_half_precision_number_is_decoded(view):
 # ---- choosing
 
 
+def on_object(map_1hw: Any, picture: int) -> float:
+    """Share of a map's heat on the object of a picture of `make_run`, as `render` enlarges it; 2, which sorts last, without heat."""
+    large = render.resize(map_1hw.squeeze().clamp(min=0).numpy(), (SIDE, SIDE))
+    inside = large[4:9, 4 : 9 + picture % 3].sum()
+    return float(inside / large.sum()) if large.any() else 2.0
+
+
 def test_one_scrubber_moves_all_pictures(view):
     assert view.text("#epoch-label") == "Epoch 3 of 3"
     before = [view.tile(i) for i in range(3)]
@@ -248,6 +255,32 @@ def test_any_class_can_be_chosen(view, results):
     difference = results[3][0].cam_of_all_classes[0] - results[3][0].cam_of_all_classes[int(probabilities.argmax())]
     np.testing.assert_allclose(shown["values"], (difference / difference.abs().max()).ravel(), atol=1e-6)
     assert "runner-up" in view.text("#colour-ticks")
+    classes = ("cat", "dog", "frog")
+    assert view.text('[data-picture="0"] .of-map') == f"cat − {classes[int(probabilities.argmax())]}"
+    assert view.page.locator("#colours").is_disabled(), "differences have colours of their own"
+    assert view.press("p").page.locator("#colours").is_enabled()
+
+
+def test_share_on_the_object_is_that_of_the_map_that_is_drawn(view, results):
+    for method, key in (("cam", "p"), ("grad_cam", "t"), ("cam", "2"), ("grad_cam", "2")):
+        view.choose("method", {"cam": "CAM", "grad_cam": "Grad-CAM"}[method])
+        view.page.evaluate("document.activeElement.blur()")
+        view.press(key)
+        for i, result in enumerate(results[3]):
+            wanted = {"p": result.class_idx[0], "t": result.label, "2": 1}[key]
+            share = None
+            if method == "cam":
+                share = on_object(result.cam_of_all_classes[wanted], i)
+            elif wanted in result.class_idx:
+                share = on_object(result.maps[method][0][result.class_idx.index(wanted)], i)
+            told = view.page.evaluate(f"onObject(heatOf(slots()[0], {i}, 3), {i})")
+            assert told == (share if share is None else pytest.approx(share, abs=1e-3))
+    shown = view.texts('[data-picture="0"] .of-map, [data-picture="1"] .of-map')
+    captions = [text.replace("\xa0", " ") for text in shown]
+    assert captions[0] == "" or "% on object (10 % of the area)" in captions[0]
+    assert "% on object (12 % of the area)" in captions[1]
+    nothing = view.page.evaluate("textOfMap(0, { ...heatOf(slots()[0], 1, 3), values: new Float32Array(12) }, 1)")
+    assert nothing == "", "no evidence has no share"
 
 
 def test_a_map_that_is_not_stored_is_not_invented(view, results):
@@ -303,15 +336,28 @@ def test_value_under_the_pointer(view, results):
 
 
 def test_curves_follow_the_scrubber_and_lead_it(view):
-    assert [text.split()[0] for text in view.texts(".chart-title")] == ["Accuracy", "Loss", "Heat", "Learning"]
+    assert view.texts(".chart-title") == [
+        "Accuracy", "Loss", "Pixels of the object rank first (AUROC)", "Heat on the object (CAM, true class)",
+        "Learning rate", "Removing hot pixels first",
+    ]  # fmt: skip
     assert "val 0.6" in view.text(".chart .values")
+    assert view.texts(".chart .values")[2] == "val 0.8   chance 0.5"
+    gain = view.page.locator(".chart").nth(5)
+    assert gain.locator(".zero").count() == 1, "the gain falls from 0 to -0.6"
+    assert gain.locator(".number").all_text_contents() == ["−0.6", "0"]
+    for chart in view.page.locator(".chart").all():
+        points = chart.locator("polyline").evaluate_all("(all) => all.flatMap((e) => [...e.points].map(({ y }) => y))")
+        assert points
+        assert 0 < min(points) <= max(points) < 80, "curves stay within their chart"
+    area = np.mean([5 * (5 + i % 3) / SIDE**2 for i in range(9)])
+    assert f"chance {area:.3f}" in view.texts(".chart .values")[3]
     chart = view.page.locator(".chart svg").first
     box = chart.bounding_box()
     view.page.mouse.click(box["x"] + box["width"] * 0.36, box["y"] + 10)
     assert view.settled().state("epoch") == 1
     assert view.text(".chart .values") == "val 0.2"
     x = float(view.page.locator(".cursor").first.get_attribute("x1"))
-    assert x == pytest.approx(4 + 256 / 3, abs=0.1)
+    assert x == pytest.approx(44 + 214 / 3, abs=0.1)
 
 
 def test_pictures_are_sorted_and_filtered(view, results):
@@ -322,10 +368,11 @@ def test_pictures_are_sorted_and_filtered(view, results):
     assert view.choose("sort", "wrong").order() == wrong + right
     unsure = sorted(range(9), key=lambda i: float(last[i].probabilities.max()))
     assert view.choose("sort", "unsure").order() == unsure
-    drift = view.page.evaluate("about.runs[0].drift")
-    assert view.choose("sort", "drift").order() == sorted(range(9), key=lambda i: (-drift[i], i))
-    inside = view.page.evaluate("about.runs[0].onObject[3]")
+    shift = view.page.evaluate("about.runs[0].shift")
+    assert view.choose("sort", "shift").order() == sorted(range(9), key=lambda i: (-shift[i], i))
+    inside = [on_object(result.maps["cam"][0], i) for i, result in enumerate(last)]
     assert view.choose("sort", "object").order() == sorted(range(9), key=lambda i: (inside[i], i))
+    assert view.text("#sort option:checked") == "least heat on the object first (CAM, predicted class)"
     view.choose("sort", "stored")
     assert view.choose("filter", "wrong").order() == wrong
     assert view.text("#count") == f"{len(wrong)} picture{'' if len(wrong) == 1 else 's'}, {len(wrong)} wrong"
@@ -393,6 +440,13 @@ def test_all_epochs_are_saved_as_an_animated_picture(view):
             assert saved.info["duration"] == 250
     assert all((frames[i] != frames[i + 1]).any() for i in range(3))
     assert view.state("epoch") == 3
+    with view.page.expect_download() as download:
+        view.page.evaluate("byId('save-animation').click(); show({ epoch: 1, method: ALL_METHODS, picture: -1 })")
+    with Image.open(io.BytesIO(Path(download.value.path()).read_bytes())) as saved:
+        for i in range(4):
+            saved.seek(i)
+            np.testing.assert_array_equal(np.asarray(saved.convert("RGB")), frames[i])
+    assert (view.state("epoch"), view.state("method")) == (1, "all"), "what is chosen meanwhile stays"
 
 
 # ---- two runs
@@ -408,6 +462,8 @@ def test_two_runs_are_aligned_by_epoch(pair):
     np.testing.assert_array_equal(pair.tile(0), first)
     pair.press("f")
     np.testing.assert_array_equal(pair.tile(0), second)
+    dot = pair.page.locator(".chart").first.locator(".dot")
+    assert dot.get_attribute("class") == "dot run-1", "run B has one point"
 
 
 def test_difference_of_two_runs(pair, results):
@@ -436,6 +492,10 @@ def test_a_page_of_photographs_has_no_epochs(views):
     assert view.text("#settings").startswith("network=vgg16")
     assert view.page.locator("#box").is_checked()
     assert view.page.locator('input[value="difference"]').first.is_disabled(), "one map of each picture is stored"
+    assert "top_k=2" in view.page.locator('label:has(> input[value="difference"])').first.get_attribute("title")
+    view.page.evaluate("Object.assign(drawn = { ...heatOf(slots()[0], 0, 0) }, { values: drawn.values.map(() => 1) })")
+    code = "(c) => (drawTile(c, 0, drawn, 160), [...c.getContext('2d').getImageData(2, 60, 1, 1).data].slice(0, 3))"
+    assert view.page.locator("canvas").last.evaluate(code) == [255] * 3, "a box around the whole picture is drawn, too"
     assert view.choose("scale", "shared").text("#colour-ticks").endswith("the maximum of all pictures")
     assert view.choose("method", "all").texts('[data-picture="0"] .tile-label') == ["Grad-CAM", "LayerCAM"]
     view.press("ArrowLeft", " ", "End", "1", "p")
@@ -475,7 +535,7 @@ def test_hostile_names_are_text(view):
         {"epochs": (0,), "pictures": 1, "masks": False},
         {"size": (20, 200), "grid": (14, 1)},
         {"size": (300, 180), "labelled": False, "masks": False},
-        {"class_names": ("yes",), "grid": (1, 1)},
+        {"class_names": ("yes",), "grid": (1, 1), "epochs": (0, 1)},
     ],
     ids=["one epoch, one picture", "tall", "large, classes not known", "one class"],
 )
@@ -487,6 +547,9 @@ def test_odd_runs(browser, tmp_path, kind):
     shape = view.tile(0).shape
     assert min(shape[:2]) >= 160
     assert shape[1] * height == shape[0] * width
+    if len(kind.get("epochs", ())) == 2:
+        accuracy = view.page.locator(".chart").first
+        assert (accuracy.locator(".dot").count(), accuracy.locator(".number").last.text_content()) == (1, "0.2")
     for key in ("t", "d", "1", "p", "ArrowLeft", "b", " ", "f"):
         view.press(key)
     view.choose("method", "all").choose("sort", "object").choose("scale", "raw")

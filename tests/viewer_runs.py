@@ -60,9 +60,11 @@ def make_run(
     run_folder.write_config(folder, config, "0123456789abcdef")
     with open(folder / run_folder.METRICS, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["epoch", "step", "train/lr", "train/loss", "val/acc", "val/loss"])
+        scores = ["val/heat/srg", "val/heat/auroc", "val/heat/auroc_chance"]
+        writer.writerow(["epoch", "step", "train/lr", "train/loss", "val/acc", "val/loss", *scores])
         for epoch in epochs[1:]:
-            writer.writerow([epoch, epoch * 10, 0.01, 1 / epoch, 0.2 * epoch, 1.5 / epoch])
+            values = [0.3 - 0.3 * epoch, 0.5 + 0.1 * epoch, 0.5 if epoch == epochs[1] else ""]
+            writer.writerow([epoch, epoch * 10, 0.01, 1 / epoch, 0.2 * epoch, 1.5 / epoch, *values])
     noise = np.random.default_rng(5)
     for name in ("pictures", "masks") if masks else ("pictures",):
         (heatmaps / name).mkdir(parents=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from camlab.attribution.results import Source
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
-from camlab.storage.pictures import count_pixels, read_picture
+from camlab.storage.pictures import count_pixels, distinct_names, read_picture
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,9 @@ def decode_batches(
         broken: List to which a message is added for each picture that cannot be read and is left out.
     """
     ahead: list[list[Future[DecodedPicture]]] = []
+    names = distinct_names(files)
     for group in itertools.chain(_groups(files, batch_size), [[]]):
-        ahead.append([pool.submit(_decode, number, path, preprocess) for number, path in group])
+        ahead.append([pool.submit(_decode, number, path, names[number], preprocess) for number, path in group])
         if len(ahead) < 2:
             continue
         batch = []
@@ -64,13 +65,13 @@ def decode_batches(
             yield batch
 
 
-def _decode(number: int, path: Path, preprocess: Preprocess) -> DecodedPicture:
+def _decode(number: int, path: Path, name: str, preprocess: Preprocess) -> DecodedPicture:
     whole = read_picture(path)
     if max(whole.size) > _LONGEST_SIDE:
         raise UserError(
             f"{path} is {whole.width}×{whole.height}; overlays can have at most {_LONGEST_SIDE:,} pixels a side."
         )
-    source = Source(path, path.name, number, whole.size, preprocess.visible_box(*whole.size))
+    source = Source(path, name, number, whole.size, preprocess.visible_box(*whole.size))
     return DecodedPicture(source, whole, preprocess.prepare(whole))
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from camlab.data.augment_steps import PRESETS, steps_of
 from camlab.drawing.colormaps import COLORMAPS
 from camlab.models.classifier_names import complaint_about
 from camlab.runs.watchers import CHOOSING, HEAT, HEAT_SCORES
@@ -21,6 +22,20 @@ class Words:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.literal_schema(list(self.words))
+
+
+class WordsOrSteps(Words):
+    """Annotation of a setting whose value is one of a few words, a list of steps of augmentation, or null."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def check(value: Any) -> Any:
+            try:
+                steps_of(value)
+            except ValueError as error:
+                raise PydanticCustomError("augment", "{complaint}", {"complaint": str(error)}) from None
+            return value
+
+        return core_schema.no_info_plain_validator_function(check)
 
 
 @dataclass(frozen=True)
@@ -124,5 +139,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Augment = Annotated[Any, WordsOrSteps(*PRESETS)]
 Scaling = Annotated[str, Words("per_image", "shared", "raw")]
 Colormap = Annotated[str, Words(*COLORMAPS)]
+Shares = Annotated[list[NotNegative], Field(min_length=3, max_length=3), AfterValidator(shares_of_splits)]

@@ -77,11 +77,13 @@ def shown(value: Any) -> str:
     """Format a value as it is typed on the command line.
 
     Examples:
-        >>> shown(None), shown(["a", True])
-        ('null', '[a,true]')
+        >>> shown(None), shown(["a", True, {"b": 0.5}])
+        ('null', '[a,true,{b: 0.5}]')
     """
     if isinstance(value, list):
         return f"[{','.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{shown(key)}: {shown(child)}' for key, child in value.items())}}}"
     return str(value) if isinstance(value, (str, float)) else json.dumps(value, ensure_ascii=False, default=str)
 
 

@@ -15,6 +15,10 @@ from camlab.runs import run_folder
 from camlab.storage.files import user_path
 
 _OF_ITS_MACHINE = ("placement", "num_workers", "cache")  # settings that do not change results; the machine decides
+_OF_TRAINING = (
+    "augment",
+    "augment_views",
+)  # settings without an effect on an evaluation; one may be a list of sections
 _PLACES = ("root", "path")
 
 
@@ -73,7 +77,7 @@ def _data_settings(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged or has been changed since the run wrote it. {_which_data()}")
     try:
         data = run_folder.read_config(folder)["data"]
-        settings = {str(key): value for key, value in data.items()}
+        settings = {str(key): value for key, value in data.items() if key not in _OF_TRAINING}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file}: the run's settings are damaged. {_which_data()}") from error
     own = {
@@ -89,9 +93,13 @@ def _data_settings(folder: Path) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):  # of numbers only, since nested lists could be endless
-        return all(isinstance(item, (bool, int, float)) for item in value)
-    return value is None or isinstance(value, (bool, int, float)) or (isinstance(value, str) and "${" not in value)
+    if isinstance(value, list):  # not of lists, since nested lists could be endless
+        return all(_is_word(item) for item in value)
+    return value is None or _is_word(value)
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, (bool, int, float)) or (isinstance(value, str) and "${" not in value)
 
 
 def _which_data() -> str:

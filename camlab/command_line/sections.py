@@ -7,10 +7,11 @@ schemas with the constructors of the classes.
 
 from typing import Annotated, Any, Required
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
+from pydantic import BeforeValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.command_line.fields import (
+    Augment,
     Backbone,
     Colormap,
     Count,
@@ -22,16 +23,15 @@ from camlab.command_line.fields import (
     Scaling,
     Seed,
     Share,
+    Shares,
     Words,
     as_list,
-    shares_of_splits,
 )
 from camlab.models.backbones import LARGEST_IMAGE_SIZE
 from camlab.runs.watchers import HEAT_SCORES
 
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt")
 
-Shares = Annotated[list[NotNegative], Field(min_length=3, max_length=3), AfterValidator(shares_of_splits)]
 ImageSize = Annotated[int, Field(ge=1, le=LARGEST_IMAGE_SIZE)]
 section = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))  # TypedDicts do not inherit it
 
@@ -65,6 +65,8 @@ class ImageData(TypedDict, total=False):
     std: Annotated[list[Positive], Field(min_length=3, max_length=3)]
     flip: Share
     max_shift: Annotated[int, Field(ge=0, le=32)]
+    augment: Augment
+    augment_views: Annotated[int, Field(ge=1, le=100)] | None
     batch_size: Count
     val_size: Natural
     split_seed: Seed
@@ -72,6 +74,9 @@ class ImageData(TypedDict, total=False):
     placement: Annotated[str, Words("auto", "device", "host")]
     test_each_epoch: bool
     balance: Annotated[str, Words("none", "weights", "sampling")]
+    shortcut: Annotated[str, Words("patch", "stripe", "tint")] | None
+    shortcut_classes: Annotated[list[str | Natural], Field(min_length=1), BeforeValidator(as_list)] | None
+    shortcut_strength: Share
 
 
 @section

@@ -165,6 +165,9 @@ def decisive_settings(config: DictConfig) -> dict[str, Any]:
     """Return the settings that decide the result of a run, and its callbacks, as plain values in nested sections."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
+    data = plain.get("data")
+    if isinstance(data, dict) and data.get("shortcut") is None:  # the others then have no effect
+        plain["data"] = {key: value for key, value in data.items() if not str(key).startswith("shortcut")}
     return {str(key): value for key, value in plain.items() if key == "callbacks" or key not in INDECISIVE}
 
 
@@ -254,8 +257,7 @@ def _check_explain(plain: dict[str, Any]) -> None:
     """Refuse settings of `explain` that contradict each other."""
     data = plain.get("data")
     if (plain["images"] is None) == (data is None):
-        way_out = "Give either images=PLACE, or data=folder data.root=FOLDER, table or huggingface."
-        raise UserError(f"Which pictures? {way_out}")
+        raise UserError("Which pictures? Give images=PLACE, or data=folder data.root=FOLDER, table or huggingface.")
     if data is not None and not names_files(data["_target_"]):
         raise UserError(
             f"data={data.get('name')}: its pictures are not in files. Give data=folder, table or huggingface."

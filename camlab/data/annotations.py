@@ -85,7 +85,7 @@ def _coco(path: Path) -> dict[str, list[Annotated]]:
         found: dict[str, list[Annotated]] = {name: [] for name in files.values()}
         for one in content["annotations"]:
             found[files[one["image_id"]]].append(_coco_object(one, categories[one["category_id"]]))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise UserError(
             f"data.annotations={path}: not a file in COCO's format ({type(error).__name__}: {first_line(error)}).",
             "Give a JSON file with images, annotations and categories, or a folder of Pascal VOC's XML files.",
@@ -101,7 +101,7 @@ def _coco_object(one: Mapping[str, Any], category: str) -> Annotated:
 
 
 def _voc(folder: Path) -> dict[str, list[Annotated]]:
-    """Objects of each XML file, by its path without the ending and by the file name that it states."""
+    """Objects of each XML file, by its path without the ending; the file name that it states does not count."""
     found: dict[str, list[Annotated]] = {}
     for path in sorted(folder.rglob("*.xml")):
         try:

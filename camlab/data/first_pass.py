@@ -178,7 +178,12 @@ class FirstPass:
         key, content = picture.truth.read(size)
         if key in self.masks and self.masks.size(key) == size:
             return _Record(key, None, size)
-        mask = picture.truth.draw(content, size)
+        try:
+            mask = picture.truth.draw(content, size)
+        except UserError as error:
+            if isinstance(picture.truth, MaskPicture):  # the message names the file of the mask
+                raise
+            raise UserError(f"{picture.source.id}: {error}") from error
         square = self.prepare.prepare(Image.merge("RGB", [mask] * 3))[..., 0] >= 128
         return _Record(key, np.packbits(square).tobytes(), size)
 

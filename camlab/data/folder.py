@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 
 from camlab.data.own_pictures import OwnPictures
-from camlab.data.picture_table import SPLITS, Picture, Split
+from camlab.data.picture_table import SPLIT_WORDS, SPLITS, Picture, Split
 from camlab.data.sources import PictureFile
 from camlab.data.truth import MaskPicture
-from camlab.errors import UserError, cut, plain
+from camlab.errors import UserError, cut, listed, plain
 from camlab.models.preprocess import Preprocess
 from camlab.storage.files import user_path
 from camlab.storage.pictures import ENDINGS, MASKS, Listing, list_files, read_picture
@@ -53,18 +54,52 @@ class Folder(OwnPictures):
     def find(self) -> list[Picture]:
         if not self.root.is_dir():
             raise UserError(f"data.root={self.root}: no such folder. {_LAYOUT}")
-        splits = [split for split in SPLITS if (self.root / split).is_dir()]
-        if splits and "train" not in splits:
-            raise UserError(f"{self.root / 'train'}: no such folder. {_LAYOUT}")
+        splits = self._splits()
         listing = list_files(self.root, below=True)
         places = [(self._place_of(mask), mask) for mask in listing.masks]
         masks = {(folder, stem.removesuffix("_mask")): mask for (folder, stem), mask in places}
-        found = [picture for path in listing.pictures if (picture := self._picture(path, splits, masks))]
-        self._check_classes(self.root / "train" if splits else self.root, found)
+        all_masks = set(masks.values())
+        rows = {path: self._picture(path, splits, masks) for path in listing.pictures}
+        found = [picture for picture in rows.values() if picture]
         others = [path for path in listing.others if not splits or self._parts(path)[0] in splits]
-        if left_out := Listing([], list(masks.values()), others).left_out():
-            log.info("data.root=%s: left out %s.", plain(str(self.root)), left_out)
+        self._tell(
+            replace(listing, masks=list(masks.values()), others=others), [path for path in rows if not rows[path]]
+        )
+        self._check_classes(self.root / "train" if splits else self.root, found, listing.again)
+        self._check_masks(splits, masks.values(), all_masks)
         return sorted(found, key=lambda picture: (picture.split or "", picture.label, picture.name))
+
+    def _splits(self) -> list[Split]:
+        """Splits that have folders.
+
+        Raises:
+            UserError: There is none for training, or a folder is named nearly as one for a split.
+        """
+        names = sorted(path.name for path in self.root.iterdir() if path.is_dir())
+        meant = {name: SPLIT_WORDS[name.lower()] for name in names if name.lower() in SPLIT_WORDS}
+        if len(meant) > 1 or "train" in meant.values():  # a single folder `valid` may be a class
+            for name in (name for name in meant if name not in SPLITS):
+                raise UserError(
+                    f"{self.root / name}: if this is a split, name it {meant[name]}; if it is a class, give it a name"
+                    " that is not a split's."
+                )
+        splits = [split for split in SPLITS if split in names]
+        if splits and "train" not in splits:
+            raise UserError(f"{self.root / 'train'}: no such folder. {_LAYOUT}")
+        return splits
+
+    def _tell(self, left_out: Listing, outside: Sequence[Path]) -> None:
+        """Say in one line what is left out.
+
+        Args:
+            left_out: Masks without a picture, files that are no pictures, and links that were not followed.
+            outside: Pictures outside of the folders of the classes.
+        """
+        places = {parts[0] + ("/" if len(parts) > 1 else ""): None for parts in map(self._parts, outside)}
+        pictures = "1 picture" if len(outside) == 1 else f"{len(outside)} pictures"
+        parts = [f"{pictures} outside of the folders of the classes ({listed(list(places), 3)})"] if outside else []
+        if parts := parts + [text for text in [left_out.left_out()] if text]:
+            log.info("data.root=%s: left out %s.", plain(str(self.root)), " and ".join(parts))
 
     def _picture(
         self, path: Path, splits: Sequence[Split], masks: dict[tuple[tuple[str, ...], str], Path]
@@ -90,12 +125,13 @@ class Folder(OwnPictures):
     def _parts(self, path: Path) -> tuple[str, ...]:
         return path.parts[len(self.root.parts) :]  # `relative_to` takes ten times as long
 
-    def _check_classes(self, top: Path, found: Sequence[Picture]) -> None:
+    def _check_classes(self, top: Path, found: Sequence[Picture], again: Sequence[Path]) -> None:
         """Refuse fewer than two classes, and classes without training pictures.
 
         Args:
             top: Folder that contains the folders of the classes.
             found: All pictures.
+            again: Links that were not followed.
         """
         folders, where = _class_folders(top), " in train/" if top != self.root else ""
         if len(folders) < 2 and not self.nested:
@@ -103,10 +139,24 @@ class Folder(OwnPictures):
             raise UserError(f"data.root={self.root}: {only}{where}, but at least two are needed. {_LAYOUT}")
         trained = {picture.label for picture in found if picture.split in (None, "train")}
         if not self.nested and (empty := [name for name in folders if name not in trained]):
-            raise UserError(f"{top / empty[0]}: no pictures. {_LAYOUT}")
+            wrong = "a link to a folder that is read already" if top / empty[0] in again else "no pictures"
+            raise UserError(f"{top / empty[0]}: {wrong}. {_LAYOUT}")
         if other := next((picture for picture in found if picture.label not in trained), None):
             where = f"{self.root / str(other.split)}"
             raise UserError(f"{where}: class {cut(other.label)} is not in train/. Add or remove it.")
+
+    def _check_masks(self, splits: Sequence[Split], unused: Collection[Path], masks: Collection[Path]) -> None:
+        """Refuse a folder `masks` that is in the place of a class and in which no file is the mask of a picture."""
+        without = set(unused)
+        for top in [self.root / split for split in splits] if splits else [self.root]:
+            places = {path.parent for path in masks if path.parent.parent == top and path.parent.name.lower() == MASKS}
+            for place in places:
+                inside = [path for path in masks if path.is_relative_to(place)]
+                if without.issuperset(inside):
+                    raise UserError(
+                        f"{place}: none of its {len(inside)} pictures is the mask of a picture: masks/<class>/x.png for"
+                        " <class>/x.jpg. If it is a class, give the folder another name."
+                    )
 
 
 def read_pictures(paths: Sequence[Path], side: int) -> Tensor:

@@ -2,19 +2,16 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from camlab.data.own_pictures import OwnPictures
-from camlab.data.picture_table import Picture, Split
+from camlab.data.picture_table import SPLIT_WORDS, Picture
 from camlab.data.sources import EmbeddedPicture
 from camlab.data.truth import MaskPicture
 from camlab.errors import UserError, cut, first_line, listed
 from camlab.storage.files import user_path
 from camlab.storage.manifest import Stamp
-
-_SPLITS: dict[str, Split] = {
-    "train": "train", "validation": "val", "val": "val", "valid": "val", "dev": "val", "test": "test",
-}  # fmt: skip
 
 
 class HuggingFace(OwnPictures):
@@ -52,7 +49,7 @@ class HuggingFace(OwnPictures):
 
     def find(self) -> list[Picture]:
         sets = self._load()
-        if unknown := [name for name in sets if name not in _SPLITS]:
+        if unknown := [name for name in sets if name not in SPLIT_WORDS]:
             raise UserError(
                 f"data.path={self.path}: split {cut(unknown[0])} is unknown. Name it train, validation or test."
             )
@@ -69,13 +66,10 @@ class HuggingFace(OwnPictures):
         local = user_path(self.path, "data.path")
         if not local.exists() and (not self.download or self.path.startswith(("/", "~", "."))):
             raise UserError(f"data.path={self.path}: no such file or folder. Give another, or data.download=true.")
+        if local.exists() and self.config is not None:
+            raise UserError(f"data.config={self.config}: only data sets of the hub have configurations. Leave it out.")
         try:
-            if any((local / name).is_file() for name in ("dataset_dict.json", "state.json")):
-                found = datasets.load_from_disk(str(local))
-            elif local.is_file():
-                found = datasets.load_dataset("parquet", data_files=str(local))
-            else:
-                found = datasets.load_dataset(str(local) if local.exists() else self.path, self.config)
+            found = _load_local(local) if local.exists() else datasets.load_dataset(self.path, self.config)
         except Exception as error:  # datasets raises any exception
             raise UserError(f"data.path={self.path}: cannot be loaded ({first_line(error)}).") from error
         return dict(found) if isinstance(found, dict) else {"train": found}
@@ -85,7 +79,8 @@ class HuggingFace(OwnPictures):
         names = getattr(rows.features[label], "names", None)
         if names is not None:
             self.class_order = tuple(names)
-        stamp, place = _stamp(rows), f"{self.place}: {name}"
+        config = "" if self.config is None else f" ({self.config})"
+        stamp, place = _stamp(rows), f"{self.place}{config}: {name}"
         pictures = _undecoded(rows, image)
         mask = None if self.mask_column is None else self._named(rows, self.mask_column, "mask")
         masks = None if mask is None else _undecoded(rows, mask)
@@ -93,10 +88,10 @@ class HuggingFace(OwnPictures):
         for i, value in enumerate(rows[label]):
             if value is None or (names is not None and not 0 <= value < len(names)):
                 raise UserError(f"{place}, row {i}: it has no label. Remove the row, or the split.")
-            truth = None if mask is None else MaskPicture(EmbeddedPicture(masks, mask, i, f"{place} masks", stamp))
+            truth = None if mask is None else MaskPicture(EmbeddedPicture(masks, mask, i, place, stamp))
             source = EmbeddedPicture(pictures, image, i, place, stamp)
             text = names[value] if names is not None else str(value)
-            found.append(Picture(f"{name}/{i}", text, source, _SPLITS[name], truth))
+            found.append(Picture(f"{name}/{i}", text, source, SPLIT_WORDS[name], truth))
         return found
 
     def _image_column(self, rows: Any) -> str:
@@ -132,6 +127,18 @@ class HuggingFace(OwnPictures):
         return column
 
 
+def _load_local(place: Path) -> Any:
+    """Load a data set from a file or folder. A folder's README is not read: it may name addresses and other files."""
+    import datasets
+
+    if any((place / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return datasets.load_from_disk(str(place))
+    if place.is_file():
+        return datasets.load_dataset("parquet", data_files=str(place))
+    kind = "parquet" if any(place.rglob("*.parquet")) else "imagefolder"
+    return datasets.load_dataset(kind, data_dir=str(place))
+
+
 def _undecoded(rows: Any, column: str) -> Any:
     """A data set with one column, whose items are dictionaries with the bytes or the path of a picture."""
     import datasets
@@ -143,5 +150,10 @@ def _stamp(rows: Any) -> Stamp:
     """What reveals a change of a data set: the size and the time of its Arrow files, made from the original files."""
     status = [os.stat(one["filename"]) for one in rows.cache_files]
     if not status:  # it is in memory: nobody knows whether it has changed
-        return Stamp(-1, time.time_ns())
-    return Stamp(sum(one.st_size for one in status), max(one.st_mtime_ns for one in status))
+        return Stamp(-1, time.time_ns(), 0, 0)
+    return Stamp(
+        sum(one.st_size for one in status),
+        max(one.st_mtime_ns for one in status),
+        max(one.st_ctime_ns for one in status),
+        sum(one.st_ino for one in status),
+    )

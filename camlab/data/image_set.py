@@ -27,6 +27,10 @@ class Pictures(Protocol):
         """The masks of the objects; None if there are none."""
 
     @property
+    def in_memory(self) -> bool:
+        """Whether the pictures are in memory, not on disk."""
+
+    @property
     def num_bytes(self) -> int:
         """Memory that the pictures occupy, or would occupy, in bytes."""
 
@@ -77,6 +81,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def in_memory(self) -> bool:
+        """True: the pictures are in memory."""
+        return True
 
     def subset(self, index: Tensor) -> "ImageSet":
         """Return a copy of the pictures with the given indices, int64."""

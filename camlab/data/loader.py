@@ -23,13 +23,16 @@ class Batch(NamedTuple):
 
     Attributes:
         images: uint8, N×3×H×W, as they come from the loader. The data module's transfer hook turns them into the
-            network's float input, except in batches with a head statistic, which may have no images.
+            network's float input, except in batches with a head statistic, which may have no images. If training images
+            are mixed, the loader's batch has one image more, with its label and index: the partner of the last one.
         labels: Class indices, int64, N.
         image_idx: Positions of the images in their set, int64, N.
         global_size: Number of images in this step over all ranks, by which a loss summed over N must be divided.
         masks: Masks of the objects, bool, N×H×W; None if the set has no masks.
         head_statistic: Input of `Network.forward_head_statistic`. It replaces the images if the features of a frozen
             backbone are cached; else it is None.
+        partner_labels: Labels of the images that the images are mixed with, N; None if they are not mixed.
+        own_share: Each image's own share in its mixture, float32, N, at least 0.5; None if they are not mixed.
     """
 
     images: Tensor
@@ -38,6 +41,8 @@ class Batch(NamedTuple):
     global_size: int
     masks: Tensor | None = None
     head_statistic: Tensor | None = None
+    partner_labels: Tensor | None = None
+    own_share: Tensor | None = None
 
 
 def random_stream(seed: int, epoch: int, purpose: str) -> torch.Generator:
@@ -72,11 +77,13 @@ class Loader:
         seed: Seed of the random order.
         rank: Index of this process.
         world_size: Number of processes that share the work.
-        on_host: Whether a thread fetches batches ahead, into pinned memory where there is a GPU; for sets that are too
-            large for the device, or are on disk.
+        on_host: Whether a thread fetches batches ahead; for sets that are too large for the device, or are on disk.
+        pinned: Whether it fetches them into pinned memory, from which they are copied to a CUDA device faster.
         without_images: Whether the images are left out, because their cached features replace them.
         order: Function of the seed and the epoch that gives the order of a shuffled epoch, N indices; None for a
             permutation of all images.
+        with_partner: Whether each share ends with one image more, the next one in the order of the epoch. The partner
+            with which an image is mixed is the next one, and that of the epoch's last image is its first.
     """
 
     def __init__(
@@ -88,8 +95,10 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         on_host: bool = False,
+        pinned: bool = False,
         without_images: bool = False,
         order: Callable[[int, int], Tensor] | None = None,
+        with_partner: bool = False,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -98,8 +107,10 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self.on_host = on_host
+        self.pinned = pinned
         self.without_images = without_images
         self.order = order or functools.partial(epoch_order, len(images))
+        self.with_partner = with_partner
         self.sampler = self  # Lightning calls `loader.sampler.set_epoch(epoch)` before each epoch
         self.batch_sampler = None  # Lightning reads this attribute as well
         self._epoch = 0
@@ -128,8 +139,13 @@ class Loader:
         self._start = state["position"] if state["position"] < len(self) else 0
 
     def _global_batches(self) -> list[Tensor]:
-        order = self.order(self.seed, self._epoch) if self.shuffle else torch.arange(len(self.images))
-        return list((order if self.on_host else order.to(self.images.labels.device)).split(self.batch_size))
+        n = len(self.images)
+        order = self.order(self.seed, self._epoch) if self.shuffle else torch.arange(n)
+        order = order if self.on_host else order.to(self.images.labels.device)
+        if not self.with_partner:
+            return list(order.split(self.batch_size))
+        circle = torch.cat([order, order[:1]])
+        return [circle[start : start + self.batch_size + 1] for start in range(0, n, self.batch_size)]
 
     def _fetch(self, global_batches: list[Tensor]) -> Iterator[Batch]:
         if not self.on_host:
@@ -138,7 +154,7 @@ class Loader:
 
     def _fetch_for_transfer(self, global_batch: Tensor) -> Batch:
         batch = self.fetch_share(global_batch)
-        if not torch.cuda.is_available():
+        if not self.pinned:
             return batch
         pinned = {name: part.pin_memory() for name, part in batch._asdict().items() if isinstance(part, Tensor)}
         return batch._replace(**pinned)  # type: ignore[arg-type]
@@ -147,10 +163,14 @@ class Loader:
         """Fetch this rank's part of a global batch.
 
         Args:
-            global_batch: Indices of the images in the global batch, int64.
+            global_batch: Indices of the images in the global batch, int64, and of the next one if `with_partner`.
         """
-        index = global_batch.tensor_split(self.world_size)[self.rank]
+        size = len(global_batch) - self.with_partner
+        index = global_batch[:size].tensor_split(self.world_size)[self.rank]
+        if self.with_partner and len(index):
+            end = sum(len(part) for part in global_batch[:size].tensor_split(self.world_size)[: self.rank + 1])
+            index = global_batch[end - len(index) : end + 1]
         if self.without_images:
-            return Batch(torch.empty(0), self.images.labels[index], index, len(global_batch))
+            return Batch(torch.empty(0), self.images.labels[index], index, size)
         share = self.images.subset(index)
-        return Batch(share.images, share.labels, index, len(global_batch), share.masks)
+        return Batch(share.images, share.labels, index, size, share.masks)

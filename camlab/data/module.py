@@ -2,18 +2,20 @@
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from camlab.data.augmentation import flip_where, shift
 from camlab.data.balance import Balance, balanced_order, class_weights
 from camlab.data.image_set import ImageSet, Pictures, stratified_split
-from camlab.data.loader import Batch, Loader, epoch_flips, epoch_shifts
+from camlab.data.loader import Batch, Loader
 from camlab.data.picture_table import Split
+from camlab.data.planted_set import planted
+from camlab.data.shortcut import KINDS, Shortcut, class_indices
+from camlab.data.training_views import TrainingViews
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
 from camlab.storage.array_store import ArrayRows
@@ -30,11 +32,13 @@ class ImageData(L.LightningDataModule, ABC):
         mean, std: Mean and standard deviation of each channel, by which pixels in [0, 1] are normalised.
         flip: Probability that a training image is flipped horizontally.
         max_shift: Largest distance in any direction by which a training image is shifted, in pixels of that image.
+        augment: A preset or a list of steps, see `camlab.data.augment_steps.steps_of`; None for `flip` and `max_shift`.
+        augment_views: Number of augmented views of each training image; None for new ones in every epoch.
         batch_size: Number of images in a step, over all ranks.
         val_size: Number of images that are taken from the training set for validation, with the same share of each
             class; 0 trains on all images.
         split_seed: Seed of this split, independent of `seed`.
-        seed: Seed of the order, the flips and the shifts.
+        seed: Seed of the order and of the augmentation.
         placement: `device` keeps the set on the training device, and `host` in main memory or, if it is in a store, on
             disk. `auto` chooses the device for a GPU that the set would fill by half at most. Without a GPU it leaves
             the set where it is.
@@ -42,6 +46,14 @@ class ImageData(L.LightningDataModule, ABC):
             checkpoint.
         balance: What makes up for classes of unequal size: `weights` in the loss, or `sampling`, by which each class
             comes equally often in every epoch.
+        shortcut: Kind of the mark that gives some classes away in training and validation images: `patch`, `stripe` or
+            `tint`; None for no mark. Test images carry none.
+        shortcut_classes: Names or indices of these classes; None for the first class.
+        shortcut_strength: Share of the images of these classes that carry the mark. `split_seed` chooses them.
+
+    Raises:
+        UserError: The augmentation is not possible (see `TrainingViews`); the shortcut is none that there is, its
+            strength is no share, or classes are given without it.
     """
 
     def __init__(
@@ -52,6 +64,8 @@ class ImageData(L.LightningDataModule, ABC):
         std: Sequence[float] = (0.5, 0.5, 0.5),
         flip: float = 0.5,
         max_shift: int = 0,
+        augment: Any = None,
+        augment_views: int | None = None,
         batch_size: int = 128,
         val_size: int = 5000,
         split_seed: int = 0,
@@ -59,12 +73,14 @@ class ImageData(L.LightningDataModule, ABC):
         placement: Placement = "auto",
         test_each_epoch: bool = False,
         balance: Balance = "none",
+        shortcut: str | None = None,
+        shortcut_classes: Sequence[str | int] | str | int | None = None,
+        shortcut_strength: float = 0.95,
     ) -> None:
         super().__init__()
         self.name = name
         self.preprocess = Preprocess(image_size, tuple(mean), tuple(std))
-        self.flip = flip
-        self.max_shift = max_shift
+        self.training_views = TrainingViews(augment, augment_views, flip, max_shift, seed, self.preprocess)
         self.batch_size = batch_size
         self.val_size = val_size
         self.split_seed = split_seed
@@ -72,12 +88,13 @@ class ImageData(L.LightningDataModule, ABC):
         self.placement = placement
         self.test_each_epoch = test_each_epoch
         self.balance = balance
+        self._shortcut = _checked_shortcut(shortcut, shortcut_classes, shortcut_strength)
+        self.shortcut: Shortcut | None = None  # set by `setup`, since only the loaded images tell the classes
         self.test_split: Split = "test"  # the split that `trainer.test` uses; `camlab.evaluate` may change it
         self.splits: dict[Split, Pictures] = {}
         self.head_statistics: dict[Split, Tensor | ArrayRows] = {}  # set by `use_cached_features`
         self._fingerprints: dict[Split, str] = {}
         self._on_device: dict[Split, ImageSet] = {}
-        self._drawn: dict[Callable[..., Tensor], tuple[int, Tensor]] = {}
 
     @abstractmethod
     def load(self) -> tuple[Pictures, ...]:
@@ -107,7 +124,7 @@ class ImageData(L.LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        train, test, *val = self.load()
+        train, test, *val = self._planted(*self.load())
         if val and self.val_size:
             raise UserError(
                 f"data.val_size={self.val_size}: the data have validation images of their own. Give data.val_size=0."
@@ -116,6 +133,14 @@ class ImageData(L.LightningDataModule, ABC):
         self.splits = {"train": train.part(rest), "test": test} if self.val_size else {"train": train, "test": test}
         if self.val_size or val:
             self.splits["val"] = val[0] if val else train.part(chosen)
+
+    def _planted(self, train: Pictures, test: Pictures, *val: Pictures) -> tuple[Pictures, ...]:
+        """Plant the shortcut in the training and validation images."""
+        if self._shortcut is None:
+            return train, test, *val
+        kind, classes, strength = self._shortcut
+        self.shortcut = Shortcut(kind, class_indices(classes, train.class_names), strength, self.split_seed)
+        return planted(train, self.shortcut, "train"), test, *(planted(own, self.shortcut, "val") for own in val)
 
     def fingerprint(self) -> str:
         """Hash of the content of all splits."""
@@ -167,28 +192,27 @@ class ImageData(L.LightningDataModule, ABC):
             trainer.global_rank,
             trainer.world_size,
             on_host,
+            trainer.strategy.root_device.type == "cuda",
             without_images=on_host and cached,
             order=functools.partial(balanced_order, self.splits[split].labels) if self.balance == "sampling" else None,
+            with_partner=shuffle and self.training_views.mixes,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn a batch on the device into the network's input.
 
-        Training images are flipped and shifted; all images are resized, normalised and cast to the run's precision. If
-        the features of the split are cached, they are looked up instead, except in tests with masks, which need maps.
+        Training images are augmented; all images are resized, normalised and cast to the run's precision. If the
+        features of the split are cached, they are looked up instead, except in tests with masks, which need maps.
         """
         assert self.trainer is not None
-        training = bool(self.trainer.training)
-        flipped = self._of_epoch(epoch_flips, self.flip, batch.image_idx) if training and self.flip > 0 else None
+        training, n, epoch = bool(self.trainer.training), len(self.splits["train"]), self.trainer.current_epoch
         cached = self.head_statistics.get(self._split_of(dataloader_idx))
         if cached is not None and not (self.trainer.testing and batch.masks is not None):
             rows = batch.image_idx * cached.shape[1]
-            rows = rows if flipped is None else rows + flipped
+            rows = rows + self.training_views.index_of(batch.image_idx, n, epoch) if training else rows
             return batch._replace(head_statistic=self._looked_up(cached, rows))
-        images = batch.images if flipped is None else flip_where(batch.images, flipped)
-        if training and self.max_shift > 0:
-            images = shift(images, self._of_epoch(epoch_shifts, self.max_shift, batch.image_idx))
-        return batch._replace(images=self.trainer.precision_plugin.convert_input(self.preprocess(images)))
+        batch = self.training_views.augmented(batch, n, epoch) if training else batch
+        return batch._replace(images=self.trainer.precision_plugin.convert_input(self.preprocess(batch.images)))
 
     def _looked_up(self, cached: Tensor | ArrayRows, rows: Tensor) -> Tensor:
         if isinstance(cached, Tensor):
@@ -204,21 +228,27 @@ class ImageData(L.LightningDataModule, ABC):
             return "train"
         return self.test_split if self.trainer.testing else self.validation_splits[dataloader_idx]
 
-    def _of_epoch(self, draw: Callable[..., Tensor], amount: float, image_idx: Tensor) -> Tensor:
-        """This epoch's random parameters of some images. They are drawn once an epoch, for all training images."""
-        assert self.trainer is not None
-        epoch = self.trainer.current_epoch
-        if self._drawn.get(draw, (-1,))[0] != epoch:
-            drawn = draw(len(self.splits["train"]), amount, self.seed, epoch)
-            self._drawn[draw] = epoch, drawn.to(image_idx.device)
-        return self._drawn[draw][1][image_idx]
-
     def _keep_on_host(self) -> bool:
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
         if self.placement != "auto" or self._on_device:
             return self.placement == "host"
         if device.type != "cuda":  # a set in a store stays there: the system keeps in memory what fits
-            return not isinstance(self.splits["train"], ImageSet)
+            return not self.splits["train"].in_memory
         free, _ = torch.cuda.mem_get_info(device)
         return sum(images.num_bytes for images in self.splits.values()) > free // 2
+
+
+def _checked_shortcut(
+    kind: str | None, classes: Sequence[str | int] | str | int | None, strength: float
+) -> tuple[str, Sequence[str | int] | str | int | None, float] | None:
+    """The settings of a shortcut; None if there is none."""
+    if kind is None:
+        if classes is not None:
+            raise UserError("data.shortcut_classes: there is no shortcut. Give data.shortcut=patch, too.")
+        return None
+    if kind not in KINDS:
+        raise UserError(f"data.shortcut={kind}: unknown. Choose from {', '.join(KINDS)}.")
+    if not 0 <= strength <= 1:
+        raise UserError(f"data.shortcut_strength={strength}: it is a share. Give a number from 0 to 1.")
+    return kind, classes, float(strength)

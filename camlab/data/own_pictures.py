@@ -6,7 +6,6 @@ import tempfile
 import weakref
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +112,18 @@ class OwnPictures(ImageData):
         if self.cache is None:
             self.cache = tempfile.mkdtemp(prefix="camlab-")
             weakref.finalize(self, shutil.rmtree, self.cache, ignore_errors=True)
-        prepare = replace(self.preprocess, image_size=self.store_size or self.preprocess.image_size)
-        return FirstPass(self.cache, self.place, prepare, self.skip_broken)
+        return FirstPass(self.cache, self.place, self.preprocess.at_size(self._side), self.skip_broken)
+
+    @property
+    def _side(self) -> int:
+        """Side length of the stored squares. The network of a checkpoint may need larger ones than `store_size`."""
+        return max(self.store_size or 0, self.preprocess.image_size)
 
     def _sets(self, stored: Stored, class_names: tuple[str, ...]) -> tuple[StoredSet, ...]:
         """The training and the test pictures and, if there are any, the validation pictures."""
         label_of = {name: label for label, name in enumerate(class_names)}
         labels = torch.tensor([label_of[picture.label] for picture in stored.pictures])
-        side = self.store_size or self.preprocess.image_size
-        whole = StoredSet(stored.store, stored.rows, side, labels, class_names, stored.pictures, stored.masks)
+        whole = StoredSet(stored.store, stored.rows, self._side, labels, class_names, stored.pictures, stored.masks)
         index = {split: [i for i, own in enumerate(stored.pictures) if own.split == split] for split in SPLITS}
         if not index["test"]:
             raise UserError(

@@ -12,6 +12,10 @@ from camlab.errors import UserError, cut, listed
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+SPLIT_WORDS: dict[str, Split] = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,8 @@ def class_names_of(pictures: Sequence[Picture], known: Sequence[str] = ()) -> tu
         )
     if known:
         return tuple(name for name in known if name in labels)
-    return tuple(sorted(labels, key=int if all(label.isdecimal() for label in labels) else None))
+    numbers = all(label.isdecimal() for label in labels)
+    return tuple(sorted(labels, key=lambda label: (int(label) if numbers else 0, label)))  # 01 before 1
 
 
 def _drawn(name: str, shares: dict[Split, float], total: float, seed: int) -> Split:

@@ -39,7 +39,7 @@ class PictureFile:
 
     def stamp(self) -> Stamp:
         status = os.stat(self.path)
-        return Stamp(status.st_size, status.st_mtime_ns)
+        return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     def read(self) -> bytes:
         if not self.path.is_file():  # reading a pipe would wait for a writer, and a device may never end
@@ -67,7 +67,7 @@ class EmbeddedPicture:
 
     @property
     def id(self) -> str:
-        return f"{self.name}, row {self.row}"
+        return f"{self.name}, row {self.row} of {self.column}"
 
     def stamp(self) -> Stamp:
         return self.stamped

@@ -72,11 +72,16 @@ class StoredSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def in_memory(self) -> bool:
+        """False: the pictures are on disk."""
+        return False
+
     def subset(self, index: Tensor) -> ImageSet:
         """Read the pictures with the given indices, int64, into memory."""
         chosen = index.cpu().numpy()
         images = torch.empty((len(chosen), 3, self.side, self.side), dtype=torch.uint8)
-        self.store.read(self.rows[chosen], images.numpy().reshape(len(chosen), -1))
+        self.store.read(self.rows[chosen], images.numpy().reshape(len(chosen), self.store.record_bytes))
         masks = None if self.masks is None else self.masks.read(chosen)
         return ImageSet(images, self.labels[chosen], self.class_names, masks)
 

@@ -3,21 +3,20 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from camlab.data.coco_outlines import are_shares
 from camlab.data.own_pictures import OwnPictures
-from camlab.data.picture_table import Picture, Split
+from camlab.data.picture_table import SPLIT_WORDS, Picture
 from camlab.data.sources import PictureFile
 from camlab.data.truth import Box, MaskPicture, Outlines, Truth
 from camlab.errors import UserError, cut, did_you_mean, first_line, listed
 from camlab.storage.files import read_text, user_path
 
-_SPLIT_WORDS: dict[str, Split] = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-}  # fmt: skip
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -58,7 +57,7 @@ class Table(OwnPictures):
         rows = list(read_rows(self.file))
         if not rows:
             raise UserError(f"data.file={self.file}: the table has no rows.")
-        columns = self._columns(rows[0])
+        columns = self._columns(dict.fromkeys(name for row in rows for name in row))  # a JSON line may lack some
         found, seen = [], dict[str, int]()
         for number, row in enumerate(rows, start=1):
             picture = self._picture(row, columns, number)
@@ -67,44 +66,50 @@ class Table(OwnPictures):
             found.append(picture)
         return found
 
-    def _columns(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Names of the columns that the table has, by what they hold."""
+    def _columns(self, there: Mapping[str, Any]) -> dict[str, str]:
+        """Names of the columns that the table has, by what they hold.
+
+        Args:
+            there: All names, as keys.
+        """
         wanted = self.columns | {what: name for what, name in self.optional.items() if name is not None}
         for what, name in wanted.items():
-            if name not in row:
-                if len(row) == 1 and (sign := next((sign for sign in ";\t|" if sign in next(iter(row))), None)):
+            if name not in there:
+                if len(there) == 1 and (sign := next((sign for sign in ";\t|" if sign in next(iter(there))), None)):
                     named = {";": "semicolons", "\t": "tabs", "|": "bars"}[sign]
                     raise UserError(
                         f"data.file={self.file}: its columns seem to be separated by {named}. Save it with commas"
                         " (.csv) or tabs (.tsv) between them."
                     )
-                hint = did_you_mean(name, row)
+                hint = did_you_mean(name, there)
                 raise UserError(
                     f"data.file={self.file}: there is no column {cut(name)}. {hint}Give data.{what}_column=NAME, one of"
-                    f" {listed(list(row))}."
+                    f" {listed(list(there))}."
                 )
-        return {what: what for what, name in self.optional.items() if name is None and what in row} | wanted
+        return {what: what for what, name in self.optional.items() if name is None and what in there} | wanted
 
     def _picture(self, row: Mapping[str, Any], columns: Mapping[str, str], number: int) -> Picture:
         given = {what: row.get(column) for what, column in columns.items()}
-        label = "" if given["label"] is None else str(given["label"])
-        if not label.strip():
+        label = "" if given["label"] is None else str(given["label"]).strip()
+        if not label:
             raise self._wrong(number, "it has no label. Give one, or remove the row")
         split = str(given.get("split") or "").strip().lower()
-        if split and split not in _SPLIT_WORDS:
+        if split and split not in SPLIT_WORDS:
             raise self._wrong(number, f"split {cut(split)} is unknown. Give train, val or test")
         path = self._path(given["path"], number)
         name = path.relative_to(os.path.abspath(self.root)).as_posix()
-        return Picture(name, label, PictureFile(path), _SPLIT_WORDS.get(split), self._truth(given, number))
+        return Picture(name, label, PictureFile(path), SPLIT_WORDS.get(split), self._truth(given, number))
 
     def _truth(self, given: Mapping[str, Any], number: int) -> Truth | None:
         if given.get("mask"):
             return MaskPicture(PictureFile(self._path(given["mask"], number)))
         try:
             boxes = _boxes(given.get("box"))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             wrong = f"box {cut(str(given['box']))} is not 'left top right bottom', with left < right and top < bottom"
             raise self._wrong(number, wrong) from None
+        if any(map(are_shares, boxes)):
+            raise self._wrong(number, f"box {cut(str(given['box']))} is in shares of the picture, not in pixels")
         return Outlines(boxes) if boxes else None
 
     def _path(self, given: Any, number: int) -> Path:
@@ -121,7 +126,9 @@ class Table(OwnPictures):
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the rows of a table, each as a dictionary with the same keys.
+    """Read the rows of a table, each as a dictionary.
+
+    In CSV and TSV, spaces around names and values do not count.
 
     Args:
         path: The table; its ending says its format.
@@ -139,12 +146,31 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             lines = (line for line in read_text(path).splitlines() if line.strip())
             yield from (dict(json.loads(line)) for line in lines)
         else:
-            text = io.StringIO(read_text(path).removeprefix("\ufeff"), newline="")
-            yield from csv.DictReader(text, delimiter="\t" if ending == ".tsv" else ",", strict=True)
+            yield from _separated(path, "\t" if ending == ".tsv" else ",")
     except FileNotFoundError:
         raise UserError(f"data.file={path}: no such file.") from None
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError, csv.Error, RecursionError) as error:
         raise UserError(f"data.file={path}: cannot be read as a table ({first_line(error)}).") from error
+
+
+def _separated(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
+    """Rows of a CSV or TSV file; a row that ends early lacks the last columns."""
+    lines = csv.reader(
+        io.StringIO(read_text(path).removeprefix("\ufeff"), newline=""), delimiter=delimiter, strict=True
+    )
+    rows = ([value.strip() for value in line] for line in lines if line)
+    names = next(rows, [])
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise UserError(f"data.file={path}: two columns are named {cut(twice[0])}. Rename or remove one.")
+    for number, values in enumerate(rows, start=1):
+        if any(values[len(names) :]):
+            raise UserError(
+                f"{path}, row {number}: {len(values)} values for {len(names)} columns. Put a value that contains"
+                f" {'tabs' if delimiter == chr(9) else 'commas'} in quotation marks."
+            )
+        yield dict(zip(names, values, strict=False))
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -168,7 +194,7 @@ def _boxes(given: Any) -> tuple[Box, ...]:
     boxes = []
     for one in several:
         left, top, right, bottom = map(float, one)
-        if not (left < right and top < bottom):
+        if not (-math.inf < left < right < math.inf and -math.inf < top < bottom < math.inf):
             raise ValueError(one)
         boxes.append((left, top, right, bottom))
     return tuple(boxes)

@@ -1,16 +1,17 @@
 """Where the object is in a picture: a mask in a file, or boxes and outlines from an annotation."""
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
+from camlab.data.coco_outlines import check_place, draw_outline
 from camlab.data.sources import Source
-from camlab.errors import UserError, first_line
+from camlab.errors import UserError
+from camlab.storage.mask_pictures import decode_mask
 
 Box = tuple[float, float, float, float]
 
@@ -29,15 +30,16 @@ class Truth(Protocol):
         """
 
     def draw(self, content: bytes, size: tuple[int, int]) -> Image.Image:
-        """Draw the mask, mode L, 255 on the object, in the picture's size."""
+        """Draw the mask, mode L, 255 on the object, in the picture's size.
+
+        Raises:
+            UserError: The mask cannot be drawn. Messages name the mask, but not the picture.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class MaskPicture:
-    """A mask as a picture of the same size: 0 is background, all other values are the object.
-
-    In a JPEG, whose compression changes values, the object is what is brighter than 127.
-    """
+    """A mask as a picture of the same size, read as `camlab.storage.mask_pictures` describes."""
 
     source: Source
 
@@ -46,24 +48,16 @@ class MaskPicture:
             content = self.source.read()
         except OSError as error:
             raise UserError(f"{self.source.id}: the mask cannot be read ({error.strerror}).") from error
-        return hashlib.sha256(b"mask" + content).digest(), content
+        return hashlib.sha256(b"mask 2" + content).digest(), content
 
     def draw(self, content: bytes, size: tuple[int, int]) -> Image.Image:
-        try:
-            with Image.open(io.BytesIO(content)) as file:
-                least = 127 if file.format == "JPEG" else 0
-                values = np.asarray(ImageOps.exif_transpose(file))
-        except Exception as error:  # a damaged picture can raise any exception
-            raise UserError(
-                f"{self.source.id}: the mask is not a readable picture ({type(error).__name__})."
-            ) from error
-        values = values if values.ndim == 2 else values[..., :3].max(axis=2)  # a fourth channel is transparency
-        height, width = values.shape
+        mask = decode_mask(content, self.source.id)
+        height, width = mask.shape
         if (width, height) != size:
             raise UserError(
                 f"{self.source.id}: the mask is {width}×{height} pixels, but its picture {size[0]}×{size[1]}."
             )
-        return Image.fromarray((values > least).astype(np.uint8) * 255)
+        return Image.fromarray(mask.astype(np.uint8) * 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,34 +78,33 @@ class Outlines:
     def draw(self, content: bytes, size: tuple[int, int]) -> Image.Image:
         mask = Image.new("L", size)
         pen = ImageDraw.Draw(mask)
-        for left, top, right, bottom in self.boxes:
+        for box in self.boxes:
+            left, top, right, bottom = _rounded(box, size)
             if left < right and top < bottom:
-                pen.rectangle((round(left), round(top), round(right) - 1, round(bottom) - 1), fill=255)
+                pen.rectangle((left, top, right - 1, bottom - 1), fill=255)
         for text in self.segmentations:
-            mask.paste(255, mask=Image.fromarray(_decoded(json.loads(text), size)))
+            try:
+                outline = draw_outline(json.loads(text), size)
+            except UserError:
+                raise
+            except ValueError as error:
+                raise UserError(f"an outline cannot be drawn: {error}.") from error
+            mask.paste(255, mask=Image.fromarray(outline.astype(np.uint8) * 255))
         return mask
 
 
-def _decoded(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Draw an outline of COCO's: uint8 H×W, 255 on the object."""
+def _rounded(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Round a box to whole pixels, and cut off what is outside of the picture.
+
+    Raises:
+        UserError: All of it is outside, or its numbers are not pixels of this picture.
+    """
+    left, top, right, bottom = box
     try:
-        from pycocotools import mask as coco
-    except ImportError as error:
-        raise UserError(
-            "data.annotations: outlines in COCO's format need pycocotools. Run: pip install camlab[coco]"
-        ) from error
-    width, height = size
-    try:
-        if isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
-            code = coco.frPyObjects(segmentation, height, width)
-        elif isinstance(segmentation, dict):
-            code = segmentation
-        else:
-            code = coco.merge(coco.frPyObjects(segmentation, height, width))
-        if list(code["size"]) != [height, width]:
-            raise UserError(f"data.annotations: an outline is for {code['size']} pixels, its picture {height, width}.")
-        return np.asarray(coco.decode(code)) * np.uint8(255)
-    except UserError:
-        raise
-    except Exception as error:  # pycocotools raises any exception
-        raise UserError(f"data.annotations: an outline cannot be read ({first_line(error)}).") from error
+        check_place(box[::2], box[1::2], size)
+    except ValueError as error:
+        raise UserError(f"a box cannot be drawn: {error}.") from error
+    if left >= size[0] or top >= size[1] or right <= 0 or bottom <= 0:
+        place = f"{left:g} {top:g} {right:g} {bottom:g}"
+        raise UserError(f"the box {place} is outside of its picture, which has {size[0]}×{size[1]} pixels.")
+    return max(round(left), 0), max(round(top), 0), min(round(right), size[0]), min(round(bottom), size[1])

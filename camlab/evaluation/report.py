@@ -115,6 +115,49 @@ def metric_lines(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
             f"The hottest point lies on the object in {own:.1f} % of pictures (pointing game; random"
             f" {random:.1f} %, centre {center:.1f} %)."
         )
+    return [*lines, *_background_lines(found), *shortcut_lines(found)]
+
+
+def _background_lines(metrics: Mapping[str, float]) -> list[str]:
+    """Describe relative foreground sensitivity, if it was measured.
+
+    Example:
+        >>> _background_lines({"rfs": 0.5, "acc_noise_background": 0.75, "acc_noise_object": 0.25})
+        ['Accuracy with noise in the background 75.0 %, on the object 25.0 % (rfs +0.50; above 0, the object counts \
+more).']
+    """
+    names = ("rfs", "acc_noise_background", "acc_noise_object")
+    if not metrics.keys() >= set(names):
+        return []
+    value, background, on_object = (metrics[name] for name in names)
+    return [
+        f"Accuracy with noise in the background {100 * background:.1f} %, on the object {100 * on_object:.1f} %"
+        f" (rfs {value:+.2f}; above 0, the object counts more)."
+    ]
+
+
+def shortcut_lines(metrics: Mapping[str, float]) -> list[str]:
+    """Describe the test of a planted shortcut; without one, there is no line.
+
+    Example:
+        >>> shortcut_lines({"reliance": 0.9, "acc_absent": 0.1, "acc_present": 1.0, "acc_elsewhere": 0.2})
+        ['Shortcut: on another class, the mark moves 90.0 % of the predictions to its class (reliance). \
+Accuracy on its own class without the mark 10.0 %, with it 100.0 %; on other classes with it 20.0 %.']
+    """
+    names = ("reliance", "acc_absent", "acc_present", "acc_elsewhere")
+    if not metrics.keys() >= set(names):
+        return []
+    moved, absent, present, elsewhere = (100 * metrics[name] for name in names)
+    lines = [
+        f"Shortcut: on another class, the mark moves {moved:.1f} % of the predictions to its class (reliance). Accuracy"
+        f" on its own class without the mark {absent:.1f} %, with it {present:.1f} %; on other classes with it"
+        f" {elsewhere:.1f} %."
+    ]
+    start = "heat_on_mark/"
+    heats = [f"{name[len(start) :]} {100 * metrics[name]:.1f} %" for name in metrics if name.startswith(start)]
+    if heats:
+        chance = 100 * metrics["heat_on_mark_chance"]
+        lines.append(f"Energy (share of the heat) on the mark: {', '.join(heats)}; chance {chance:.1f} %, its area.")
     return lines
 
 

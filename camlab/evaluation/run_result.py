@@ -22,6 +22,7 @@ from camlab.runs.watchers import ACCURACY
 from camlab.tracking.results import RunResult, log_page, log_result
 from camlab.training.callbacks.checkpoints import BestCheckpoint
 from camlab.training.callbacks.heatmap_scores import HeatmapScores
+from camlab.training.callbacks.known_truth import known_truth
 from camlab.training.classifier import Classifier
 from camlab.viewer.html import page_about, write_into
 
@@ -49,7 +50,7 @@ def test_fitted(
         return None
     names = output_names(data.class_names, classifier.network.spec["num_classes"])
     confusion = ConfusionCounter(len(names))
-    trainer.callbacks.append(confusion)  # type: ignore[attr-defined]
+    trainer.callbacks += [confusion, *known_truth(data)]  # type: ignore[attr-defined]
     chosen = trainer.strategy.broadcast(best)
     if chosen is None and chosen_by(trainer) is not None:
         log.warning("%s has been lost or replaced. The last weights are tested.", run_dir / run_folder.BEST)

@@ -12,6 +12,7 @@ from camlab.evaluation.confusion import ConfusionCounter
 from camlab.evaluation.report import Report
 from camlab.models.network import Network
 from camlab.models.trained_network import TrainedNetwork, output_names
+from camlab.training.callbacks.known_truth import known_truth
 from camlab.training.callbacks.pointing_game import PointingGame
 from camlab.training.classifier import Classifier
 
@@ -48,7 +49,8 @@ def evaluate(
     assert isinstance(trained.network, Network)
     confusion = ConfusionCounter(len(names))
     options = {key: value for key, value in trainer_options.items() if key != "_target_"}
-    options.update(callbacks=[confusion, pointing_game or PointingGame()], logger=False, default_root_dir=out)
+    callbacks = [confusion, pointing_game or PointingGame(), *known_truth(data)]
+    options.update(callbacks=callbacks, logger=False, default_root_dir=out)
     trainer = L.Trainer(**options, enable_progress_bar=False)
     trainer.test(Classifier(trained.network, torch.optim.Adam), datamodule=data, verbose=False)
     metrics = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}

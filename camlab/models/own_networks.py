@@ -2,10 +2,13 @@
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
 from torch import nn
 
 from camlab.errors import UserError, first_line
@@ -13,6 +16,8 @@ from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
 from camlab.models.weights import load_tensors, of_file
 
+_MOST_DIFFERENT = 0.03  # of the input's standard deviation: two libraries interpolate a little differently
+_UNCROPPED = 384  # pixels, from which ConvNeXt squeezes pictures to its size instead of cropping them
 _IMAGENET = Preprocess(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 256)
 
 
@@ -58,7 +63,8 @@ def of_transformers(name: str, weights: str | None, prefix: str | None = None) -
         prefix: The prefix of the network's tensors in the file; None if it is to be found.
 
     Raises:
-        UserError: transformers is not installed; there is no such network, or it is no image classifier.
+        UserError: transformers is not installed; there is no such network, it is no image classifier, it needs code of
+            its own, or its pictures are prepared in a way that camlab does not know.
     """
     given, place = f"network=hf/{name}", str(Path(name).expanduser())
     try:
@@ -66,13 +72,17 @@ def of_transformers(name: str, weights: str | None, prefix: str | None = None) -
     except ImportError:
         raise UserError(f"{given}: transformers is not installed. Install it: pip install transformers") from None
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         if weights == "DEFAULT":
-            network = AutoModelForImageClassification.from_pretrained(place)
+            network = AutoModelForImageClassification.from_pretrained(place, trust_remote_code=False)
         else:
-            network = AutoModelForImageClassification.from_config(config)
-        preprocess = of_processor(_processor(place))
+            network = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+        preprocess = _preparation(place)
+    except UserError as error:
+        raise UserError(f"{given}: {error}") from error
     except Exception as error:  # transformers, huggingface_hub and httpx raise different errors
+        if "trust_remote_code" in str(error):
+            raise UserError(f"{given}: it needs code of its own, which camlab does not run.") from error
         problem, way_out = "not a readable image classifier", "or a name of the hub's"
         if isinstance(error, OSError) and not Path(place).is_dir():
             problem = "there is no such folder, and the hub did not give such a network"
@@ -86,14 +96,37 @@ def of_transformers(name: str, weights: str | None, prefix: str | None = None) -
     return TrainedNetwork(network.eval(), preprocess, tuple(class_names), name)
 
 
-def _processor(place: str) -> Mapping[str, Any]:
-    """The settings of the image processor; empty if the folder has none."""
+def _preparation(place: str) -> Preprocess:
+    """The preparation of pictures; that of torchvision's first ImageNet weights if the folder has no image processor.
+
+    Raises:
+        UserError: The image processor does something that camlab's preparation cannot do.
+    """
     from transformers import AutoImageProcessor
 
     if Path(place).is_dir() and not Path(place, "preprocessor_config.json").is_file():
-        return {}
-    found: Mapping[str, Any] = AutoImageProcessor.from_pretrained(place).to_dict()
-    return found
+        return of_processor({})
+    processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
+    preprocess = of_processor(processor.to_dict())
+    _check_alike(preprocess, processor)
+    return preprocess
+
+
+def _check_alike(preprocess: Preprocess, processor: Callable[..., Any]) -> None:
+    """Refuse a preparation that gives another input than the image processor does, for a square picture."""
+    rows, columns = np.mgrid[0:320, 0:320] / 320
+    waves = [np.sin(9 * rows + 2 * columns), np.cos(5 * columns), np.sin(4 * rows * columns + 1)]  # smooth, no symmetry
+    picture = Image.fromarray((127 + 120 * np.stack(waves, axis=2)).astype(np.uint8))
+    own = preprocess(torch.from_numpy(np.array(preprocess.prepare(picture))).permute(2, 0, 1)[None])
+    theirs = torch.as_tensor(processor(picture, return_tensors="pt")["pixel_values"])
+    if own.shape != theirs.shape:
+        sizes = " and ".join(f"{tensor.shape[-2]}×{tensor.shape[-1]}" for tensor in (theirs, own))
+        raise UserError(f"its image processor makes pictures of another size than camlab does ({sizes} pixels).")
+    if (difference := float((own - theirs).abs().mean() / theirs.std())) > _MOST_DIFFERENT:
+        raise UserError(
+            f"its image processor prepares pictures in a way that camlab does not know (its input differs by"
+            f" {100 * difference:.0f} % of the spread). Give network=module:function with a Preprocess of your own."
+        )
 
 
 def of_processor(settings: Mapping[str, Any]) -> Preprocess:
@@ -110,8 +143,12 @@ def of_processor(settings: Mapping[str, Any]) -> Preprocess:
         mean, std = settings.get("image_mean") or _IMAGENET.mean, settings.get("image_std") or _IMAGENET.std
     else:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    share = settings.get("crop_pct") or 1.0  # ConvNeXt's
-    resized = max(side, int(shorter / share))
+    if settings.get("include_top"):  # EfficientNet divides by the standard deviation twice
+        std = [value**2 for value in std]
+    share = settings.get("crop_pct") if shorter < _UNCROPPED else None  # ConvNeXt's
+    if str(settings.get("image_processor_type")).startswith("Levit"):
+        share = 224 / 256
+    resized = max(side, int(shorter / (share or 1)))
     return Preprocess(
         side, tuple(mean), tuple(std), resized, "bicubic" if settings.get("resample") == 3 else "bilinear"
     )

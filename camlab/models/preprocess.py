@@ -2,7 +2,7 @@
 
 import functools
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,18 @@ class Preprocess:
             (left + side) * width / resized[0],
             (top + side) * height / resized[1],
         )
+
+    def at_size(self, side: int) -> "Preprocess":
+        """Return the preparation that cuts the same part out of a picture, but resizes it to another side length.
+
+        Example:
+            >>> Preprocess(224, resize_size=256).at_size(448).resize_size
+            512
+        """
+        resized = self.resize_size
+        if resized is not None:
+            resized = min(round(resized * side / self.image_size), 2 * LARGEST_IMAGE_SIZE)
+        return replace(self, image_size=side, resize_size=resized)
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Cut the visible square out of an RGB picture and resize it: uint8 S×S×3.

@@ -67,9 +67,9 @@ class Group:
         return statistics.fmean(values) if values else math.nan
 
     def std(self, name: str) -> float:
-        """Standard deviation over the runs (n - 1); NaN for fewer than two."""
+        """Standard deviation over the runs (n - 1); NaN for fewer than two, or if a value is not finite."""
         values = self.values(name)
-        return statistics.stdev(values) if len(values) > 1 else math.nan
+        return statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
 
     @property
     def state(self) -> str:

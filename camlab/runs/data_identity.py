@@ -13,6 +13,7 @@ from typing import Any
 from camlab.errors import UserError, listed
 from camlab.runs import run_folder
 from camlab.storage.files import write_atomically
+from camlab.storage.tree import Tree
 
 DATA = "data.json"
 _PARTS = ("train", "val", "test", "cifar-10-batches-py")  # folders of data=folder and data=cifar10
@@ -86,18 +87,13 @@ def files_hash(root: str | None, others: tuple[str, ...] = (), whole: bool = Fal
         return None
     parts = [] if whole else [part for part in (os.path.join(root, name) for name in _PARTS) if os.path.isdir(part)]
     tops = [*parts, os.path.join(root, _BESIDE)] if parts else [root]
-    digest, seen = hashlib.sha256(), set[str]()
+    digest, tree = hashlib.sha256(), Tree()
     for file in (file for file in others if os.path.isfile(file)):
         status = os.stat(file)
         digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
     for top in [*tops, *(other for other in others if os.path.isdir(other))]:
-        for folder, below, names in os.walk(top, followlinks=True):
-            below.sort()
-            if (real := os.path.realpath(folder)) in seen:  # a link that leads back to a folder already read
-                below.clear()
-                continue
-            seen.add(real)
-            for path in (os.path.join(folder, name) for name in sorted(names)):
+        for folder, names in tree.walk(top, hidden=True):
+            for path in (os.path.join(folder, name) for name in names):
                 with suppress(OSError):
                     status = os.stat(path)
                     about = (os.path.relpath(path, root), status.st_size, status.st_mtime_ns)

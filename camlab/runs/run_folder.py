@@ -24,6 +24,7 @@ CONFIG, RESULT = "config.yaml", "result.json"
 LAST, BEFORE_LAST, BEST = (f"checkpoints/{name}.ckpt" for name in ("last", "before_last", "best"))
 NOT_FINITE = "checkpoints/not_finite.ckpt"
 METRICS, HEATMAPS, VIEWER, FAILURE = "metrics.csv", "heatmaps", "heatmaps.html", "failure.json"
+AUGMENTATION = "augmentation.png"
 _HEATMAP = re.compile(r"(pictures|masks)/\d+\.png|epoch_\d+/(\d+\.jpg|sheet\.png|maps\.npz)")
 _CHECKSUM_LINE, _HASH_LINE, _RUN_LINE = "# sha256: ", "# config_hash: ", "# run_id: "
 _TRACKERS = ("wandb", "tensorboard")  # folders of what the trackers log
@@ -189,7 +190,7 @@ def forget(run_dir: Path, replaces: bool) -> None:
 
 def output_files(run_dir: Path) -> list[Path]:
     """List the existing files of a run's output: those whose names are the ones that camlab gives."""
-    names = [RESULT, FAILURE, METRICS, VIEWER]
+    names = [RESULT, FAILURE, METRICS, VIEWER, AUGMENTATION]
     for checkpoint in (LAST, BEFORE_LAST, BEST, NOT_FINITE):
         names += [checkpoint, f"{checkpoint}.sha256"]
     names.append(str(Path(NOT_FINITE).with_suffix(".json")))

@@ -23,6 +23,13 @@ from camlab.scores.pixel_precision import average_precision, pixel_counts, pxap
 from camlab.scores.pseudo_methods import pseudo_maps
 from camlab.scores.randomisation import Randomised, Verdict, emprt, gate, mprt
 from camlab.scores.ranks import spearman
+from camlab.scores.reliance import (
+    ForegroundSensitivity,
+    foreground_sensitivity,
+    noisy_hits,
+    reliance,
+    rfs,
+)
 from camlab.scores.removal import RemovalCurves, cell_order, deletion, insertion, removal_curves, road, road_of, srg
 from camlab.scores.stability import flip_consistency, max_sensitivity
 from camlab.scores.statistics import (
@@ -42,6 +49,7 @@ __all__ = [
     "SCORES",
     "Explain",
     "Explaining",
+    "ForegroundSensitivity",
     "ImageScore",
     "Interval",
     "MaxBoxAcc",
@@ -75,6 +83,7 @@ __all__ = [
     "feature_curves",
     "feature_srg",
     "flip_consistency",
+    "foreground_sensitivity",
     "gate",
     "heat",
     "increase",
@@ -86,13 +95,16 @@ __all__ = [
     "max_sensitivity",
     "mean_interval",
     "mprt",
+    "noisy_hits",
     "paired_difference",
     "pixel_counts",
     "pointing_game",
     "pointing_game_chance",
     "pseudo_maps",
     "pxap",
+    "reliance",
     "removal_curves",
+    "rfs",
     "road",
     "road_of",
     "score_of",

@@ -124,7 +124,8 @@ def _order(summary: Summary, row: Row, measures: list[str]) -> float:
 def _words(measure: str) -> tuple[str, str]:
     """The question that a score answers, and its name."""
     if measure.startswith("srg_"):
-        return "Does the network need it?", titled(measure)
+        imputer = measure.removeprefix("srg_")
+        return f"Needed? Filled with {_FILLED.get(imputer, imputer)}", titled(measure)
     return _QUESTIONS.get(measure, ""), titled(measure)
 
 
@@ -155,7 +156,7 @@ def _gate_panel(axes: "Axes", summary: Summary, rows: list[Row]) -> None:
     _dots(axes, summary, rows, {name: verdict.similarity for name, verdict in summary.verdicts.items()})
     axes.set_xlim(-0.6, 1.08)
     axes.axvspan(GATE, 1.08, color=_FAILS, alpha=0.07, lw=0)
-    _title(axes, "Alike with a random network?", "sanity gate: fails beyond ½")
+    _title(axes, "Same map for a random network?", "sanity gate: fails beyond ½")
 
 
 def _caption(figure: "Figure", summary: Summary) -> None:

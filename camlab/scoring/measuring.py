@@ -41,7 +41,7 @@ class Measuring:
         found = {"none_of_true": scores.without_evidence(shown), "none": scores.without_evidence(needed)}
         found |= self._place(shown, chunk)
         found |= self._need(needed, chunk)
-        if not self._row.is_pseudo or self._row.method == "edges":
+        if self._request.gate and (not self._row.is_pseudo or self._row.method == "edges"):
             found |= self._sanity(needed, chunk)
         if not self._row.is_pseudo and chunk.runner_up is not None and "class_contrast" in self._request.scores:
             found["class_contrast"] = scores.class_contrast(shown, self._explained(chunk, chunk.runner_up))

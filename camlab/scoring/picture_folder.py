@@ -3,7 +3,7 @@
 ```
 photos/
     cat/x.jpg          the folder names the true class, if it is one of the network's
-    cat/x_mask.png     mask of the picture beside it; or cat/masks/x.png, or masks/cat/x.png; white on the object
+    cat/x_mask.png     mask of the picture beside it; or cat/masks/x.png, or masks/cat/x.png; black is background
     boxes.csv          file,left,top,right,bottom[,class] in pixels of the picture; several lines for several objects
 ```
 """
@@ -24,6 +24,7 @@ from camlab.models.preprocess import Preprocess
 from camlab.scores.boxes import mask_boxes
 from camlab.scoring.box_file import BOXES, BoxesOf, read_boxes
 from camlab.scoring.picture_set import PictureSet, notes_on, spread
+from camlab.storage.mask_pictures import read_mask
 from camlab.storage.pictures import MASKS, find_pictures, list_files, read_picture
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def _read(path: Path, mask: Path | None, boxes: BoxesOf | None, preprocess: Prep
     nothing = np.zeros((side, side), bool)
     if mask is not None:
         try:
-            visible = _read_mask(mask, picture, preprocess)
+            visible = _visible_mask(mask, picture, preprocess)
             return _Read(square, visible, mask_boxes(torch.from_numpy(visible)[None]).tolist() if visible.any() else [])
         except UserError as error:
             return _Read(square, nothing, [], first_line(error))
@@ -135,20 +136,18 @@ def _read(path: Path, mask: Path | None, boxes: BoxesOf | None, preprocess: Prep
     return _Read(square, nothing, inside)
 
 
-def _read_mask(path: Path, picture: Image.Image, preprocess: Preprocess) -> np.ndarray:
+def _visible_mask(path: Path, picture: Image.Image, preprocess: Preprocess) -> np.ndarray:
     """Mask of what the network sees: bool S×S.
 
     Raises:
         UserError: The file cannot be read, or the mask has another shape than its picture.
     """
-    mask = read_picture(path)
-    width, height = picture.size
-    if abs(mask.width * height - mask.height * width) > max(mask.size) * max(picture.size) * 0.01:
-        raise UserError(f"{path.name}: {mask.width}×{mask.height} pixels for a picture of {width}×{height}.")
-    values = np.asarray(mask).max(axis=2)
-    on = values > (127 if values.max() > 1 else 0)  # some tools write 0 and 1
+    on = read_mask(path)
+    (own_height, own_width), (width, height) = on.shape, picture.size
+    if abs(own_width * height - own_height * width) > max(on.shape) * max(picture.size) * 0.01:
+        raise UserError(f"{path.name}: {own_width}×{own_height} pixels for a picture of {width}×{height}.")
     size = (preprocess.image_size, preprocess.image_size)
-    box = preprocess.visible_box(*mask.size)
+    box = preprocess.visible_box(own_width, own_height)
     shares = Image.fromarray((on * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR, box=box)
     return np.asarray(shares) > 127
 

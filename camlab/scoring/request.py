@@ -25,6 +25,7 @@ class Request:
         steps: Number of steps in which cells are removed.
         seed: Seed of random maps, the order of ties, noise and random weights. Intervals always resample alike.
         batch_size: Number of pictures in a pass.
+        gate: Whether the sanity gate is applied; not where pictures only choose the thresholds of `max_box_acc`.
     """
 
     methods: tuple[str, ...] | None = None
@@ -34,6 +35,7 @@ class Request:
     steps: int = STEPS
     seed: int = 0
     batch_size: int = 64
+    gate: bool = True
 
     def columns(self, with_masks: bool) -> dict[str, int]:
         """Names and widths of the values that are kept for each picture.

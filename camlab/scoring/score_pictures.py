@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from camlab import __version__
 from camlab.errors import UserError, first_line
+from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
 from camlab.progress import progress
 from camlab.scoring.chunks import Chunks
@@ -25,6 +27,7 @@ from camlab.storage.array_store import ArrayStore
 log = logging.getLogger(__name__)
 
 KEPT = ".scores"  # folder in the output folder with the values of finished methods
+_BOXES = "max_box_acc"
 _FORMAT = 1  # of these values; it changes when they are computed in another way
 
 
@@ -33,7 +36,12 @@ class _NotScored(Exception):
 
 
 def score_pictures(
-    trained: TrainedNetwork, pictures: PictureSet, folder: Path, request: Request, device: torch.device
+    trained: TrainedNetwork,
+    pictures: PictureSet,
+    folder: Path,
+    request: Request,
+    device: torch.device,
+    validation: PictureSet | None = None,
 ) -> Summary:
     """Score all methods and pseudo-methods, and check the scoring itself.
 
@@ -45,6 +53,8 @@ def score_pictures(
         folder: Output folder; it is created if it does not exist.
         request: What is to be scored.
         device: Device of the network.
+        validation: Pictures with masks on which `max_box_acc` chooses its thresholds; without them, each half of the
+            pictures chooses for the other, and a note says so.
 
     Raises:
         UserError: No method applies, the network cannot take the pictures, or the folder cannot be written.
@@ -57,12 +67,17 @@ def score_pictures(
     rows, refused = find_rows(network, chunks.images([0]), request, pictures.masks is not None)
     for name, reason in refused.items():
         log.warning("%s is left out: %s", name, reason)
-    kept = _Kept(folder, network, chunks, trained.preprocess.as_dict(), request)
+    kept = _Kept(folder, network, chunks, trained.preprocess, request)
+    choosing = _choosing(kept, validation, request, device)
     measured: dict[Row, Mapping[str, Tensor]] = {}
+    overlaps: dict[str, Tensor] = {}
     ticks = kept.ticks(rows)
     for row in rows:
         try:
-            measured[row] = kept.values(row, ticks)
+            values = kept.values(row, ticks)
+            if choosing is not None:
+                overlaps[row.name] = choosing.values(row, iter(()))[_BOXES]
+            measured[row] = values
         except _NotScored as error:
             refused[row.name] = first_line(error)
             log.warning("%s is left out: %s", row.name, refused[row.name])
@@ -71,20 +86,61 @@ def score_pictures(
     next(ticks, None)
     if all(row.is_pseudo for row in measured):
         raise UserError(f"No method can be scored. {next(iter(refused.values()))}")
-    return summarise(pictures, request.measures(pictures.masks is not None), measured, refused)
+    measures = request.measures(pictures.masks is not None)
+    if _BOXES in measures:
+        pictures = replace(pictures, notes=(*pictures.notes, _told(choosing)))
+    return summarise(pictures, measures, measured, refused, overlaps)
+
+
+def _choosing(kept: "_Kept", validation: PictureSet | None, request: Request, device: torch.device) -> "_Kept | None":
+    """What measures the validation pictures that choose the thresholds of `max_box_acc`; None if none do."""
+    if validation is None or validation.masks is None or _BOXES not in request.measures(kept.has_masks):
+        return None
+    return kept.of_others(validation, replace(request, scores=(_BOXES,), gate=False), device)
+
+
+def _told(choosing: "_Kept | None") -> str:
+    if choosing is None:
+        return (
+            f"{_BOXES}: there is no validation split with masks, so every second picture is scored with the thresholds"
+            " that the others choose."
+        )
+    place, n = choosing.place
+    return f"{_BOXES}: the thresholds are those that are best on {n:,} pictures of {place}."
 
 
 class _Kept:
     """The values of finished rows on disk, and how the others are computed."""
 
-    def __init__(
-        self, folder: Path, network: nn.Module, chunks: Chunks, preprocess: Mapping[str, object], request: Request
-    ) -> None:
+    def __init__(self, folder: Path, network: nn.Module, chunks: Chunks, preprocess: Preprocess, request: Request):
         self._store = ArrayStore(folder / KEPT, "Give another out=FOLDER.")
+        self._folder, self._preprocess = folder, preprocess
         self._network, self._chunks, self._request = network, chunks, request
         self._columns = request.columns(chunks.pictures.masks is not None)
-        about = [_FORMAT, __version__, _hash(network), chunks.pictures.fingerprint(), preprocess, self._columns]
-        self._about = json.dumps([*about, request.steps, request.seed])
+        about = [
+            _FORMAT,
+            __version__,
+            _hash(network),
+            chunks.pictures.fingerprint(),
+            preprocess.as_dict(),
+            self._columns,
+        ]
+        self._about = json.dumps([*about, request.steps, request.seed, *([] if request.gate else ["no gate"])])
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any picture has a mask."""
+        return self._chunks.pictures.masks is not None
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where the pictures come from, and their number."""
+        return self._chunks.pictures.place, len(self._chunks.pictures)
+
+    def of_others(self, pictures: PictureSet, request: Request, device: torch.device) -> "_Kept":
+        """The same of other pictures."""
+        chunks = Chunks(self._network, pictures, self._preprocess, request.batch_size, request.seed, device)
+        return _Kept(self._folder, self._network, chunks, self._preprocess, request)
 
     def ticks(self, rows: list[Row]) -> Iterator[range]:
         """Show the progress of all rows that are not finished; each `next` stands for a chunk that begins."""

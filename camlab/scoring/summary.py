@@ -115,7 +115,11 @@ def check_scoring(pictures: PictureSet, row: Row, measured: Mapping[str, Tensor]
 
 
 def summarise(
-    pictures: PictureSet, measures: Sequence[str], measured: Mapping[Row, Mapping[str, Tensor]], refused: dict[str, str]
+    pictures: PictureSet,
+    measures: Sequence[str],
+    measured: Mapping[Row, Mapping[str, Tensor]],
+    refused: dict[str, str],
+    overlaps: Mapping[str, Tensor] | None = None,
 ) -> Summary:
     """Summarise the values of all rows.
 
@@ -124,8 +128,14 @@ def summarise(
         measures: Names of the scores in tables.
         measured: The columns of each row.
         refused: The reason for each method that could not be scored.
+        overlaps: Overlaps of other pictures by row, which choose the thresholds of `max_box_acc`; without them, each
+            half of the pictures chooses for the other.
     """
-    own = {row: {name: _of_images(name, columns[name]) for name in measures} for row, columns in measured.items()}
+    chosen = {name: box_thresholds(of) for name, of in (overlaps or {}).items()}
+    own = {
+        row: {name: _of_images(name, columns[name], chosen.get(row.name)) for name in measures}
+        for row, columns in measured.items()
+    }
     values = {row.name: {name: v for name, v in of.items() if v is not None} for row, of in own.items()}
     ranks = {name: _ranks(name, {row: of[name] for row, of in values.items() if name in of}) for name in measures}
     chances = {name: _chance(name, pictures) for name in measures}
@@ -158,10 +168,10 @@ def _score(measure: str) -> Score | None:
     return SCORES.get(name)
 
 
-def _of_images(measure: str, columns: Tensor) -> Tensor | None:
+def _of_images(measure: str, columns: Tensor, chosen: Tensor | None) -> Tensor | None:
     """One value for each picture; None for a measure of a whole set."""
     if measure == "max_box_acc":
-        return _box_accuracy(columns)
+        return _box_accuracy(columns) if chosen is None else box_accuracy(columns, chosen)
     return None if score_of_measure(measure).of_set else columns
 
 

@@ -1,4 +1,4 @@
-"""Content hashes of files, kept so that a file is read again only if its size or its modification time has changed."""
+"""Content hashes of files, kept so that a file is read again only if its size, times or inode have changed."""
 
 import json
 import logging
@@ -15,14 +15,23 @@ _FLUSH_LINES = 500
 
 
 class Stamp(NamedTuple):
-    """What reveals that a file has changed: its size in bytes, and when it was modified, in nanoseconds."""
+    """What reveals that a file has changed or was replaced.
+
+    Attributes:
+        size: Its size in bytes.
+        modified_ns: When its content was modified, in nanoseconds. Programs can set it back, as `cp -p` does.
+        changed_ns: When its content or its inode was changed, in nanoseconds. The system sets it.
+        inode: Its number in the file system.
+    """
 
     size: int
+    modified_ns: int
     changed_ns: int
+    inode: int
 
 
 class Manifest:
-    """A journal of lines [name, size, modification time in ns, hash]. The last line of a name counts.
+    """A journal of lines [name, *stamp, hash]. The last line of a name counts.
 
     Lines that a killed process has left incomplete, or that are damaged, are ignored: their files are read again.
 
@@ -69,9 +78,9 @@ class Manifest:
             return
         for line in lines:
             with suppress(ValueError, TypeError, RecursionError):
-                name, size, changed_ns, content = json.loads(line)
+                name, *stamp, content = json.loads(line)
                 if type(name) is str and len(key := bytes.fromhex(content)) == 32:
-                    self._known[name] = Stamp(size, changed_ns), key
+                    self._known[name] = Stamp(*stamp), key
         if len(lines) > 3 * len(self._known) + 1000:  # mostly lines of files that have changed since
             text = "".join(_line(name, *known) for name, known in self._known.items())
             with suppress(OSError):

@@ -4,16 +4,17 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
-from camlab.errors import UserError, cut, plain
+from camlab.errors import UserError, cut, listed, plain
 from camlab.storage.files import user_path
 from camlab.storage.pixel_depth import deep_rgb, is_deep, is_deep_rgb, stated_bits, to_8_bits
+from camlab.storage.tree import Tree
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,13 @@ class Listing:
         pictures: Files with the ending of a picture, sorted by name.
         masks: Masks of pictures: `x_mask.*` beside a picture `x.*`, and whatever is in a folder named `masks`.
         others: Files with any other ending.
+        again: Links to folders that are listed already, which are not followed.
     """
 
     pictures: list[Path]
     masks: list[Path]
     others: list[Path]
+    again: list[Path] = field(default_factory=list)
 
     def left_out(self) -> str:
         """Return a phrase that counts the files that are not read as pictures; empty if there are none.
@@ -47,18 +50,25 @@ class Listing:
         counts = Counter(file.suffix.lower() or "none" for file in self.others)
         endings = ", ".join(f"{cut(ending)}: {count}" for ending, count in sorted(counts.items()))
         others = f"{_count(self.others, 'file')} by {'its ending' if len(self.others) == 1 else 'their endings'}"
-        parts = [f"{others} ({endings})" if self.others else "", _count(self.masks, "mask") if self.masks else ""]
-        return " and ".join(part for part in parts if part)
+        parts = [f"{others} ({endings})"] if self.others else []
+        parts += [_count(self.masks, "mask")] if self.masks else []
+        if self.again:
+            links = _count(self.again, "link")
+            parts.append(f"{links} to folders that are read already ({listed([link.name for link in self.again], 3)})")
+        return " and ".join(parts)
 
 
 def list_files(folder: Path, below: bool = False) -> Listing:
     """Sort the files of a folder into pictures, masks and others; hidden files and folders are ignored.
 
+    Links to folders are followed, as `camlab.storage.tree` does.
+
     Args:
         folder: The folder; if it does not exist, the listing is empty.
         below: Whether to list the files in its subfolders, too.
     """
-    names = sorted(_names(folder, below), key=lambda name: name.split(os.sep))  # as text: paths take ten times as long
+    again: list[str] = []
+    names = sorted(_names(folder, below, again), key=lambda name: name.split(os.sep))  # paths take ten times as long
     images = [name for name in names if _ending(name) in ENDINGS]
     stems = {_stem(name) for name in images}
     masks = {name for name in images if _is_mask(name, stems)}
@@ -66,6 +76,7 @@ def list_files(folder: Path, below: bool = False) -> Listing:
         pictures=[folder / name for name in images if name not in masks],
         masks=[folder / name for name in images if name in masks],
         others=[folder / name for name in names if _ending(name) not in ENDINGS],
+        again=[folder / os.path.relpath(link, folder) for link in again],
     )
 
 
@@ -101,6 +112,24 @@ def find_pictures(place: str, tell: bool = True) -> list[Path]:
         wrong = "no pictures in that folder" if path.is_dir() else "no such file, and no pattern that matches any"
         raise UserError(f"images={place}: {wrong}. Give a picture, a folder or a pattern such as 'photos/*.jpg'.")
     return found
+
+
+def distinct_names(files: Sequence[Path]) -> list[str]:
+    """Names of picture files, each with as many of its folders as it takes to tell it from others of the same name.
+
+    Example:
+        >>> distinct_names([Path("photos/A/0.jpg"), Path("photos/B/0.jpg"), Path("photos/B/1.jpg")])
+        ['A/0.jpg', 'B/0.jpg', '1.jpg']
+    """
+    names = [""] * len(files)
+    waiting, depth = list(range(len(files))), 1
+    while waiting:
+        short = {i: str(Path(*files[i].parts[-depth:])) for i in waiting}
+        several = {name for name, count in Counter(short.values()).items() if count > 1}
+        names = [short.get(i, name) for i, name in enumerate(names)]
+        waiting = [i for i in waiting if short[i] in several and depth < len(files[i].parts)]
+        depth += 1
+    return names
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -157,14 +186,23 @@ def count_pixels(path: Path) -> int:
         return 0
 
 
-def _names(folder: Path, below: bool) -> Iterator[str]:
-    """Paths of the files in a folder, relative to it; hidden files and folders are left out."""
-    for place, folders, files in os.walk(folder):
+def _names(folder: Path, below: bool, again: list[str]) -> Iterator[str]:
+    """Paths of the files in a folder, relative to it; hidden files and folders are left out.
+
+    Args:
+        folder: The folder.
+        below: Whether the files in its subfolders count, too.
+        again: List to which links are added that are not followed.
+    """
+    tree = Tree()
+    for place, files in tree.walk(str(folder)):
         inner = os.path.relpath(place, folder)
         for name in files:
             if name[0] != ".":
                 yield name if inner == os.curdir else os.path.join(inner, name)
-        folders[:] = [name for name in folders if name[0] != "."] if below else []
+        if not below:
+            return
+    again += tree.again
 
 
 def _ending(name: str) -> str:

@@ -41,7 +41,8 @@ class Classifier(L.LightningModule):
 
     The metrics are `{train,val,test}/{loss,acc,balanced_acc,f1}`, `val/best_acc`, `train/lr` and
     `train/images_per_second`; losses are logged without the weights of the classes. Checkpoints hold, beside the
-    weights, what `camlab.training.checkpoint.load_network` needs to build the network again.
+    weights, what `camlab.training.checkpoint.load_network` needs to build the network again. The training accuracy of
+    images that are mixed with others is that of their own labels, which have the larger share.
 
     Args:
         network: A CamNet or a ClassifierNet; if it is frozen, only its head is trained.
@@ -123,7 +124,7 @@ class Classifier(L.LightningModule):
         losses = _losses(logits, batch)
         self._update("train", losses, logits, batch)
         if self._class_weights is not None:
-            losses = losses * self._class_weights[batch.labels]
+            losses = _losses(logits, batch, self._class_weights)
         # DDP averages the gradients of the ranks, which may hold unequal shares of a batch. This factor makes the
         # average equal to the mean over all images.
         return losses.sum() * (self.trainer.world_size / batch.global_size)
@@ -264,9 +265,18 @@ def _refusing(section: str) -> Iterator[None]:
         raise UserError(f"{section}: {first_line(error).rstrip('.')}. Correct the settings of this section.") from error
 
 
-def _losses(logits: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy of each image, in float32 at least: 16 bits are too few to sum and compare losses."""
-    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), batch.labels, reduction="none")
+def _losses(logits: Tensor, batch: Batch, weights_M: Tensor | None = None) -> Tensor:
+    """Cross-entropy of each image, in float32 at least: 16 bits are too few to sum and compare losses.
+
+    A mixed image has soft labels: its own class and its partner's, in the shares of the mixture. Cross-entropy is
+    linear in them, each with the weight of its class.
+    """
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = F.cross_entropy(precise, batch.labels, weights_M, reduction="none")
+    if batch.partner_labels is None or batch.own_share is None:
+        return losses
+    others = F.cross_entropy(precise, batch.partner_labels, weights_M, reduction="none")
+    return batch.own_share * losses + (1 - batch.own_share) * others
 
 
 def _metrics(num_classes: int) -> nn.ModuleList:

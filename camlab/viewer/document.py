@@ -12,6 +12,8 @@ import numpy as np
 from camlab.drawing import render
 from camlab.errors import UserError, plain
 from camlab.runs.short_names import shorten
+from camlab.runs.watchers import HEAT
+from camlab.tracking.panels import SCORES
 from camlab.viewer import measures
 from camlab.viewer.content import MapSeries, Picture, RunContent
 from camlab.viewer.pictures import encoded, space_of
@@ -62,27 +64,26 @@ def make_document(runs: Sequence[RunContent], megabytes: float) -> Document:
     about = {
         "title": " and ".join(names),
         "classes": classes,
-        "pictures": [
-            {**one, "label": None if picture.label is None else classes.index(runs[0].class_names[picture.label])}
-            for one, picture in zip(pictures, runs[0].pictures, strict=True)
-        ],
+        "pictures": pictures,
         "epochs": sorted({epoch for run in runs for epoch in run.epochs}),
         "hasEpochs": runs[0].has_epochs,
         "runs": [_about_run(run, name, classes) for run, name in zip(runs, names, strict=True)],
         "colours": {**{name: _table(name) for name in COLORMAPS}, "signed": _base64(_signed_table())},
         "style": _style(runs[0]),
+        "scoreTitles": {name.removeprefix(HEAT): title for title, (name,) in SCORES.items()},
         "notes": [*notes, *told, *thinned, *own],
     }
     return Document(about, {key: block for i, run in enumerate(runs) for key, block in _blocks(run, i).items()})
 
 
 def _about_run(run: RunContent, name: str, classes: list[str]) -> dict[str, Any]:
-    first = run.series[0]
+    first, labels = run.series[0], _labels(run)
     return {
         "name": name,
         "overrides": [f"{plain(key)}={plain(value)}" for key, value in run.overrides.items()],
         "epochs": run.epochs,
         "classes": [classes.index(name) for name in run.class_names],
+        "labels": [None if label is None else classes.index(label) for label in labels],
         "predicted": run.predicted.tolist(),
         "explained": run.class_idx.tolist(),
         "reference": measures.reference_classes(run).tolist(),
@@ -92,9 +93,23 @@ def _about_run(run: RunContent, name: str, classes: list[str]) -> dict[str, Any]
             plain(key): [point for point in curve if all(map(math.isfinite, point))]
             for key, curve in run.curves.items()
         },
-        "drift": _rounded(measures.drift(first, run)),
-        "onObject": _rounded(measures.heat_on_object(first, run)),
+        "shift": _rounded(measures.shift(first, run)),
+        "onObject": _mean_on_object(first, run),
     }
+
+
+def _labels(run: RunContent) -> list[str | None]:
+    """The true class of each picture, as the run names it; None where it is not known."""
+    return [None if picture.label is None else run.class_names[picture.label] for picture in run.pictures]
+
+
+def _mean_on_object(series: MapSeries, run: RunContent) -> list[tuple[int, float]] | None:
+    """Points (epochs done, mean share of the heat on the object); None if no picture has a mask."""
+    every = measures.heat_on_object(series, run)
+    if every is None:
+        return None
+    known = [[value for value in values if value is not None] for values in every]
+    return [(epoch, round(sum(own) / len(own), 4)) for epoch, own in zip(run.epochs, known, strict=True)]
 
 
 def _about_series(series: MapSeries, run: RunContent) -> dict[str, Any]:
@@ -122,17 +137,19 @@ def _blocks(run: RunContent, number: int) -> dict[str, str]:
 
 
 def _check_alike(runs: Sequence[RunContent]) -> None:
-    """Refuse runs beside folders of `explain`, which have no epochs."""
+    """Refuse runs beside folders without epochs, such as those of `explain`."""
     if len({run.has_epochs for run in runs}) > 1:
         explained = next(run.folder for run in runs if not run.has_epochs)
-        raise UserError(f"{explained} is of camlab.explain and has no epochs. Give it, or runs, but not both.")
+        raise UserError(
+            f"{explained} has no epochs and cannot share a page with runs. Give only runs, or only such folders."
+        )
 
 
 def _common_pictures(runs: Sequence[RunContent]) -> tuple[list[RunContent], list[str]]:
     """The runs with the pictures that all of them have, in the first one's order."""
     if len(runs) == 1:
         return list(runs), []
-    keys = [[_key(picture) for picture in run.pictures] for run in runs]
+    keys = [_keys(run.pictures) for run in runs]
     common = [key for key in dict.fromkeys(keys[0]) if all(key in others for others in keys[1:])]
     if not common:
         raise UserError("These runs explain different pictures and cannot be compared. Give one run at a time.")
@@ -140,11 +157,19 @@ def _common_pictures(runs: Sequence[RunContent]) -> tuple[list[RunContent], list
     notes = [f"{len(common)} of {largest} pictures are in all runs and shown."] if len(common) < largest else []
     if any(run.class_names != runs[0].class_names for run in runs):
         notes.append("The runs have different classes. A class that a run does not have has no map there.")
-    return [run.of_pictures([own.index(key) for key in common]) for run, own in zip(runs, keys, strict=True)], notes
+    runs = [run.of_pictures([own.index(key) for key in common]) for run, own in zip(runs, keys, strict=True)]
+    known = [set(labels) - {None} for labels in zip(*map(_labels, runs), strict=True)]
+    if differing := sum(len(labels) > 1 for labels in known):
+        notes.append(
+            f"The runs have different true classes for {differing} of these pictures; each is judged by its own."
+        )
+    return runs, notes
 
 
-def _key(picture: Picture) -> str:
-    return f"{picture.image.shape} {hashlib.sha256(picture.image.tobytes()).hexdigest()}"
+def _keys(pictures: Sequence[Picture]) -> list[tuple[str, int]]:
+    """What each picture is known by in all runs: its content, and the how-manieth picture of this content it is."""
+    hashes = [f"{one.image.shape} {hashlib.sha256(one.image.tobytes()).hexdigest()}" for one in pictures]
+    return [(own, hashes[:i].count(own)) for i, own in enumerate(hashes)]
 
 
 def _first_pictures(

@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 MEGABYTES = 32.0  # largest size of the file, unless another is given
 MOST_RUNS = 6
+_GENERATOR, _HEAD_BYTES = b'<meta name="generator" content="camlab">', 500
 # In the order in which they are run; each uses the functions of those before it.
 SCRIPTS = (
-    "data", "heat", "state", "choice", "tile", "playback", "figure", "grid", "curves", "colour_bar", "detail",
+    "data", "heat", "state", "choice", "object", "tile", "playback", "figure", "grid", "curves", "colour_bar", "detail",
     "pointer", "controls", "keyboard", "animation", "save", "main",
 )  # fmt: skip
 
@@ -31,19 +32,33 @@ def write_page(folders: Sequence[Path], path: Path, megabytes: float = MEGABYTES
 
     Args:
         folders: Folders of runs or of `explain`, or folders that hold some.
-        path: The HTML file; a file there is replaced.
+        path: The HTML file; an earlier page there is replaced, and no other file.
         megabytes: Largest size of the file; epochs are left out evenly if it would be exceeded.
 
     Returns:
         Size of the file in bytes.
 
     Raises:
-        UserError: There are no heatmaps, they are damaged, they cannot be shown together, or do not fit.
+        UserError: There are no heatmaps, they are damaged, they cannot be shown together, or do not fit; or another
+            file is in the page's place.
         OSError: The file cannot be written.
     """
+    _check_place(path)
     content = page_about(folders, megabytes).encode()
     write_atomically(path, content, durable=False)
     return len(content)
+
+
+def _check_place(path: Path) -> None:
+    """Refuse to replace a file that is no page of camlab's."""
+    if path.suffix != ".html":
+        raise UserError(f"out={path}: a page's name ends in .html.")
+    if path.is_symlink() or not path.is_file():  # a link is replaced, and what it leads to is left alone
+        return
+    with open(path, "rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if _GENERATOR not in head:
+        raise UserError(f"{path} was not written by camlab.view; nothing was changed. Give another file with out=.")
 
 
 def page_about(folders: Sequence[Path], megabytes: float = MEGABYTES) -> str:

@@ -48,7 +48,7 @@ def signed_peaks(series: MapSeries, run: RunContent) -> list[float]:
     return [float(value) for value in np.abs(np.nan_to_num(difference)).max(axis=(1, 2, 3), initial=0)]
 
 
-def drift(series: MapSeries, run: RunContent) -> list[float]:
+def shift(series: MapSeries, run: RunContent) -> list[float]:
     """How much each picture's heat moves on average from one epoch to the next, N: 0 stays, 1 moves altogether.
 
     The heat of the reference class is scaled to a sum of 1; the figure is half the absolute difference.

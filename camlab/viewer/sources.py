@@ -1,5 +1,6 @@
 """Find the folders that the viewer can show, and read each as its kind asks: runs, and folders of `explain`."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from camlab.runs import run_folder
 from camlab.viewer.content import RunContent
 from camlab.viewer.explain_content import is_explained, read_explained
 from camlab.viewer.run_content import has_epochs, read_content
+
+log = logging.getLogger(__name__)
 
 _NOT_SEARCHED = frozenset(["checkpoints", "wandb", "tensorboard", "overlays"])
 
@@ -37,6 +40,8 @@ KINDS = (Kind(_is_run, read_content), Kind(is_explained, read_explained))  # a f
 def find_sources(folder: Path) -> list[Path]:
     """Find the folders with heatmaps: the given one, the one whose `heatmaps/` it is, or those below it.
 
+    If there are runs below it, folders of another kind are left out, and a line says so.
+
     Raises:
         UserError: There are none.
     """
@@ -53,7 +58,21 @@ def find_sources(folder: Path) -> list[Path]:
             below.clear()
     if not found:
         raise _no_heatmaps(folder)
-    return found
+    return _alike(folder, found)
+
+
+def _alike(folder: Path, found: list[Path]) -> list[Path]:
+    """The runs among the folders found, because others cannot share a page with them; all if none is a run."""
+    runs = [place for place in found if _is_run(place)]
+    others = [place for place in found if place not in runs]
+    if not runs or not others:
+        return found
+    count = f"{len(others)} folders" if len(others) > 1 else "1 folder"
+    log.warning(
+        "%s: %s without epochs left out, such as %s: they cannot share a page with runs, but can be given alone.",
+        folder, count, others[0].relative_to(folder),
+    )  # fmt: skip
+    return runs
 
 
 def read_source(folder: Path) -> RunContent:

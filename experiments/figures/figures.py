@@ -33,19 +33,20 @@ from camlab.training.checkpoint import load_network
 
 HERE = Path(__file__).parent
 PER_CLASS = 2
-GAP, WIDTH = 4, 1200  # pixels
+GAP, WIDTH = 4, 1800  # pixels
 
 Row = dict[str, object]
 
 
 def explained(
-    trained: TrainedNetwork, images: Tensor, method: str, pictures: list[np.ndarray]
+    trained: TrainedNetwork, images: Tensor, method: str, pictures: list[np.ndarray], heading: str | None = None
 ) -> tuple[list[np.ndarray], list[Row]]:
     """Draw the map of the predicted class over each picture, as the network sees it, and score it.
 
     Args:
         images: The network's input, N×3×S×S.
         pictures: N pictures, H×W×3, uint8.
+        heading: What the tiles are called; None for the method.
 
     Returns:
         The N tiles, and N rows with the method, class, probability and SRG.
@@ -61,7 +62,7 @@ def explained(
     for i, picture in enumerate(pictures):
         upsampled = maps.upsample(shown[i : i + 1], picture.shape[:2]).numpy()
         name = trained.class_names[predicted[i]]
-        title = f"{METHODS[named].title}, SRG {signed(srg[i])}"
+        title = f"{heading or METHODS[named].title}, SRG {signed(srg[i])}"
         subtitle = f"{name} {100 * probabilities[i]:.0f} %"
         tiles.append(titled(render.overlay(picture[None], upsampled)[0], title, subtitle))
         rows.append({"method": named, "predicted": name, "probability": probabilities[i], "srg": srg[i]})
@@ -75,9 +76,9 @@ def figure3(frozen: Path, finetuned: Path, data_root: str) -> None:
     names = [chosen.class_names[label] for label in chosen.labels]
     columns = [[titled(p, "Picture", name) for p, name in zip(pictures, names, strict=True)]]
     rows: list[Row] = []
-    for run in (frozen, finetuned):
+    for heading, run in (("Frozen", frozen), ("Fine-tuned", finetuned)):
         trained = load_network(run)
-        tiles, found = explained(trained, trained.preprocess(chosen.images), "auto", pictures)
+        tiles, found = explained(trained, trained.preprocess(chosen.images), "auto", pictures, heading)
         columns.append(tiles)
         rows += [{"network": run.name, "picture": i, "class": names[i], **row} for i, row in enumerate(found)]
     write(HERE / "figure3.png", columns, rows)

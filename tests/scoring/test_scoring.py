@@ -235,6 +235,24 @@ def test_layers_are_scored_one_by_one_each_grid_with_its_pseudo_methods(tmp_path
     assert list(found.refused) == ["legrad@1", "legrad@3"]
 
 
+@pytest.mark.slow
+def test_the_thresholds_of_boxes_are_chosen_on_validation_pictures_and_it_is_said(tmp_path):
+    request = Request(("cam",), (), ("max_box_acc",))
+    given, network = pictures(), small_network()
+    validation = of_split(ImageSet(given.images.flip(0), given.labels.flip(0), ("a", "b", "c"), squares(12)), 8, "val")
+    found = score_pictures(trained(network), given, tmp_path, request, CPU, validation)
+
+    def overlaps(of: PictureSet) -> Tensor:
+        shown = scores.Explaining("cam")(network, Preprocess(SIDE)(of.images), of.labels)["cam"]
+        return scores.box_overlaps(shown, scores.mask_boxes(of.masks), (SIDE, SIDE))
+
+    expected = scores.box_accuracy(overlaps(given), scores.box_thresholds(overlaps(validation)))
+    assert torch.equal(found.values["cam"]["max_box_acc"], expected)
+    assert found.pictures.notes[-1] == "max_box_acc: the thresholds are those that are best on 8 pictures of val."
+    without = score_pictures(trained(network), given, tmp_path, request, CPU)
+    assert "no validation split with masks" in without.pictures.notes[-1]
+
+
 def test_the_scoring_checks_itself():
     random, edges = (Row(name, name, name, None, (), (4, 4)) for name in ("random", "edges"))
     given, drawn = pictures(40), torch.rand(40, generator=torch.Generator().manual_seed(0))

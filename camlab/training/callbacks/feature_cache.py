@@ -73,10 +73,13 @@ class FeatureCache(L.Callback):
         """Hand all features to the data module; compute those that are missing."""
         passing = sum(shape[0] * shape[1] for shape in missing.values())
         if passing:
-            where = f"Features: {_size(missing)} in {self.store.folder}"
-            mirrored = sum(shape[0] * (shape[1] - 1) for shape in missing.values())
+            views, where = one_pass.data.training_views.fixed, f"Features: {_size(missing)} in {self.store.folder}"
+            mirrored = sum(shape[0] * (shape[1] - 1) for shape in missing.values()) if views is None else 0
             images = f"{passing - mirrored:,} images{f' and {mirrored:,} mirror images' if mirrored else ''}"
             _say("Frozen backbone: %s pass it once, then only the head trains. %s.", images, where)
+            if views is not None and "train" in missing:
+                cost = f"{views} times the first pass and the space of one view ({_size({'train': shapes['train']})})"
+                _say("data.augment_views=%d: the training images take %s.", views, cost)
         began, fits = time.perf_counter(), _free_memory(one_pass.device) >= 2 * _num_bytes(shapes)
         if not fits:
             _say("Features take %s, more than half of the free memory: they are read from disk.", _size(shapes))
@@ -142,7 +145,7 @@ class BackbonePass:
         return list(dict.fromkeys(("train", *self.data.validation_splits, *test)))
 
     def shape(self, split: Split) -> tuple[int, ...]:
-        """Shape of a split's features, N×V×…: images, views of each (2 with the mirror image), and one statistic."""
+        """Shape of a split's features, N×V×…: images, views of each, and one statistic."""
         return len(self.data.splits[split]), self._views(split), *self.statistic_shape
 
     def key(self, split: Split) -> str:
@@ -151,6 +154,7 @@ class BackbonePass:
             "format": _FORMAT,
             "images": self.data.split_fingerprint(split),
             "views": self._views(split),
+            **self._augmentation(split),
             "preprocess": self.data.preprocess.as_dict(),
             "network": self.network.statistic_spec,
             "weights": self._weights_hash,
@@ -162,18 +166,19 @@ class BackbonePass:
     def about(self, split: Split) -> str:
         """One line that describes a split's features to a person who lists the cache."""
         n, views, *_ = self.shape(split)
-        mirrored = ", mirrored too" if views == 2 else ""
+        mirrored = f", {views} augmented views" if self._augmentation(split) else ", mirrored too" if views == 2 else ""
         what = f"{self.network.spec['backbone']} at {self.data.preprocess.image_size}²"
         return f"{what}, {self.data.name} {split}, {n:,} images{mirrored}"
 
     def run(self, split: Split) -> Iterator[np.ndarray]:
         """Yield head statistics, float32 b×V×…, in the order of the split's images."""
         views, images = self._views(split), self.data.splits[split]
-        batch_size = _BATCH.get(self.device.type, _DEFAULT_BATCH) // views
+        batch_size = max(1, _BATCH.get(self.device.type, _DEFAULT_BATCH) // views)
+        indices = iter(torch.arange(len(images), device=self.device).split(batch_size))
         for batch in progress(images.batches(batch_size), len(images), f"Features of {split}"):
-            pictures = batch.images.to(self.device)
-            if views == 2:  # mirrored before the resize, as in training: after it they would round differently
-                pictures = torch.cat([pictures, pictures.flip(-1)])
+            pictures, index = batch.images.to(self.device), next(indices)
+            if split == "train":  # augmented before the resize, as in training: after it they would round differently
+                pictures = self.data.training_views.all(pictures, index, len(images))
             statistic = self._head_statistic(self.data.preprocess(pictures)).float()
             yield statistic.unflatten(0, (views, -1)).transpose(0, 1).cpu().numpy()
 
@@ -197,13 +202,22 @@ class BackbonePass:
         return weights.hexdigest()
 
     def _views(self, split: Split) -> int:
-        return 2 if split == "train" and self.data.flip > 0 else 1
+        return (self.data.training_views.count or 1) if split == "train" else 1
+
+    def _augmentation(self, split: Split) -> dict[str, Any]:
+        """What a split's features depend on if they are of augmented views."""
+        views = self.data.training_views
+        return (
+            {} if split != "train" or views.fixed is None else {"augment": views.augmentation.steps, "seed": views.seed}
+        )
 
 
 def _contradiction(trainer: L.Trainer, data: ImageData) -> str | None:
     """The reason, in words, why features cannot be cached with this run's settings; None if they can."""
-    if data.max_shift > 0:
-        return f"data.max_shift={data.max_shift} changes every picture in every epoch"
+    if (views := data.training_views).count is None:
+        pixels = views.augmentation.steps.get("shift", {}).get("pixels", 0)
+        setting = "data.augment" if views.is_chosen else f"data.max_shift={pixels:.0f}"
+        return f"{setting} changes every picture in every epoch; data.augment_views=4 would keep 4 views of each"
     if trainer.precision == "64-true":
         return "they are kept in 32 bits, and trainer.precision=64-true asks for more"
     return None

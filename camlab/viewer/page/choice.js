@@ -6,9 +6,20 @@
  * @typedef {{run: number, title: string, isDifference: boolean}} Slot
  * A map, scaled for drawing: 0 to 1, or -1 to 1 if it is signed; a class that is neither predicted nor true may exceed
  * the common maximum, and gets the last colour. One unit of `values` is `unit` in the map's own units.
+ * `otherIdx` is the class whose map is subtracted.
  * @typedef {{values: Float32Array, grid: [number, number], isSigned: boolean, unit: number, boxShare: number,
- *   classIdx: number}} Heat
+ *   classIdx: number, otherIdx: number | null}} Heat
  */
+
+/** Whether the tiles show differences: of two classes, or of two runs. */
+function isSignedView() {
+  return state.klass === "difference" || (about.runs.length > 1 && state.compare === "difference");
+}
+
+/** The method by whose maps pictures are sorted: the one that is shown, or the first of several. */
+function sortedMethod() {
+  return state.method === ALL_METHODS ? methods[0] : state.method;
+}
 
 /** @returns {Slot[]} The tiles of each picture. */
 function slots() {
@@ -27,9 +38,9 @@ function slots() {
  * @returns {[number, number | null] | null} null if there is no such class
  */
 function chosenClasses(run, own, picture) {
-  const { predicted, reference, runnersUp, classes } = about.runs[run];
+  const { predicted, reference, runnersUp, classes, labels } = about.runs[run];
   if (state.klass === "predicted") return [predicted[own][picture], null];
-  if (state.klass === "true") return about.pictures[picture].label === null ? null : [reference[own][picture], null];
+  if (state.klass === "true") return labels[picture] === null ? null : [reference[own][picture], null];
   if (state.klass === "difference") return [reference[own][picture], runnersUp[own][picture]];
   const classIdx = classes.indexOf(about.classes.indexOf(state.klass.slice(ONE_CLASS.length)));
   return classIdx < 0 ? null : [classIdx, null];
@@ -79,7 +90,7 @@ function heatOfRun(run, title, picture, epoch) {
     : map.map((value) => Math.max(finite(value), 0));
   const unit = divisor(run, series, own, values, minus !== null);
   for (let i = 0; i < values.length; i++) values[i] = unit > 0 ? values[i] / unit : 0;
-  return { values, grid, isSigned: minus !== null, unit, boxShare, classIdx };
+  return { values, grid, isSigned: minus !== null, unit, boxShare, classIdx, otherIdx: other };
 }
 
 /**
@@ -123,11 +134,11 @@ function prediction(run, picture, epoch) {
   const own = ownEpoch(run, epoch);
   if (own < 0) return null;
   const predicted = about.runs[run].predicted[own][picture];
-  const { label } = about.pictures[picture];
+  const label = about.runs[run].labels[picture];
   return {
     name: className(run, predicted),
     share: probability(run, own, picture, predicted),
     isWrong: label !== null && label !== about.runs[run].classes[predicted],
-    onObject: about.runs[run].onObject?.[own][picture] ?? null,
+    isKnown: label !== null,
   };
 }

@@ -9,7 +9,7 @@ function buildColourBar() {
 function drawColourBar() {
   const canvas = /** @type {HTMLCanvasElement} */ (byId("colour-bar"));
   const betweenRuns = about.runs.length > 1 && state.compare === "difference";
-  const isSigned = betweenRuns || state.klass === "difference";
+  const isSigned = isSignedView();
   const table = colourTables[isSigned ? "signed" : state.colours];
   const context = contextOf(canvas);
   const image = context.createImageData(256, 1);
@@ -40,7 +40,7 @@ function tickTexts(isSigned) {
 
 /** Name of the class from which the runner-up is subtracted. */
 function referenceTitle() {
-  return about.pictures.every((picture) => picture.label === null) ? "predicted class" : "true class";
+  return !hasLabels() ? "predicted class" : "true class";
 }
 
 /**

@@ -1,6 +1,10 @@
 "use strict";
 // The controls: each changes the state, and shows it.
 
+const ONE_MAP =
+  "The map of one class is stored for each picture; a difference needs two." +
+  (about.hasEpochs ? "" : " Repeat camlab.explain with top_k=2.");
+
 function buildControls() {
   setText(byId("title"), about.title);
   document.body.classList.toggle("no-epochs", !about.hasEpochs);
@@ -45,19 +49,22 @@ function fillSelects() {
   classChoices.forEach((name, i) => addOption("class", ONE_CLASS + name, i < 9 ? `${name}   (${i + 1})` : name));
   for (const title of methods) addOption("method", title, title);
   if (methods.length > 1) addOption("method", ALL_METHODS, "all, side by side");
-  const known = about.pictures.some((picture) => picture.label !== null);
+  const known = hasLabels();
   if (!known) setText(byId("difference-title"), "Predicted − runner-up");
   byId("true-class").hidden = !known;
-  for (const radio of radios("class-kind")) radio.disabled = radio.value === "difference" && !hasTwoMaps();
+  for (const radio of radios("class-kind")) {
+    radio.disabled = radio.value === "difference" && !hasTwoMaps();
+    if (radio.disabled && radio.parentElement) radio.parentElement.title = ONE_MAP;
+  }
   if (!about.hasEpochs)
     for (const option of selectById("scale").options) option.textContent = option.dataset.still ?? option.textContent;
-  const hasMasks = about.runs.some((run) => run.onObject !== null);
+  const hasMasks = about.pictures.some((picture) => picture.mask !== null);
   byId("filter").hidden = !known;
   for (const option of selectById("sort").options) {
     option.hidden =
       (option.value === "object" && !hasMasks) ||
       (option.value === "wrong" && !known) ||
-      (option.value === "drift" && !about.hasEpochs);
+      (option.value === "shift" && !about.hasEpochs);
   }
 }
 
@@ -117,6 +124,9 @@ function drawControls() {
   selectById("class").classList.toggle("is-chosen", !CLASS_KINDS.includes(state.klass));
   for (const id of /** @type {const} */ (["scale", "colours", "sort", "filter", "method"]))
     selectById(id).value = state[id];
+  selectById("colours").disabled = isSignedView();
+  selectById("colours").title = isSignedView() ? "Differences have colours of their own." : "";
+  drawSortByObject();
   selectById("speed").value = String(state.speed);
   for (const id of /** @type {const} */ (["opacity", "threshold"]))
     inputById(id).value = String(Math.round(100 * state[id]));
@@ -125,6 +135,18 @@ function drawControls() {
   byId("flip").hidden = state.compare !== "flip";
   setText(byId("flip"), `Shown: ${LETTERS[state.run]} ${about.runs[state.run].name} (f flips)`);
   document.documentElement.dataset.theme = state.theme;
+}
+
+/** Name the map by which "least heat on the object" sorts; differences have no such share. */
+function drawSortByObject() {
+  const option = [...selectById("sort").options].find(({ value }) => value === "object");
+  if (!option) return;
+  const run = about.runs.length > 1 ? `${LETTERS[state.run]}, ` : "";
+  option.disabled = state.klass === "difference";
+  setText(
+    option,
+    `least heat on the object first (${option.disabled ? "not of differences" : `${run}${sortedMethod()}, ${classText()}`})`,
+  );
 }
 
 function epochText() {

@@ -1,12 +1,25 @@
 "use strict";
 // Curves of the training, with a cursor that is the scrubber.
 
-/** @typedef {{run: number, split: string, points: [number, number][]}} Curve */
-/** @typedef {{title: string, top: number, curves: Curve[], cursor: SVGLineElement, values: HTMLElement[]}} Chart */
+/** @typedef {{run: number, split: string, points: [number, number][], chance: number | null}} Curve */
+/** @typedef {{title: string, curves: Curve[], cursor: SVGLineElement, values: HTMLElement[]}} Chart */
+/** @typedef {{bottom: number, top: number}} Bounds */
 
 const SVG = "http://www.w3.org/2000/svg";
-const [CHART_WIDTH, CHART_HEIGHT, CHART_EDGE] = [264, 72, 4];
+const [CHART_WIDTH, CHART_HEIGHT, CHART_EDGE, CHART_LEFT, CHART_TEXT] = [264, 80, 6, 44, 11];
 const DASHES = { train: "4 3", test: "1.5 3" }; // val, and what belongs to no split, has solid lines
+const CHANCE = "_chance"; // ends the name of a metric's chance level
+const NO_CHARTS = ["", "best_acc", "images_per_second"]; // metrics that say nothing about learning
+
+/** @type {Object<string, string>} */
+const TITLES = {
+  acc: "Accuracy",
+  loss: "Loss",
+  lr: "Learning rate",
+  balanced_acc: "Balanced accuracy",
+  f1: "Macro F1",
+  ...about.scoreTitles,
+};
 
 /** @type {Chart[]} */
 const charts = [];
@@ -20,20 +33,34 @@ function buildCurves() {
 
 /** @returns {[string, Curve[]][]} The curves by the chart in which they are drawn. */
 function curveGroups() {
+  const first = ["Accuracy", "Loss", chartTitle("val/heat/auroc"), ...about.runs.map(onObjectTitle), "Learning rate"];
   /** @type {Map<string, Curve[]>} */
-  const groups = new Map(["Accuracy", "Loss", "Heat on the object", "Learning rate"].map((title) => [title, []]));
+  const groups = new Map(first.map((title) => [title, []]));
   about.runs.forEach((run, number) => {
     for (const [name, points] of Object.entries(run.curves)) {
-      const title = chartTitle(name);
-      if (title) groups.set(title, [...(groups.get(title) ?? []), { run: number, split: name.split("/")[0], points }]);
+      const title = name.endsWith(CHANCE) ? "" : chartTitle(name);
+      const chance = run.curves[name + CHANCE]?.[0]?.[1] ?? null;
+      const curve = { run: number, split: name.split("/")[0], points, chance };
+      if (title) groups.set(title, [...(groups.get(title) ?? []), curve]);
     }
-    const onObject = run.onObject;
-    if (onObject)
-      groups
-        .get("Heat on the object")
-        ?.push({ run: number, split: "", points: run.epochs.map((epoch, i) => [epoch, mean(onObject[i])]) });
+    if (run.onObject)
+      groups.get(onObjectTitle(run))?.push({
+        run: number,
+        split: "",
+        points: run.onObject,
+        chance: mean(about.pictures.map((_, picture) => objectArea(picture))),
+      });
   });
-  return [...groups].filter(([, curves]) => curves.some((curve) => curve.points.length > 1));
+  return [...groups].filter(([, curves]) => curves.some((curve) => curve.points.length > 0));
+}
+
+/**
+ * The chart of the heat on the object, which names the maps that are measured.
+ * @param {Run} run
+ */
+function onObjectTitle({ series, labels }) {
+  const isKnown = labels.some((label) => label !== null);
+  return `Heat on the object (${series[0].title}, ${isKnown ? "true" : "predicted"} class)`;
 }
 
 /**
@@ -41,11 +68,14 @@ function curveGroups() {
  * @param {string} name such as val/acc
  */
 function chartTitle(name) {
-  const metric = name.split("/").slice(1).join("/");
-  if (metric === "acc") return "Accuracy";
-  if (metric === "loss") return "Loss";
-  if (metric === "lr") return "Learning rate";
-  return metric === "" || metric === "best_acc" || metric === "images_per_second" ? "" : metric.replaceAll("_", " ");
+  const metric = name
+    .split("/")
+    .slice(1)
+    .join("/")
+    .replace(/^heat\//, "");
+  if (NO_CHARTS.includes(metric)) return "";
+  const words = metric.replaceAll(/[_/]/g, " ");
+  return TITLES[metric] ?? words[0].toUpperCase() + words.slice(1);
 }
 
 /** @param {(number | null)[]} values */
@@ -67,31 +97,11 @@ function buildChart(title, curves) {
     return place;
   });
   head.append(make("span", "chart-title", title), ...values);
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("viewBox", `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`);
-  svg.setAttribute("aria-hidden", "true");
-  const highest = curves.flatMap((curve) => curve.points).reduce((most, [, value]) => Math.max(most, value), 0);
-  const top = title === "Accuracy" || title === "Heat on the object" ? 1 : highest || 1;
-  for (const part of [0, 0.5, 1])
-    svg.append(
-      line(
-        "gridline",
-        [
-          [0, part * top],
-          [lastEpoch(), part * top],
-        ],
-        top,
-      ),
-    );
-  for (const curve of curves) {
-    const drawn = line(`curve run-${curve.run}`, curve.points, top);
-    drawn.setAttribute("stroke-dasharray", DASHES[/** @type {keyof DASHES} */ (curve.split)] ?? "");
-    svg.append(drawn);
-  }
-  const cursor = document.createElementNS(SVG, "line");
-  cursor.setAttribute("class", "cursor");
-  cursor.setAttribute("y1", "0");
-  cursor.setAttribute("y2", String(CHART_HEIGHT));
+  const svg = drawing("svg", "", { viewBox: `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`, "aria-hidden": "true" });
+  const range = rangeOf(curves, title === "Accuracy");
+  const hasLines = curves.some((curve) => curve.points.length > 1);
+  svg.append(...axisOf(range), ...curves.flatMap((curve) => curveParts(curve, range, !hasLines)));
+  const cursor = /** @type {SVGLineElement} */ (drawing("line", "cursor", { y1: "0", y2: String(CHART_HEIGHT) }));
   svg.append(cursor);
   svg.addEventListener("click", (event) => {
     const box = svg.getBoundingClientRect();
@@ -99,28 +109,103 @@ function buildChart(title, curves) {
   });
   figure.append(head, svg);
   byId("curves").append(figure);
-  return { title, top, curves, cursor, values };
+  return { title, curves, cursor, values };
+}
+
+/**
+ * The values at the lower and upper edge of a chart: 0 is always within, and so are the curves and their chance levels.
+ * @param {Curve[]} curves
+ * @param {boolean} isShare whether the upper edge is 1
+ * @returns {Bounds}
+ */
+function rangeOf(curves, isShare) {
+  const drawn = curves.flatMap(({ points, chance }) => [...points.map(([, value]) => value), chance ?? 0]);
+  const bottom = drawn.reduce((least, value) => Math.min(least, value), 0);
+  const highest = drawn.reduce((most, value) => Math.max(most, value), isShare ? 1 : 0);
+  return { bottom, top: highest > bottom ? highest : bottom + 1 };
+}
+
+/**
+ * Horizontal lines at the edges, in the middle and at 0, and the numbers that they stand for.
+ * @param {Bounds} range
+ * @returns {SVGElement[]}
+ */
+function axisOf(range) {
+  const { bottom, top } = range;
+  const lines = [bottom, (bottom + top) / 2, top].map((value) => across("gridline", value, range));
+  if (bottom < 0) lines.push(across("zero", 0, range));
+  const marked = [bottom, top];
+  const isFree = marked.every((value) => Math.abs(heightOf(0, range) - heightOf(value, range)) > CHART_TEXT);
+  return [...lines, ...(isFree ? [...marked, 0] : marked).map((value) => numberAt(value, range))];
+}
+
+/**
+ * What is drawn of a curve: its line, or a dot if it has one point, and its chance level, dotted.
+ * @param {Curve} curve
+ * @param {Bounds} range
+ * @param {boolean} hasNumber whether the number of a dot stands beside it, where no line can cross it
+ * @returns {SVGElement[]}
+ */
+function curveParts({ run, split, points, chance }, range, hasNumber) {
+  /** @type {(point: [number, number]) => [number, number]} */
+  const placed = ([epoch, value]) => [placeOf(epoch), heightOf(value, range)];
+  const dashes = DASHES[/** @type {keyof typeof DASHES} */ (split)] ?? "";
+  const path = points.map((point) => placed(point).map((place) => place.toFixed(1))).join(" ");
+  const parts = [drawing("polyline", `curve run-${run}`, { points: path, "stroke-dasharray": dashes })];
+  if (points.length === 1) {
+    const [x, y] = placed(points[0]);
+    const isRight = x > CHART_WIDTH / 2;
+    parts.push(drawing("circle", `dot run-${run}`, { cx: x, cy: y, r: 3 }));
+    const side = { x: isRight ? x - 6 : x + 6, y: y > CHART_HEIGHT / 2 ? y - 3 : y + CHART_TEXT };
+    if (hasNumber)
+      parts.push(drawing("text", "number", { ...side, "text-anchor": isRight ? "end" : "start" }, minus(points[0][1])));
+  }
+  if (chance !== null) parts.push(across(`chance run-${run}`, chance, range));
+  return parts;
 }
 
 /**
  * @param {string} className
- * @param {[number, number][]} points
- * @param {number} top value at the upper edge
+ * @param {number} value
+ * @param {Bounds} range
  */
-function line(className, points, top) {
-  const drawn = document.createElementNS(SVG, "polyline");
-  const inner = CHART_HEIGHT - 2 * CHART_EDGE;
-  drawn.setAttribute("class", className);
-  drawn.setAttribute(
-    "points",
-    points
-      .map(
-        ([epoch, value]) =>
-          `${placeOf(epoch).toFixed(1)},${(CHART_HEIGHT - CHART_EDGE - (value / top) * inner).toFixed(1)}`,
-      )
-      .join(" "),
-  );
-  return drawn;
+function across(className, value, range) {
+  const y = heightOf(value, range).toFixed(1);
+  return drawing("line", className, { x1: CHART_LEFT, x2: CHART_WIDTH - CHART_EDGE, y1: y, y2: y });
+}
+
+/**
+ * A number at the left of a chart.
+ * @param {number} value
+ * @param {Bounds} range
+ */
+function numberAt(value, range) {
+  const place = { x: CHART_LEFT - 4, y: heightOf(value, range) + 4, "text-anchor": "end" };
+  return drawing("text", "number", place, minus(value));
+}
+
+/**
+ * An element of a chart.
+ * @param {string} tag
+ * @param {string} className
+ * @param {Object<string, string | number>} attributes
+ * @param {string} [text]
+ * @returns {SVGElement}
+ */
+function drawing(tag, className, attributes, text = "") {
+  const made = /** @type {SVGElement} */ (document.createElementNS(SVG, tag));
+  if (className) made.setAttribute("class", className);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
+  made.textContent = text;
+  return made;
+}
+
+/**
+ * @param {number} value
+ * @param {Bounds} range
+ */
+function heightOf(value, { bottom, top }) {
+  return CHART_HEIGHT - CHART_EDGE - ((value - bottom) / (top - bottom)) * (CHART_HEIGHT - 2 * CHART_EDGE);
 }
 
 function lastEpoch() {
@@ -129,7 +214,7 @@ function lastEpoch() {
 
 /** @param {number} epoch */
 function placeOf(epoch) {
-  return CHART_EDGE + (epoch / lastEpoch()) * (CHART_WIDTH - 2 * CHART_EDGE);
+  return CHART_LEFT + (epoch / lastEpoch()) * (CHART_WIDTH - CHART_LEFT - CHART_EDGE);
 }
 
 /**
@@ -137,7 +222,7 @@ function placeOf(epoch) {
  * @param {number} part of the chart's width, 0 to 1
  */
 function epochAt(part) {
-  return ((part * CHART_WIDTH - CHART_EDGE) / (CHART_WIDTH - 2 * CHART_EDGE)) * lastEpoch();
+  return ((part * CHART_WIDTH - CHART_LEFT) / (CHART_WIDTH - CHART_LEFT - CHART_EDGE)) * lastEpoch();
 }
 
 function drawCurves() {
@@ -151,12 +236,21 @@ function drawCurves() {
         .filter((curve) => curve.run === run)
         .map((curve) => {
           const before = curve.points.filter(([at]) => at <= epoch);
-          return before.length ? `${curve.split} ${significant(before[before.length - 1][1])}`.trim() : "";
+          const shown = before.length ? `${curve.split} ${minus(before[before.length - 1][1])}`.trim() : "";
+          return curve.chance === null ? shown : `${shown}   chance ${minus(curve.chance)}`.trim();
         });
       if (about.runs.length > 1) told.unshift(LETTERS[run]);
       setText(place, told.filter(Boolean).join("   "));
     });
   }
+}
+
+/**
+ * A number with three digits, and a minus sign of its own width.
+ * @param {number} value
+ */
+function minus(value) {
+  return significant(value).replace("-", "−");
 }
 
 /**

@@ -2,15 +2,15 @@
 // The data inside the page: the document "about", and maps that are decoded when they are first drawn.
 
 /**
- * @typedef {{name: string, label: number | null, width: number, height: number, image: string, mask: string | null}} Picture
+ * @typedef {{name: string, width: number, height: number, image: string, mask: string | null}} Picture
  * @typedef {{method: string, title: string, layer: string, isComplete: boolean, grid: [number, number], boxShare: number,
  *   peaks: number[], signedPeaks: number[]}} Series
- * @typedef {{name: string, overrides: string[], epochs: number[], classes: number[], predicted: number[][],
+ * @typedef {{name: string, overrides: string[], epochs: number[], classes: number[], labels: (number | null)[], predicted: number[][],
  *   explained: number[][][], reference: number[][], runnersUp: number[][], series: Series[], curves: Object<string, [number, number][]>,
- *   drift: number[], onObject: (number | null)[][] | null}} Run
+ *   shift: number[], onObject: [number, number][] | null}} Run
  * @typedef {{klass: string, box: boolean, colours: string, scale: string, opacity: number}} Style
  * @typedef {{title: string, classes: string[], pictures: Picture[], epochs: number[], hasEpochs: boolean,
- *   runs: Run[], colours: Object<string, string>, style: Style, notes: string[]}} About
+ *   runs: Run[], colours: Object<string, string>, style: Style, scoreTitles: Object<string, string>, notes: string[]}} About
  */
 
 /** @type {About} */
@@ -118,6 +118,11 @@ function storedMap(run, series, own, picture, classIdx) {
   const cells = grid[0] * grid[1];
   const start = (picture * count + rank) * cells;
   return numbers(`maps-${run}-${series}-${own}`).subarray(start, start + cells);
+}
+
+/** Whether the true class of some picture is known. */
+function hasLabels() {
+  return about.runs.some((run) => run.labels.some((label) => label !== null));
 }
 
 /** @returns {string[]} Names of the classes that have maps somewhere. */

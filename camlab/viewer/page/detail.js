@@ -61,7 +61,7 @@ function drawDetail() {
 /** @param {number} run */
 function drawClasses(run) {
   const own = ownEpoch(run, state.epoch);
-  const { classes } = about.runs[run];
+  const { classes, labels } = about.runs[run];
   const shares = classes.map((_, classIdx) => (own < 0 ? 0 : probability(run, own, state.picture, classIdx)));
   const order = classes.map((_, classIdx) => classIdx);
   if (order.length > MOST_CLASSES) order.sort((a, b) => shares[b] - shares[a]);
@@ -71,7 +71,7 @@ function drawClasses(run) {
     const [name, meter, percent] = /** @type {HTMLElement[]} */ ([...button.children]);
     button.dataset.name = className(run, order[i]);
     button.setAttribute("aria-pressed", String(state.klass === ONE_CLASS + button.dataset.name));
-    button.classList.toggle("is-true", about.pictures[state.picture].label === classes[order[i]]);
+    button.classList.toggle("is-true", labels[state.picture] === classes[order[i]]);
     setText(name, button.dataset.name);
     setText(percent, percentage(shares[order[i]]));
     meter.style.setProperty("--share", String(shares[order[i]]));

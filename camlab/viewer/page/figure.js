@@ -55,7 +55,7 @@ function drawFigure(figure, slot, picture, side) {
   setText(figure.label, title);
   figure.label.dataset.run = about.runs.length > 1 ? String(slot.run) : "";
   figure.label.hidden = title === "";
-  drawCaption(figure.caption, slot, picture);
+  drawCaption(figure.caption, slot, picture, heat);
 }
 
 /**
@@ -70,7 +70,8 @@ function hottestPlace(heat) {
     ["at the top", "in the middle", "at the bottom"],
     ["left", "centre", "right"],
   ];
-  return `Hottest ${third(row, heat.grid[0], down)}, ${third(column, heat.grid[1], across)}.`;
+  const place = `${third(row, heat.grid[0], down)}, ${third(column, heat.grid[1], across)}`;
+  return `Hottest ${place === "in the middle, centre" ? "in the centre" : place}.`;
 }
 
 /**
@@ -105,23 +106,38 @@ function earlier(run) {
 }
 
 /**
- * Whether the prediction is right, the predicted class and its probability, and the share of heat on the object.
+ * Whether the prediction is right, the predicted class and its probability, and what is told of the map that is drawn.
  * @param {HTMLElement} caption
  * @param {Slot} slot
  * @param {number} picture
+ * @param {Heat | string} heat
  */
-function drawCaption(caption, slot, picture) {
+function drawCaption(caption, slot, picture, heat) {
   const told = prediction(slot.run, picture, state.epoch);
   if (caption.childElementCount === 0)
-    caption.append(make("span", "mark"), make("span", "guess"), make("span", "percent"), make("span", "on-object"));
-  const [mark, guess, percent, object] = /** @type {HTMLElement[]} */ ([...caption.children]);
-  const known = about.pictures[picture].label !== null;
-  setText(mark, !told || !known ? "" : told.isWrong ? "✗" : "✓");
+    caption.append(make("span", "mark"), make("span", "guess"), make("span", "percent"), make("span", "of-map"));
+  const [mark, guess, percent, ofMap] = /** @type {HTMLElement[]} */ ([...caption.children]);
+  setText(mark, !told?.isKnown ? "" : told.isWrong ? "✗" : "✓");
   caption.classList.toggle("wrong", Boolean(told?.isWrong));
   setText(guess, told ? told.name : "");
   setText(percent, told ? percentage(told.share) : "");
-  object.hidden = !told || told.onObject === null;
-  setText(object, told && told.onObject !== null ? `${percentage(told.onObject)} on object` : "");
+  setText(ofMap, textOfMap(slot.run, heat, picture));
+  ofMap.hidden = ofMap.textContent === "";
+}
+
+/**
+ * The two classes whose maps are subtracted, or the share of the heat that is drawn on the object; empty for neither.
+ * @param {number} run
+ * @param {Heat | string} heat
+ * @param {number} picture
+ */
+function textOfMap(run, heat, picture) {
+  if (typeof heat === "string") return "";
+  if (heat.otherIdx !== null) return `${className(run, heat.classIdx)} − ${className(run, heat.otherIdx)}`;
+  const inside = onObject(heat, picture);
+  if (inside === null) return "";
+  const area = `(${percentage(objectArea(picture) ?? 0)} of the area)`.replaceAll(" ", "\u00a0"); // on one line
+  return `${percentage(inside)} on object ${area}`;
 }
 
 /** @param {number} value */

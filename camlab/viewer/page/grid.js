@@ -41,8 +41,12 @@ function buildGrid() {
  * @param {number} picture
  */
 function headingOf(picture) {
-  const { name, label } = about.pictures[picture];
-  return [name, label === null ? "" : about.classes[label]].filter(Boolean).join(": ") || `picture ${picture + 1}`;
+  const labels = about.runs.map((run) => run.labels[picture]);
+  const names = labels.map((label) => (label === null ? "" : about.classes[label]));
+  const known = [...new Set(names.filter(Boolean))];
+  const several = names.flatMap((name, run) => (name ? [`${name} (${LETTERS[run]})`] : []));
+  const label = known.length > 1 ? several.join(", ") : known[0];
+  return [about.pictures[picture].name, label].filter(Boolean).join(": ") || `picture ${picture + 1}`;
 }
 
 function drawGrid() {
@@ -59,10 +63,9 @@ function drawGrid() {
   byId("grid").style.setProperty("--tiles", String(Math.min(chosen.length, 4)));
   for (const picture of arranged) if (cards[picture].isInView) drawCard(picture, chosen);
   const wrong = arranged.filter((picture) => prediction(state.run, picture, state.epoch)?.isWrong).length;
-  const known = about.pictures.some((picture) => picture.label !== null);
   setText(
     byId("count"),
-    `${arranged.length} ${arranged.length === 1 ? "picture" : "pictures"}${known ? `, ${wrong} wrong` : ""}`,
+    `${arranged.length} ${arranged.length === 1 ? "picture" : "pictures"}${hasLabels() ? `, ${wrong} wrong` : ""}`,
   );
 }
 
@@ -83,10 +86,11 @@ function drawCard(picture, chosen) {
 
 /** Put the pictures that pass the filter into the grid, in the chosen order. */
 function arrange() {
+  const keys = about.pictures.map((_, picture) => sortKey(picture));
   const chosen = about.pictures
     .map((_, picture) => picture)
     .filter(passes)
-    .sort((a, b) => sortKey(a) - sortKey(b) || a - b);
+    .sort((a, b) => keys[a] - keys[b] || a - b);
   if (chosen.join() === arranged.join() && byId("grid").childElementCount === chosen.length) return;
   arranged = chosen;
   byId("grid").replaceChildren(...chosen.map((picture) => cards[picture].item));
@@ -109,7 +113,8 @@ function sortKey(picture) {
   const told = prediction(state.run, picture, state.epoch);
   if (state.sort === "wrong") return told?.isWrong ? 0 : 1;
   if (state.sort === "unsure") return told ? told.share : 2;
-  if (state.sort === "object") return told?.onObject ?? 2;
-  if (state.sort === "drift") return -about.runs[state.run].drift[picture];
+  if (state.sort === "object")
+    return onObject(heatOfRun(state.run, sortedMethod(), picture, state.epoch), picture) ?? 2;
+  if (state.sort === "shift") return -about.runs[state.run].shift[picture];
   return picture;
 }

@@ -65,7 +65,5 @@ function valueAt(heat, x, y, width, height) {
 function valueText(heat, value) {
   const isScaledOnly = state.compare === "difference" && about.runs.length > 1 && state.scale !== "raw";
   const shown = `${value < 0 ? "−" : ""}${Math.abs(value).toFixed(2)}`;
-  return isScaledOnly
-    ? `difference ${shown}`
-    : `heat ${shown}  ·  raw ${significant(value * heat.unit).replace("-", "−")}`;
+  return isScaledOnly ? `difference ${shown}` : `heat ${shown}  ·  raw ${minus(value * heat.unit)}`;
 }

@@ -109,20 +109,40 @@ function write(context, text, x, y, isBold) {
   context.fillText(text, x, y);
 }
 
+/** Save all epochs of a picture as they are shown now, whatever is chosen while the frames are encoded. */
 async function saveAnimation() {
-  const [picture, before] = [state.picture, state.epoch];
+  const chosen = { ...state };
   const frames = [];
   for (let epoch = 0; epoch < about.epochs.length; epoch++) {
-    state.epoch = epoch;
-    const one = composed(picture, slots(), 2 * TILE_SIDE);
-    const canvas = blank(one.width, one.height + SAVED_LINE);
-    contextOf(canvas).drawImage(one, 0, SAVED_LINE);
-    write(contextOf(canvas), epochText(), 0, SAVED_LINE - 5, false);
-    state.epoch = before;
+    const canvas = drawnIn({ ...chosen, epoch }, frameOfEpoch);
     frames.push(new Uint8Array(await (await pngOf(canvas)).arrayBuffer()));
   }
-  const parts = /** @type {BlobPart[]} */ (animatedPng(frames, Math.round(1000 / state.speed)));
-  offer(new Blob(parts, { type: "image/png" }), `heatmaps-picture-${picture + 1}.png`);
+  const parts = /** @type {BlobPart[]} */ (animatedPng(frames, Math.round(1000 / chosen.speed)));
+  offer(new Blob(parts, { type: "image/png" }), `heatmaps-picture-${chosen.picture + 1}.png`);
+}
+
+/**
+ * What a function draws in another state than the present one, which stays as it is.
+ * @param {State} other
+ * @param {() => HTMLCanvasElement} draw
+ */
+function drawnIn(other, draw) {
+  const present = { ...state };
+  Object.assign(state, other);
+  try {
+    return draw();
+  } finally {
+    Object.assign(state, present);
+  }
+}
+
+/** The picture that is shown large, with the name of the epoch above it. */
+function frameOfEpoch() {
+  const one = composed(state.picture, slots(), 2 * TILE_SIDE);
+  const canvas = blank(one.width, one.height + SAVED_LINE);
+  contextOf(canvas).drawImage(one, 0, SAVED_LINE);
+  write(contextOf(canvas), epochText(), 0, SAVED_LINE - 5, false);
+  return canvas;
 }
 
 /**

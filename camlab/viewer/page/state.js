@@ -14,7 +14,7 @@ const CHOICES = {
   compare: ["side", "flip", "difference"],
   scale: ["per_image", "shared", "raw"],
   colours: ["jet", "viridis", "cividis"],
-  sort: ["stored", "wrong", "unsure", "object", "drift"],
+  sort: ["stored", "wrong", "unsure", "object", "shift"],
   filter: ["all", "wrong", "right"],
   theme: ["auto", "light", "dark"],
 };

@@ -85,8 +85,7 @@ function drawTile(canvas, picture, heat, side, hasLines = true) {
   if (state.mask && about.pictures[picture].mask !== null) drawOutline(context, picture, base.factor);
   if (state.box && typeof heat !== "string" && !heat.isSigned) {
     const box = largestBox(scratch, base.height, base.width, heat.boxShare);
-    const isWhole = box && box.join() === [0, 0, base.width, base.height].join();
-    if (box && !isWhole) drawBox(context, box, base);
+    if (box) drawBox(context, box, base);
   }
 }
 
@@ -174,14 +173,10 @@ function outline(picture, factor) {
   const key = `${picture}-${factor}`;
   const known = outlines.get(key);
   if (known) return known;
-  const { width, height, mask } = about.pictures[picture];
-  const bits = bytesOf(mask || "");
+  const { width, height } = about.pictures[picture];
+  const mask = maskOf(picture);
   /** @type {(x: number, y: number) => boolean} */
-  const inside = (x, y) => {
-    if (x < 0 || y < 0 || x >= width || y >= height) return false;
-    const place = y * width + x;
-    return ((bits[place >> 3] >> (7 - (place & 7))) & 1) === 1;
-  };
+  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height && mask?.[y * width + x] === 1;
   const path = new Path2D();
   for (let y = 0; y <= height; y++) {
     for (let x = 0; x <= width; x++) {
