@@ -154,9 +154,8 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool, load: Load) -
         given = "auto"
     if given is None and not config.force:
         ownership.check_no_checkpoint(run_dir)
-    same_data = functools.partial(_has_these_data, config, load)
-    outputs, digest = Path(config.paths.outputs), config_hash(config)
-    found = checkpoint_files.checkpoint_to_resume(given, run_dir, outputs, digest, same_data, run_of)
+    same_data, digest = functools.partial(_has_these_data, config, load), config_hash(config)
+    found = checkpoint_files.checkpoint_to_resume(given, run_dir, Path(config.paths.outputs), digest, same_data, run_of)
     if not config.force and not in_place:
         ownership.check_not_taken(run_dir, digest, found)
     if config.force and found is not None and found.resolve().is_relative_to(run_dir.resolve()):
@@ -186,10 +185,8 @@ def _load_data(config: DictConfig) -> ImageData:
 
 
 def _identity(config: DictConfig, data: ImageData) -> data_identity.DataIdentity:
-    root = data_identity.data_root(config.data)
-    return data_identity.DataIdentity(
-        data.fingerprint(), data.class_names, root, data_identity.hash_of_files(config.data)
-    )
+    root, files = data_identity.data_root(config.data), data_identity.hash_of_files(config.data)
+    return data_identity.DataIdentity(data.fingerprint(), data.class_names, root, files)
 
 
 def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
