@@ -9,7 +9,7 @@ from camlab.command_line.launch import launch
 from camlab.errors import UserError, plain
 from camlab.storage import record_store
 from camlab.storage.array_store import ArrayStore, feature_store
-from camlab.storage.cache_folder import check_marked
+from camlab.storage.cache_folder import check_marked, size_text
 from camlab.storage.record_store import pictures_folder
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,10 @@ def cache(config: DictConfig) -> None:
     entries = [(entry.num_bytes, entry.key, entry.about) for entry in features.entries()]
     entries += [(num_bytes, key, about) for key, about, num_bytes in record_store.stores(pictures)]
     for num_bytes, key, about in entries:
-        log.info("%8.3f GB  %s  %s", num_bytes / 1e9, key[:8], plain(about))
-    arrays = "1 array" if len(entries) == 1 else f"{len(entries)} arrays"
-    total = sum(num_bytes for num_bytes, _, _ in entries) / 1e9
-    log.info("%s: %s, %.2f GB. action=clear removes them.", features.folder.parent, arrays, total)
+        log.info("%9s  %s  %s", size_text(num_bytes), key[:8], plain(about))
+    count = "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+    total = size_text(sum(num_bytes for num_bytes, _, _ in entries))
+    log.info("%s: %s, %s. action=clear removes them.", features.folder.parent, count, total)
 
 
 def _clear(given: str, features: ArrayStore, pictures: Path) -> None:
@@ -42,7 +42,7 @@ def _clear(given: str, features: ArrayStore, pictures: Path) -> None:
     for place in there:
         check_marked(place)
     freed = features.clear() + record_store.clear(pictures)
-    log.info("%s: %.2f GB cleared.", folder, freed / 1e9)
+    log.info("%s: %s cleared.", folder, size_text(freed))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
 from camlab.command_line.launch import launch
-from camlab.errors import UserError, did_you_mean
+from camlab.errors import UserError, cut, did_you_mean
 
 if TYPE_CHECKING:
     from camlab.data.own_pictures import OwnPictures
@@ -33,7 +34,7 @@ def explain(config: DictConfig) -> int:
         UserError: The input is invalid, or some pictures could not be read; this is raised after all others are done.
     """
     out = Path(HydraConfig.get().runtime.output_dir)
-    files, place = _files(config, out)
+    files, true_classes, place = _files(config, out)
 
     from camlab.attribution.batch_explainer import Request
     from camlab.drawing.explain_pictures import explain_pictures
@@ -48,7 +49,7 @@ def explain(config: DictConfig) -> int:
     if config.checkpoint is None and config.network.weights is None:
         log.warning("network.weights=null: the weights are random, so the heatmaps mean nothing.")
     request = Request(
-        methods=_methods(config.methods),
+        methods=("auto",) if config.methods is None else _words(config.methods),
         layers=None if config.layer is None else _words(config.layer),
         target=_target(str(config.target), trained.class_names),
         top_k=config.top_k,
@@ -57,7 +58,8 @@ def explain(config: DictConfig) -> int:
     style = Style(normalize=config.normalize, alpha=config.alpha, colormap=config.colormap, boxes=config.boxes)
     weights = config.network.weights if config.checkpoint is None else None
     about = {"images": place, "checkpoint": config.checkpoint, "weights": weights}
-    made = explain_pictures(trained, files, out, request, style, config.batch_size, device, about)
+    labels = _labels(true_classes, trained.class_names)
+    made = explain_pictures(trained, files, out, request, style, config.batch_size, device, about, labels)
     log.info("%d picture%s explained. Open %s", made.done, "" if made.done == 1 else "s", made.sheet or made.folder)
     if page := write_into(out):
         log.info("Browse the heatmaps: open %s in a browser.", page)
@@ -67,26 +69,29 @@ def explain(config: DictConfig) -> int:
     return made.done
 
 
-def _files(config: DictConfig, out: Path) -> tuple[list[Path], str]:
-    """The pictures that are explained, and the place that they come from."""
+def _files(config: DictConfig, out: Path) -> tuple[list[Path], list[str], str]:
+    """The pictures that are explained, the names of their classes if they are known, and where they come from."""
     if config.images is not None:
         from camlab.storage.pictures import find_pictures
 
-        return find_pictures(str(config.images)), str(config.images)
+        return find_pictures(str(config.images)), [], str(config.images)
 
     from hydra.utils import instantiate
 
     data: OwnPictures = instantiate(config.data)
-    return data.files(config.split, out / "pictures"), data.place
+    return *data.files(config.split, out / "pictures"), data.place
+
+
+def _labels(true_classes: Sequence[str], class_names: Sequence[str]) -> list[int] | None:
+    """Indices of the pictures' classes in the network; None if they are not known, or are others than the network's."""
+    if other := next((name for name in true_classes if name not in class_names), None):
+        log.warning("True classes are not shown: the network has no class %s.", cut(other))
+        return None
+    return [class_names.index(name) for name in true_classes] or None
 
 
 def _words(value: Any) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, ListConfig) else (str(value),)
-
-
-def _methods(given: Any) -> tuple[str, ...] | None:
-    """Names of the methods; None for `auto`."""
-    return None if given is None or _words(given) == ("auto",) else _words(given)
 
 
 def _target(given: str, class_names: tuple[str, ...]) -> int | None:

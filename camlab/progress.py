@@ -13,7 +13,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T", bound=Sized)
 
 
-def progress(batches: Iterable[T], images: int, what: str, every_seconds: float = 30.0) -> Iterator[T]:
+def progress(
+    batches: Iterable[T], images: int, what: str, every_seconds: float = 30.0, unit: str = "images"
+) -> Iterator[T]:
     """Yield batches and show how many images are done: a bar on a terminal, log lines at intervals elsewhere.
 
     Args:
@@ -21,6 +23,7 @@ def progress(batches: Iterable[T], images: int, what: str, every_seconds: float 
         images: Number of images in all of them.
         what: Name of the work, shown to the user.
         every_seconds: Interval between two log lines, in seconds.
+        unit: What is counted, in the plural.
     """
     if sys.stdout.isatty():
         with Progress() as bar:
@@ -36,7 +39,7 @@ def progress(batches: Iterable[T], images: int, what: str, every_seconds: float 
         now, done = time.monotonic(), done + len(batch)
         if now - last_line > every_seconds and done < images:
             last_line, left = now, (now - began) * (images - done) / done
-            log.info("%s: %d of %d images, %s to go", what, done, images, duration(left))
+            log.info("%s: %d of %d %s, %s to go", what, done, images, unit, duration(left))
 
 
 def duration(seconds: float) -> str:

@@ -81,7 +81,7 @@ def _write(summary: Summary, trained: TrainedNetwork, config: DictConfig, out: P
     }
     write_tables(out, summary, about)
     charts = write_charts(out, summary)
-    print_table(summary)
+    print_table(summary, whole=_words(config.scores) not in (["auto"], ["all"]))
     log.info("Written to %s: %s", plain(str(out)), ", ".join((TABLE, JSON, PICTURES, *charts)))
 
 

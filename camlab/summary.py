@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from camlab.command_line import output
 from camlab.errors import UserError
+from camlab.runs.records import read_run
 from camlab.runs.table import NAME, compare
 
 
@@ -36,6 +37,8 @@ def main() -> None:
 def _summarize(arguments: argparse.Namespace) -> None:
     folders = [Path(os.path.expanduser(folder)) for folder in arguments.folders]
     out = Path(os.path.expanduser(arguments.out)) if arguments.out else folders[0]
+    if not arguments.out and read_run(out):
+        _refuse(f"{out} is a run's own folder. Give another folder for the table with out=FOLDER.")
     if missing := [folder for folder in folders if not os.path.isdir(folder)]:
         _refuse(f"{missing[0]}: no such folder.")
     try:
@@ -71,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="searched for runs, with all its subfolders")
     parser.add_argument(
-        "--out", metavar="FOLDER", help="folder for the files, also given as out=FOLDER; by default the first FOLDER"
+        "--out",
+        metavar="FOLDER",
+        help="folder for the files, also given as out=FOLDER; by default the first FOLDER, unless"
+        " that is the folder of a run",
     )
     return parser
 

@@ -56,6 +56,12 @@ families. `scripts/architectures.py` writes this table; a test computes some of 
   Grad-CAM++, XGrad-CAM, HiResCAM, LayerCAM, Finer-CAM) or its output alone (Eigen-CAM, Score-CAM, Ablation-CAM);
   *guided* for guided Grad-CAM, *relevance* for attention relevance.
 
+**Maps of ConvNeXt may be wrong.** Its 7×7 kernels cover most cells of the last stage, so that a cell's features are of
+the whole picture. In [our study](../experiments/architectures/README.md), Grad-CAM at the default layer found the
+object no better than chance (auroc .46), or camlab refused to draw it. Score-CAM (.89) did better, and Eigen-CAM (.85),
+whose map is the same for all classes. The same may hold wherever kernels cover most cells: `camlab-explain` and the
+callback warn if `auto` chooses such a layer. Score such maps with `camlab-score` before you believe them.
+
 | network | picture | layer | layout | auto | methods |
 |---|---|---|---|---|---|
 """

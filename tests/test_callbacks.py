@@ -95,7 +95,7 @@ def test_wrongly_classified_images_get_tiles_for_their_true_class(tmp_path):
     ]
     best, second = network(inputs)[1].softmax(0).topk(2).values.tolist()
     assert captions[1].startswith(
-        f"true class{labels[1]}, predicted class{predicted[1]} {100 * best:.0f}\u00a0%, then class"
+        f"true class{labels[1]}, predicted class{predicted[1]} ({100 * best:.0f}\u00a0%), then class"
     )
     assert captions[1].endswith(f" {100 * second:.0f}\u00a0%")
     sheet = cv2.imread(str(tmp_path / "epoch_0003" / "sheet.png"))

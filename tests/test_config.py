@@ -302,7 +302,8 @@ REFUSED = {
     "arch.cam_relu=3": "must be true or false",
     "arch.cam_relu=off": "must be true or false",  # text, and text is true
     "arch.num_classes=1": "must be at least 2",
-    "arch.weights=imagnet": "Give pretrained, a weights file, or null for none.",
+    "checkpoint_by=val/heat/drift": "more of it is neither better nor worse, so no epoch is the best; choose from val/acc",
+    "arch.weights=imagnet": "Did you mean imagenet? Give pretrained, a weights file, or null for none.",
     "arch.weights=nowhere.pth": "no such file. Give pretrained, a weights file, or null for none.",
     "arch.weights=3": "must be text or null",
     "~arch.backbone": "arch.backbone",

@@ -1,5 +1,6 @@
 """Text, layout, tiles, legends, the scaling of maps, and the file of raw maps."""
 
+import dataclasses
 import os
 import string
 from pathlib import Path
@@ -128,10 +129,10 @@ def test_tiles_in_a_line_begin_at_the_same_height_under_captions_of_any_length()
 @pytest.mark.parametrize(
     ("of", "expected"),
     [
-        ({"name": "a.jpg"}, "a.jpg: predicted dog 50 %, then deer 30 %"),
-        ({"label": 0}, "true cat, predicted dog 50 %, then deer 30 %"),
-        ({"label": 0, "name": "a.jpg"}, "a.jpg: true cat, predicted dog 50 %, then deer 30 %"),
-        ({}, "predicted dog 50 %, then deer 30 %"),
+        ({"name": "a.jpg"}, "a.jpg: predicted dog (50 %), then deer (30 %)"),
+        ({"label": 0}, "true cat, predicted dog (50 %), then deer (30 %)"),
+        ({"label": 0, "name": "a.jpg"}, "a.jpg: true cat, predicted dog (50 %), then deer (30 %)"),
+        ({}, "predicted dog (50 %), then deer (30 %)"),
     ],
 )
 def test_captions_name_the_two_most_probable_classes(of, expected):
@@ -140,7 +141,9 @@ def test_captions_name_the_two_most_probable_classes(of, expected):
 
 def test_a_caption_of_a_certain_class():
     sure = PictureResult(result().source, (1,), torch.tensor([0.001, 0.999, 0.0]), {})
-    assert tiles.caption(sure, CLASSES) == "predicted dog 100\u00a0%, then cat <1\u00a0%"
+    asked = dataclasses.replace(sure, class_idx=(2,))
+    assert tiles.caption(asked, CLASSES).endswith(f"; {CLASSES[2]} (<1\u00a0%)"), "the class that was asked for"
+    assert tiles.caption(sure, CLASSES) == "predicted dog (100\u00a0%), then cat (<1\u00a0%)"
 
 
 def test_each_class_is_drawn_once():

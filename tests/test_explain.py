@@ -38,6 +38,7 @@ from camlab.models.trained_network import TrainedNetwork
 from camlab.storage.pictures import find_pictures
 from camlab.training.checkpoint import load_network
 from camlab.training.classifier import CHECKPOINT_KEY
+from camlab.viewer.explain_content import read_explained
 
 CLASSES = ("cat", "dog", "zebra")
 SMALL = "shufflenet_v2_x0_5"  # 0.3 M weights; ends in global average pooling and a linear layer
@@ -203,10 +204,10 @@ def test_the_defaults_give_a_sheet_worth_showing(run, trained, tmp_path):
         "explain.log",
         ".hydra",
     }
-    assert [name.split("_", 2)[2].rpartition("_0_")[0] for name in overlays(out)] == ["cam", "grad_cam"] * 2
+    assert [name.split("_", 2)[2].rpartition("_0_")[0] for name in overlays(out)] == ["cam"] * 2
     height, width, _ = pixels(out / "sheet.png").shape
     assert height > 2 * tiles.TILE_HEIGHT, "two rows of panels"
-    assert width > 3 * tiles.TILE_HEIGHT * 91 / 37, "tiles of picture, CAM and Grad-CAM"
+    assert width > 2 * tiles.TILE_HEIGHT * 91 / 37, "tiles of picture and CAM"
     boxes = json.loads((out / "boxes.json").read_text(encoding="utf-8"))
     assert list(boxes) == ["photos/a/one.png", "photos/b/one.png"]
     for seen, found in zip([(27, 0, 64, 37), (0, 16, 48, 64)], boxes.values(), strict=True):
@@ -232,7 +233,7 @@ def test_paths_of_any_name(run, tmp_path, form):
 # ---- networks
 
 
-@pytest.mark.parametrize(("name", "methods"), [(SMALL, {"cam", "grad_cam"}), ("squeezenet1_1", {"grad_cam"})])
+@pytest.mark.parametrize(("name", "methods"), [(SMALL, {"cam"}), ("squeezenet1_1", {"grad_cam"})])
 def test_a_network_by_name(run, tmp_path, name, methods):
     code, said, _ = run("images=photos/a", f"network={name}", "network.weights=null", "out=out")
     assert code == 0
@@ -336,6 +337,17 @@ def red(path: Path, values: Any) -> Path:
     others = np.random.default_rng(0).integers(0, 256, (*values.shape, 2), np.uint8)
     Image.fromarray(np.dstack([values, others])).save(path)
     return path
+
+
+def test_true_classes_that_are_known_are_in_every_file(redness, tmp_path, caplog):
+    files = [red(tmp_path / f"{i}.png", np.full((8, 8), 200)) for i in range(2)]
+    labels = explain._labels(["not red", "red"], redness.class_names)
+    explain_files(redness, files, tmp_path / "out", Request(("cam",)), labels=labels)
+    assert read_maps(tmp_path / "out" / "maps.npz").labels.tolist() == [1, 0]
+    assert [row["true_class"] for row in table(tmp_path / "out" / "predictions.csv")] == ["not red", "red"]
+    assert [picture.label for picture in read_explained(tmp_path / "out").pictures] == [1, 0]
+    assert explain._labels(["red", "blue"], redness.class_names) is explain._labels([], redness.class_names) is None
+    assert caplog.messages == ["True classes are not shown: the network has no class blue."]
 
 
 def test_boxes_by_hand(redness, tmp_path):

@@ -27,6 +27,8 @@ launch(work, "train", ["hydra.run.dir=run"])
 def test_log_lines_are_plain_text():
     record = logging.LogRecord("x", logging.INFO, "", 0, "%s: %d\nof 3", ("a\x1b[2J\r\x9b", 2), None)
     assert PlainFormatter("[job] %(message)s").format(record) == "[job] a\\x1b[2J\\r\\x9b: 2\nof 3"
+    hydras = logging.LogRecord("x", logging.INFO, "", 0, "\t#0 : arch=vgg13", None, None)
+    assert PlainFormatter("%(message)s").format(hydras) == "    #0 : arch=vgg13"
 
 
 HELP = "from camlab.train import main; main()"

@@ -17,6 +17,7 @@ from test_entries import command
 from test_training import classifier, trainer
 
 from camlab import cache, evaluate, explain, train
+from camlab.command_line.notes import new_folders, remove_bare
 from camlab.data.folder import Folder
 from camlab.data.huggingface import HuggingFace
 from camlab.data.loader import Loader
@@ -170,9 +171,9 @@ def test_what_was_found_is_said_in_two_lines_and_what_is_odd_is_warned_of(root, 
         draw(root / "emu" / f"{name}.png", 900)  # four times the same content
     folder(root, split=(0.5, 0.2, 0.3))
     lines = [record.message for record in caplog.records if record.name == "camlab.data.own_pictures"]
-    assert lines[0].startswith(f"{root}: 28 pictures in 3 classes (cat 12, dog 12, emu 4); train ")
+    assert lines[0].startswith(f"{root}: 28 pictures in 3 classes (cat: 12, dog: 12, emu: 4); train ")
     assert lines[1] == "All have 30×20 pixels; the largest class has 3.0 times the pictures of the smallest; no masks."
-    assert lines[2] == "Classes with fewer than 10 pictures: emu 4."
+    assert lines[2] == "Classes with fewer than 10 pictures (emu: 4)."
     assert lines[3].startswith("The same content in two splits: a picture is there twice, such as emu/")
     assert len(lines) == 4
 
@@ -313,6 +314,8 @@ def test_bad_tables(root, tmp_path):
     assert "no such file" in told(Table(str(tmp_path / "none.csv")).find)
     assert "the ending is not one of .csv" in told(Table(str(tmp_path / "t.xls")).find)
     assert "no column labl. Did you mean label?" in told(table(tmp_path / "t.csv", rows, label_column="labl").find)
+    (tmp_path / "s.csv").write_text("path;label\na.png;cat\n")
+    assert "columns seem to be separated by semicolons. Save it" in told(Table(str(tmp_path / "s.csv")).find)
     (tmp_path / "t.jsonl").write_text("{]")
     assert "cannot be read as a table" in told(Table(str(tmp_path / "t.jsonl")).find)
     (tmp_path / "t.parquet").write_text("nothing")
@@ -652,6 +655,31 @@ def test_explain_wants_pictures_from_one_place(root, tmp_path, monkeypatch, caps
         assert "Which pictures? Give either images=PLACE" in capsys.readouterr().err
     assert command(monkeypatch, explain.main, "data=shapes", *network) == 2
     assert "data=shapes: its pictures are not in files." in capsys.readouterr().err
+
+
+def test_a_mistaken_command_leaves_no_new_folder(tmp_path, monkeypatch, capsys):
+    network = ["network=squeezenet1_1", "network.weights=null", "device=cpu", "data=folder"]
+    (tmp_path / "there").mkdir()
+    for out in ("new/folder", "there"):
+        assert command(monkeypatch, explain.main, *network, "data.root=photo", f"out={tmp_path / out}") == 2
+        assert "photo: no such folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    shares = ["data.root=.", "data.split=[8,1,1]"]
+    assert command(monkeypatch, explain.main, *network, *shares, f"out={tmp_path / 'new'}") == 2
+    told = "data.split=[8,1,1]: must be shares of train, val and test whose sum is 1, such as [0.8,0.1,0.1].\n"
+    assert capsys.readouterr().err == told
+
+
+def test_bare_folders_only_are_removed(tmp_path):
+    for extra in (None, "result.json", ".hydra/mine", "kept"):
+        folder = tmp_path / "runs" / str(extra)
+        made = new_folders(folder)
+        (folder / ".hydra").mkdir(parents=True)
+        for name in (".hydra/config.yaml", "train.log", ".lock", *filter(None, [extra])):
+            (folder / name).touch()
+        remove_bare(made)
+        assert folder.exists() == (extra is not None)
+        assert extra is None or len([*folder.rglob("*")]) == 5, "nothing is removed from any other folder"
 
 
 @pytest.mark.slow

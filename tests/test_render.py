@@ -13,6 +13,11 @@ from camlab.drawing.colormaps import COLORMAPS
 BLUE, GREEN, RED = [0, 0, 128], [126, 255, 130], [128, 0, 0]  # OpenCV's JET at 0, 127 and 255, as RGB
 
 
+def test_a_picture_is_written_to_a_path_given_as_text(tmp_path):
+    render.write_image(f"{tmp_path}/x.png", np.zeros((2, 3, 3), np.uint8))
+    assert (tmp_path / "x.png").is_file()
+
+
 def test_jet_by_hand():
     heat = np.array([[0.0, 1.0], [127 / 255, 0.0]])
     assert render.colorize(heat).tolist() == [[BLUE, RED], [GREEN, BLUE]]

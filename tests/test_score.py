@@ -186,7 +186,7 @@ def test_a_picture_that_cannot_be_read_is_reported_when_the_others_are_done(plac
         (["network=vgg16", "images=pictures", "n=0"], "n=0: must be at least 1."),
         (["network=vgg16", "images=pictures", "nn=1"], "nn: unknown setting. Did you mean n?"),
         (["checkpoint=nowhere"], "checkpoint=nowhere: no such file or folder."),
-        (["checkpoint=pictures"], "there is no config.yaml of a run beside it"),
+        (["checkpoint=pictures"], "checkpoint=pictures: not the folder of a run."),
     ],
 )
 def test_mistakes_are_told_in_one_line(launch, tmp_path, arguments, told):  # noqa: F811

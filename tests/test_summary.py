@@ -302,6 +302,17 @@ def test_an_infinite_metric_has_no_spread(tmp_path, monkeypatch):
     assert summarize(monkeypatch, tmp_path) == 0
 
 
+def test_a_run_gets_no_table_unless_it_is_asked_for(tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run", [], [0.5])
+    before = sorted(run.iterdir())
+    assert summarize(monkeypatch, run, tmp_path) == 2
+    assert (
+        capsys.readouterr().err == f"{run} is a run's own folder. Give another folder for the table with out=FOLDER.\n"
+    )
+    assert summarize(monkeypatch, run, f"out={tmp_path / 'table'}") == 0
+    assert sorted(run.iterdir()) == before
+
+
 @pytest.mark.parametrize("name", ["summary.csv", "summary.md", "summary.png"])
 def test_files_of_others_and_what_links_lead_to_are_left_alone(tmp_path, monkeypatch, capsys, name):
     make_run(tmp_path / "runs" / "a", [], [0.5])

@@ -73,7 +73,7 @@ def test_offline_run_read_back(tmp_path):
     assert all(len(c) == 8 for c in captions)
     subjects = [[caption.split(",")[0] for caption in c] for c in captions]
     assert subjects[0] == subjects[1] == subjects[2], "the pictures must be the same in every epoch"
-    assert all("predicted class" in caption and caption.endswith("%") for c in captions for caption in c)
+    assert all("predicted class" in caption and caption.endswith("%)") for c in captions for caption in c)
     assert len(list(folder.glob("files/media/images/heatmaps/*.jpg"))) >= 8
     curves = [item for item in history if "val/acc" in item]
     assert [item["epoch"] for item in curves] == [1, 2]

@@ -297,7 +297,7 @@ def test_gradient_checkpointing_of_timm_changes_no_map(name, small):
     for on in (False, True):
         network.set_grad_checkpointing(on)
         explainer = Explainer(network)
-        early = next(layer for layer in explainer._survey(images).layouts if "." in layer)
+        early = next(layer for layer in explainer.survey(images).layouts if "." in layer)
         methods = [explainer.method_for(images), "grad_cam"]
         found.append([explainer(images, method) for method in methods])
         found[-1].append(camlab.heatmaps(network, images, "layer_cam", [early, explainer.default_layer(images)]))
@@ -413,7 +413,7 @@ def test_attention_methods_do_not_take_a_layer():
 def test_attention_methods_refuse_convolutional_networks():
     network = torchvision.models.resnet18(weights=None).eval()
     for method in ("attention_relevance", "legrad"):
-        with pytest.raises(UserError, match="attention: the network has no attention"):
+        with pytest.raises(UserError, match="the network has no attention"):
             camlab.heatmaps(network, torch.randn(1, 3, 64, 64), method)
 
 

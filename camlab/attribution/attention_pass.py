@@ -115,7 +115,7 @@ def record_attention(
     kept = [output for output in outputs if output.tokens.shape[1] == layout.positions]
     passed = AttentionPass(inputs.detach(), logits, choose(logits), weights, pooling, layout, kept)
     if not _is_sequence(passed) or _has_other_blocks(passed, by_name, survey):
-        raise UserError("attention: the network's attention layers do not follow one another in a list of blocks.")
+        raise UserError("the network's attention layers do not follow one another in a list of blocks.")
     return passed
 
 
@@ -142,14 +142,14 @@ def _checked(
 ) -> tuple[list[Tensor], Tensor | None, Layout]:
     """Split the recorded weights into layers and pooling, and find the layout of their tokens."""
     if not recorded:
-        raise UserError("attention: the network has no attention whose weights can be recorded.")
+        raise UserError("the network has no attention whose weights can be recorded.")
     layouts = {layout.positions: layout for layout in grids.values()}
     layers, tokens = list(recorded), recorded[0].shape[-1]
     pooling = layers.pop() if len(layers) > 1 and layers[-1].shape[2:] == (1, tokens) else None
     square = all(weights.shape[0] == batch and weights.shape[2:] == (tokens, tokens) for weights in layers)
     if not square or tokens not in layouts:
         raise UserError(
-            "attention: the network's attention is not between all tokens of one grid (it has windows, stages or"
+            "the network's attention is not between all tokens of one grid (it has windows, stages or"
             " class-attention layers)."
         )
     return layers, pooling, layouts[tokens]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from camlab.attribution.classifier import Output
+from camlab.attribution.doubts import doubts_of
 from camlab.attribution.explainer import Explainer
 from camlab.attribution.layouts import Reshape
 from camlab.attribution.results import PictureResult, Source, results_of
@@ -50,7 +51,9 @@ class BatchExplainer:
         reshape: Layout of the requested layers where it cannot be found out, as in `camlab.heatmaps`.
 
     Attributes:
+        network: The network.
         layers: Names of the target layers by method; empty before the first batch.
+        doubts: Reasons to doubt the maps, with the ways out; none before the first batch.
 
     Raises:
         UserError: The network has no layer of a requested name.
@@ -62,11 +65,12 @@ class BatchExplainer:
         self.request = request
         self._output, self._reshape = output, reshape
         self.layers: dict[str, tuple[str, ...]] = {}
-        self._network = network
+        self.doubts: list[str] = []
+        self.network = network
         self._start()
 
     def _start(self) -> None:
-        self._explainer = Explainer(self._network, self.request.layers, self._output, self._reshape)
+        self._explainer = Explainer(self.network, self.request.layers, self._output, self._reshape)
         self._methods: list[str] = []
 
     def explain(self, inputs: Tensor, sources: Sequence[Source], labels: Tensor | None = None) -> list[PictureResult]:
@@ -90,6 +94,9 @@ class BatchExplainer:
         except UserError:
             self._start()  # what has been found may hold for these weights only: a head of zeros passes no gradients on
             raise
+        if not self.layers:
+            is_auto = request.methods is None or "auto" in request.methods
+            self.doubts = doubts_of(explanation, self._explainer.survey(inputs), is_auto)
         self.layers = explanation.layers
         single = labels if labels is not None and labels.dim() == 1 else None
         return results_of(explanation, sources, single, request.all_classes, request.multi_label)

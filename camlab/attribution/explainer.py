@@ -191,7 +191,7 @@ class Explainer:
         check_values(images)
         check_methods(methods)
         check_counterfactual(methods if counterfactual else ())
-        survey, layers = self._survey(images), self._layers_by_method(methods, images)
+        survey, layers = self.survey(images), self._layers_by_method(methods, images)
         chosen = functools.partial(choose, class_idx=class_idx, top_k=top_k)
         attention = None
         if any(layers.values()):
@@ -216,7 +216,7 @@ class Explainer:
         key = (images.shape[1:], counterfactual)
         if key not in self._auto:
             check_values(images)  # what follows takes an error for an answer
-            survey = self._survey(images)
+            survey = self.survey(images)
             if survey.is_convolutional and survey.layout(self.default_layer(images)).order == "NCHW":
                 self._auto[key] = "cam" if not counterfactual and self.supports("cam", images) else "grad_cam"
             else:
@@ -234,7 +234,7 @@ class Explainer:
 
     def _attends_to_all(self, images: Tensor) -> bool:
         """Whether the network's attention is between all tokens of one grid; one image is tried."""
-        survey = self._survey(images)
+        survey = self.survey(images)
         try:
             with passing(self.model, images.device):
                 record_attention(
@@ -246,7 +246,7 @@ class Explainer:
 
     def default_layer(self, images: Tensor) -> str:
         """Return the name of the default layer for gradient methods; one image runs through the network to find it."""
-        size, survey = images.shape[1:], self._survey(images)
+        size, survey = images.shape[1:], self.survey(images)
         if (named := self._named("grad_cam_layer")) is not None:
             return named
         if size not in self._defaults:
@@ -260,9 +260,10 @@ class Explainer:
         Raises:
             UserError: The layout is not known, or the layer is not used exactly once.
         """
-        return self._survey(images).layout(layer)
+        return self.survey(images).layout(layer)
 
-    def _survey(self, images: Tensor) -> Survey:
+    def survey(self, images: Tensor) -> Survey:
+        """Return the survey of the network for images of this size; one image runs through the network to make it."""
         size = images.shape[1:]
         if size not in self._surveys:
             with passing(self.model, images.device), torch.no_grad():
@@ -280,7 +281,7 @@ class Explainer:
             elif self._layers:
                 found[name] = self._layers
             elif name == "cam":
-                found[name] = (self._named("cam_layer") or layer_for_cam(self._survey(images)),)
+                found[name] = (self._named("cam_layer") or layer_for_cam(self.survey(images)),)
             else:
                 found[name] = (self.default_layer(images),)
         return found

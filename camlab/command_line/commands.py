@@ -9,7 +9,18 @@ from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.attribution.methods import METHODS
-from camlab.command_line.fields import Colormap, Count, Name, Scaling, Seed, Share, Words, as_list, steps_or_minutes
+from camlab.command_line.fields import (
+    Colormap,
+    Count,
+    Name,
+    Scaling,
+    Seed,
+    Share,
+    Words,
+    as_list,
+    steps_or_minutes,
+    with_good_end,
+)
 from camlab.command_line.sections import section
 from camlab.runs.watchers import CHOOSING
 from camlab.scoring.names import IMPUTERS, SCORES
@@ -38,7 +49,7 @@ class Train(TypedDict, total=False):
     sweep: Name | None
     resume: str | None
     force: Required[bool]
-    checkpoint_by: Required[Annotated[str, Words(*CHOOSING)]]
+    checkpoint_by: Required[Annotated[str, Words(*CHOOSING), BeforeValidator(with_good_end)]]
     checkpoint_every: Annotated[Any, BeforeValidator(steps_or_minutes)]
     cache: Required[bool]
     compile: Required[bool]

@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from camlab.data.augment_steps import PRESETS, steps_of
 from camlab.drawing.colormaps import COLORMAPS
 from camlab.models.classifier_names import complaint_about
+from camlab.runs.watchers import CHOOSING, HEAT, HEAT_SCORES
 
 
 class Words:
@@ -72,6 +73,24 @@ def words_of(annotation: Any) -> list[str]:
 def as_list(value: Any) -> list[Any]:
     """Return a list as it is, and any other value as a list with this value."""
     return value if isinstance(value, list) else [value]
+
+
+def with_good_end(value: Any) -> Any:
+    """Refuse a score of heatmaps by which no epoch can be the best, since more of it is neither better nor worse."""
+    if str(value).removeprefix(HEAT) in HEAT_SCORES and value not in CHOOSING:
+        raise PydanticCustomError(
+            "end", "more of it is neither better nor worse, so no epoch is the best; choose from " + ", ".join(CHOOSING)
+        )
+    return value
+
+
+def shares_of_splits(value: list[float]) -> list[float]:
+    """Refuse shares of train, val and test whose sum is not 1."""
+    if abs(sum(value) - 1) > 1e-6 or value[0] == 0:
+        raise PydanticCustomError(
+            "shares", "must be shares of train, val and test whose sum is 1, such as [0.8,0.1,0.1]"
+        )
+    return value
 
 
 def steps_or_minutes(value: Any) -> Any:

@@ -17,11 +17,12 @@ from omegaconf import OmegaConf
 from camlab.command_line.commands import COMMANDS
 from camlab.command_line.conf import conf_dir
 from camlab.command_line.fields import words_of
-from camlab.command_line.refusals import settings_of, shown
+from camlab.command_line.refusals import names_files, settings_of, shown
 from camlab.command_line.sections import SECTIONS
 
 _WIDTH, _COLUMN = 100, 34  # in characters: longest line, and width of the first column
 _OUTPUT_FOLDER = "hydra.run.dir"  # users give it as out=FOLDER
+_UNUSED = "not used here."  # ends the comment of a setting that only completes those of other commands
 
 
 def help_text(command: str, arguments: Sequence[str]) -> str:
@@ -39,7 +40,7 @@ def help_text(command: str, arguments: Sequence[str]) -> str:
     loader = ConfigLoaderImpl(search_path)
     config = loader.load_configuration(name, flags.overrides, RunMode.RUN)
     comments = _comments(loader, name, flags.overrides)
-    choices = list(_choices(loader, config.hydra.runtime.choices))
+    choices = list(_choices(loader, config.hydra.runtime.choices, command))
     about = config.hydra.help
     OmegaConf.set_struct(config, False)
     del config.hydra
@@ -68,13 +69,16 @@ def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield from (" " * _COLUMN + line for line in lines[1:])
 
 
-def _choices(loader: ConfigLoader, chosen: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each option of the command's groups, with the first sentence of its file."""
+def _choices(loader: ConfigLoader, chosen: Mapping[str, Any], command: str) -> Iterator[tuple[str, str]]:
+    """Yield each option of the command's groups that the command takes, with the first sentence of its file."""
     for group, choice in reversed(list(chosen.items())):  # in the order of the defaults list
         if "/" not in group and "@" not in group:
             for option in loader.get_group_options(group):
+                text = _read(loader, f"{group}/{option}")
+                if command == "explain" and group == "data" and not names_files(str(yaml.safe_load(text)["_target_"])):
+                    continue
                 mark = " *" if option == choice or (isinstance(choice, Sequence) and option in choice) else ""
-                yield f"{group}={option}{mark}", _first_sentence(_read(loader, f"{group}/{option}"))
+                yield f"{group}={option}{mark}", _first_sentence(text)
 
 
 def _settings(
@@ -89,7 +93,7 @@ def _settings(
             if not path:
                 yield "", ""
             yield from _settings(value, known.get(key), comments, f"{path}{key}.")
-        elif not key.startswith("_"):
+        elif not key.startswith("_") and not comments.get(path + key, "").endswith(_UNUSED):
             words = words_of(known.get(key))
             choices = f"Choose from {', '.join(words)}." if words else ""
             given = "…" if value == "???" else shown(value)

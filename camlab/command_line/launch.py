@@ -26,7 +26,7 @@ from camlab.command_line.arguments import WITH_OUT, read_arguments
 from camlab.command_line.conf import conf_dir
 from camlab.command_line.help import help_text
 from camlab.command_line.mistakes import explain_mistake
-from camlab.command_line.notes import write_first_notes
+from camlab.command_line.notes import remove_bare, write_first_notes
 from camlab.command_line.settings import check_folder, checked
 from camlab.errors import Interrupted, UserError
 from camlab.runs import run_folder
@@ -125,6 +125,8 @@ def _compose_and_run(job: _Job, command: str) -> None:
         if isinstance(error, UserError) or not (sweeps.under_way() and sweeps.failures()):
             raise
     if job.failure:
+        if not isinstance(job.failure, run_folder.Busy) and explain_mistake(job.failure) is not None:
+            remove_bare(sweeps.RememberCommand.new_folders)
         raise job.failure
     if sweeps.under_way():
         _conclude_sweep(command)

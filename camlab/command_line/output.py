@@ -39,7 +39,8 @@ class PlainFormatter(logging.Formatter):
     """Formats log lines as plain text: names from foreign files can neither colour nor clear the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(plain, super().format(record).split("\n")))
+        text = super().format(record).expandtabs(4)  # Hydra begins its lines about jobs with one
+        return "\n".join(map(plain, text.split("\n")))
 
 
 def prepare_output() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Required, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from camlab.command_line.fields import words_of
+from camlab.command_line.sections import SECTIONS
 from camlab.errors import UserError, did_you_mean
 
 _TYPES = {
@@ -65,6 +66,11 @@ def settings_of(schema: Any) -> dict[str, Any]:
     """Names and types of the settings in a schema."""
     hints = get_type_hints(schema, include_extras=True) if hasattr(schema, "__required_keys__") else {}
     return {name: get_args(kind)[0] if get_origin(kind) is Required else kind for name, kind in hints.items()}
+
+
+def names_files(target: str) -> bool:
+    """Whether a class of data has its pictures in files, as one's own have, so that `explain` can draw on them."""
+    return target not in SECTIONS or "split" in settings_of(SECTIONS[target])
 
 
 def shown(value: Any) -> str:

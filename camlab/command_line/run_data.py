@@ -65,6 +65,8 @@ def tolerance_of_run(checkpoint: Path) -> int | None:
 def _run_of(checkpoint: Path) -> Path:
     if folder := run_folder.folder_of(checkpoint):
         return folder
+    if checkpoint.is_dir():
+        raise UserError(f"checkpoint={checkpoint}: not the folder of a run. Give one that camlab.train has written.")
     raise UserError(f"checkpoint={checkpoint}: there is no {run_folder.CONFIG} of a run beside it. {_which_data()}")
 
 

@@ -7,7 +7,7 @@ schemas with the constructors of the classes.
 
 from typing import Annotated, Any, Required
 
-from pydantic import BeforeValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.command_line.fields import (
@@ -25,12 +25,14 @@ from camlab.command_line.fields import (
     Share,
     Words,
     as_list,
+    shares_of_splits,
 )
 from camlab.models.backbones import LARGEST_IMAGE_SIZE
 from camlab.runs.watchers import HEAT_SCORES
 
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt")
 
+Shares = Annotated[list[NotNegative], Field(min_length=3, max_length=3), AfterValidator(shares_of_splits)]
 ImageSize = Annotated[int, Field(ge=1, le=LARGEST_IMAGE_SIZE)]
 section = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))  # TypedDicts do not inherit it
 
@@ -87,7 +89,7 @@ class Cifar10(ImageData, total=False):
 
 @section
 class OwnPictures(ImageData, total=False):
-    split: Annotated[list[Share], Field(min_length=3, max_length=3)]
+    split: Shares
     cache: str | None
     store_size: ImageSize | None
     skip_broken: bool

@@ -20,10 +20,10 @@ from camlab.command_line.conf import PATH_KEYS
 from camlab.command_line.fields import NO_PLAIN_NAME, is_plain_name
 from camlab.command_line.mistakes import explain_mistake
 from camlab.command_line.output import print_error
-from camlab.command_line.refusals import check_section, settings_of, shown
+from camlab.command_line.refusals import check_section, names_files, shown
 from camlab.command_line.run_data import with_data_of_run
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
-from camlab.errors import UserError
+from camlab.errors import UserError, did_you_mean
 from camlab.errors import plain as plain_text
 from camlab.models.backbones import BACKBONES, PRETRAINED, check_image_size
 from camlab.models.classifier_names import check_name
@@ -257,10 +257,9 @@ def _check_explain(plain: dict[str, Any]) -> None:
     """Refuse settings of `explain` that contradict each other."""
     data = plain.get("data")
     if (plain["images"] is None) == (data is None):
-        raise UserError(
-            "Which pictures? Give either images=PLACE, or data=folder data.root=FOLDER, table or huggingface."
-        )
-    if data is not None and data["_target_"] in SECTIONS and "split" not in settings_of(SECTIONS[data["_target_"]]):
+        way_out = "Give either images=PLACE, or data=folder data.root=FOLDER, table or huggingface."
+        raise UserError(f"Which pictures? {way_out}")
+    if data is not None and not names_files(data["_target_"]):
         raise UserError(
             f"data={data.get('name')}: its pictures are not in files. Give data=folder, table or huggingface."
         )
@@ -294,7 +293,8 @@ def _check_files(plain: dict[str, Any]) -> None:
         path = user_path(weights, "arch.weights")
         if path.suffix not in WEIGHT_ENDINGS or not path.is_file():
             wrong = "no such file" if path.suffix in WEIGHT_ENDINGS else f"does not end in {', '.join(WEIGHT_ENDINGS)}"
-            raise UserError(f"arch.weights={weights}: {wrong}. Give pretrained, a weights file, or null for none.")
+            way_out = f"{did_you_mean(weights, PRETRAINED)}Give pretrained, a weights file, or null for none."
+            raise UserError(f"arch.weights={weights}: {wrong}. {way_out}")
     for key, words in (("resume", ("auto", "last")), ("checkpoint", ())):
         value = plain.get(key)
         if isinstance(value, str) and value not in words and not user_path(value, key).exists():

@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from camlab.command_line.notes import new_folders
 from camlab.command_line.output import PlainFormatter
 from camlab.command_line.settings import INDECISIVE
 from camlab.runs import run_folder
@@ -32,11 +33,14 @@ class RememberCommand(Callback):
 
     Attributes:
         earlier: Marks of the failures that were in the sweep's folder before the sweep began.
+        new_folders: The folders that a single run makes for its output, the innermost first.
     """
 
     earlier: ClassVar[set[str]] = set()
+    new_folders: ClassVar[list[Path]] = []
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        RememberCommand.new_folders = new_folders(Path(config.hydra.run.dir))
         _remember(config, "run")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

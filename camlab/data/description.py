@@ -24,7 +24,7 @@ def describe(place: str, class_names: Sequence[str], stored: Stored) -> list[tup
     """
     pictures = stored.pictures
     classes, splits = (Counter(getattr(p, name) for p in pictures) for name in ("label", "split"))
-    counted = [f"{cut(name)} {classes[name]:,}" for name in class_names]
+    counted = [_counted(name, classes[name]) for name in class_names]
     parts = ", ".join(f"{split} {splits[split]:,}" for split in SPLITS if splits[split])
     lines = [
         (
@@ -33,13 +33,23 @@ def describe(place: str, class_names: Sequence[str], stored: Stored) -> list[tup
         ),
         (logging.INFO, f"{_sizes(stored)}{_balance(classes)}{_masks(stored)}."),
     ]
-    if few := [f"{cut(name)} {classes[name]}" for name in class_names if classes[name] < FEW]:
-        lines.append((logging.WARNING, f"Classes with fewer than {FEW} pictures: {listed(few)}."))
+    if few := [_counted(name, classes[name]) for name in class_names if classes[name] < FEW]:
+        lines.append((logging.WARNING, f"Classes with fewer than {FEW} pictures ({listed(few)})."))
     if twice := _in_two_splits(pictures, stored.keys):
         names = ", ".join(cut(picture.name, 80) for picture in twice[0])
         count = "a picture is" if len(twice) == 1 else f"{len(twice):,} pictures are"
         lines.append((logging.WARNING, f"The same content in two splits: {count} there twice, such as {names}."))
     return lines
+
+
+def _counted(name: str, count: int) -> str:
+    """A class and its number of pictures; the name may be a number, too.
+
+    Example:
+        >>> _counted("3", 12)
+        '3: 12'
+    """
+    return f"{cut(name)}: {count:,}"
 
 
 def _sizes(stored: Stored) -> str:

@@ -19,7 +19,7 @@ from camlab.errors import UserError, plain
 from camlab.models.preprocess import Preprocess
 from camlab.progress import progress
 from camlab.storage.ahead import map_ahead
-from camlab.storage.cache_folder import free_disk
+from camlab.storage.cache_folder import free_disk, size_text
 from camlab.storage.manifest import Manifest, Stamp
 from camlab.storage.pictures import decode_picture
 from camlab.storage.record_store import RecordStore, pictures_folder
@@ -189,10 +189,10 @@ class FirstPass:
 
     def _check_disk(self, pictures: int, masks: int) -> None:
         num_bytes = pictures * self.store.record_bytes + masks * self.masks.record_bytes
-        folder, size = self.store.folder, f"{num_bytes / 1e9:.2f} GB"
+        folder, size = self.store.folder, size_text(num_bytes)
         if (free := free_disk(folder)) < num_bytes:
             raise UserError(
-                f"{pictures:,} decoded pictures take {size}, but the disk of {folder} has {free / 1e9:.2f} GB left.",
+                f"{pictures:,} decoded pictures take {size}, but the disk of {folder} has {size_text(free)} left.",
                 "Make room (camlab-cache lists what is kept), or give another place with paths.cache=FOLDER.",
             )
         log.info("Decoding %s pictures once: %s in %s", f"{pictures:,}", size, plain(str(folder)))

@@ -85,8 +85,8 @@ class OwnPictures(ImageData):
             log.log(level, "%s", plain(line))
         return self._sets(stored, class_names)
 
-    def files(self, split: Split, folder: Path) -> list[Path]:
-        """Find the files of a split's pictures, without reading them.
+    def files(self, split: Split, folder: Path) -> tuple[list[Path], list[str]]:
+        """Find the files of a split's pictures and the names of their classes, without reading the pictures.
 
         Args:
             split: The split.
@@ -102,10 +102,11 @@ class OwnPictures(ImageData):
             raise UserError(
                 f"{self.place}: no pictures in split={split}. Choose another, or give other shares: data.split."
             )
-        return [
+        files = [
             source.path if isinstance(source := picture.source, PictureFile) else written(source, folder, i)
             for i, picture in enumerate(pictures)
         ]
+        return files, [picture.label for picture in pictures]
 
     def _first_pass(self) -> FirstPass:
         if self.cache is None:

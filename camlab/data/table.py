@@ -75,6 +75,12 @@ class Table(OwnPictures):
         wanted = self.columns | {what: name for what, name in self.optional.items() if name is not None}
         for what, name in wanted.items():
             if name not in there:
+                if len(there) == 1 and (sign := next((sign for sign in ";\t|" if sign in next(iter(there))), None)):
+                    named = {";": "semicolons", "\t": "tabs", "|": "bars"}[sign]
+                    raise UserError(
+                        f"data.file={self.file}: its columns seem to be separated by {named}. Save it with commas"
+                        " (.csv) or tabs (.tsv) between them."
+                    )
                 hint = did_you_mean(name, there)
                 raise UserError(
                     f"data.file={self.file}: there is no column {cut(name)}. {hint}Give data.{what}_column=NAME, one of"

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def explain_pictures(
     batch_size: int = 64,
     device: torch.device | None = None,
     about: Mapping[str, Any] | None = None,
+    labels: Sequence[int] | None = None,
 ) -> ExplainResult:
     """Explain pictures and write the results.
 
@@ -79,6 +80,7 @@ def explain_pictures(
         batch_size: Largest number of pictures that pass through the network together; a batch of large ones has fewer.
         device: Device of the network; by default the best one that is available.
         about: More entries for `explain.json`.
+        labels: True classes of the pictures; None if they are not known.
 
     Raises:
         UserError: As for `camlab.attribution.explainer.heatmaps`; or none of the pictures can be read.
@@ -92,10 +94,10 @@ def explain_pictures(
     with _threads() as pool:
         batches = decode_batches(files, batch_size, trained.preprocess, pool, made.broken)
         prepared = _prepared(progress(batches, len(files), "Pictures"), trained.preprocess, device)
-        results, peaks = _explain_and_draw(explainer, writer, prepared, pool, made.broken)
+        results, peaks = _explain_and_draw(explainer, writer, prepared, pool, made.broken, labels)
     made.done = len(results)
-    if request.methods is None and not request.counterfactual and list(explainer.layers) == ["grad_cam"]:
-        log.info("Grad-CAM alone is drawn: CAM needs global average pooling of a map, then one linear layer.")
+    for doubt in explainer.doubts:
+        log.warning("%s", doubt)
     is_cut = any(result.source.is_cut for result in results[:PANELS])
     legend = Legend(_title(trained, made.done), explainer.layers, style, peaks, request.counterfactual, is_cut)
     settings = {**asdict(request), "methods": list(explainer.layers), **asdict(style), "batch_size": batch_size}
@@ -119,13 +121,14 @@ def _explain_and_draw(
     batches: Iterable[tuple[list[DecodedPicture], Tensor]],
     pool: ThreadPoolExecutor,
     broken: list[str],
+    labels: Sequence[int] | None,
 ) -> tuple[list[PictureResult], dict[str, float]]:
     """Compute the maps of all pictures and draw them.
 
     Returns:
         The results, and the maximum of each method's maps; no maxima if each map is drawn on its own scale.
     """
-    results = _explain_batches(explainer, writer, batches, pool)
+    results = _explain_batches(explainer, writer, batches, pool, labels)
     if not results:
         told = "The picture could not" if len(broken) == 1 else f"None of the {len(broken)} pictures could"
         raise UserError(f"{told} be read. {broken[0]}")
@@ -139,12 +142,15 @@ def _explain_batches(
     writer: ResultWriter,
     batches: Iterable[tuple[list[DecodedPicture], Tensor]],
     pool: ThreadPoolExecutor,
+    labels: Sequence[int] | None,
 ) -> list[PictureResult]:
     """Compute the maps of all batches; with `per_image` scaling, draw each batch while the next one is computed."""
     results: list[PictureResult] = []
     drawing: list[Future[None]] = []
     for batch, inputs in batches:
         new = explainer.explain(inputs, [picture.source for picture in batch])
+        if labels is not None:  # the maps are of the predicted classes all the same
+            new = [replace(result, label=labels[result.source.number]) for result in new]
         for finished in drawing:  # wait: the pictures of more batches would fill the memory
             finished.result()
         if writer.style.normalize == "per_image":

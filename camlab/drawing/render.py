@@ -5,6 +5,7 @@ Images are uint8 RGB, H×W×3 (batches N×H×W×3); heat is float in [0, 1], H×
 
 import functools
 import math
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,7 +145,7 @@ def enlarge(image: np.ndarray, side: int) -> np.ndarray:
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
+def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write uint8 RGB as PNG or JPEG, depending on the path's ending. A file at the path is replaced.
 
     The path may contain any characters.
@@ -152,6 +153,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    path = Path(path)
     options = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix in (".jpg", ".jpeg") else []
     _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     write_atomically(path, encoded.tobytes(), durable=False)

@@ -90,16 +90,17 @@ class ResultWriter:
         return sheet
 
     def _predictions(self, results: Sequence[PictureResult], layers: Mapping[str, Sequence[str]]) -> str:
-        """A row for each picture and class; the last columns name the methods of its heatmaps and their layers."""
+        """A row for each picture and class; with the methods of its heatmaps, their layers and its true class."""
         shown = ["; ".join(layers), "; ".join(" + ".join(names) for names in layers.values())]
         table = io.StringIO(newline="")
         writer = csv.writer(table)
-        writer.writerow(["file", "rank", "class_idx", "class", "probability", "method", "layer"])
+        writer.writerow(["file", "rank", "class_idx", "class", "probability", "method", "layer", "true_class"])
         for result in results:
+            true_class = "" if result.label is None else self.class_names[result.label]
             for rank, class_idx in enumerate(result.class_idx):
                 probability = f"{float(result.probabilities[class_idx]):.6f}"
                 class_name = self.class_names[class_idx]
-                writer.writerow([result.source.file, rank, class_idx, class_name, probability, *shown])
+                writer.writerow([result.source.file, rank, class_idx, class_name, probability, *shown, true_class])
         return table.getvalue()
 
     def _write_text(self, name: str, text: str) -> None:

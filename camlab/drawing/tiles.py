@@ -123,8 +123,10 @@ def draw_overlays(
 def caption(result: PictureResult, class_names: Sequence[str]) -> str:
     """Make the caption of a picture: its name, its true class if it is known, and the two most probable classes.
 
+    A class that was asked for has its probability there, too, if it is not one of the two.
+
     Returns:
-        For instance `a.jpg: predicted dog 53 %, then deer 20 %` or `true cat, predicted dog 53 %, then deer 20 %`.
+        For instance `a.jpg: predicted dog (53 %), then deer (20 %)` or `true cat, predicted dog (53 %), …`.
     """
     heading, answer = _caption_parts(result, class_names)
     if not heading:
@@ -196,9 +198,11 @@ def _caption_parts(result: PictureResult, class_names: Sequence[str]) -> tuple[s
     truth = "" if result.label is None else f"true {cut(class_names[result.label])}"
     heading = ": ".join(part for part in (plain(result.source.name), truth) if part)
     best = result.probabilities.topk(min(2, len(result.probabilities)))
-    ranked = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    said = [f"{cut(class_names[class_idx])} {_percent(probability)}" for class_idx, probability in ranked]
-    return heading, "predicted " + ", then ".join(said)
+    first = best.indices.tolist()
+    asked = [class_idx for class_idx in result.class_idx if len(result.class_idx) == 1 and class_idx not in first]
+    said = [f"{cut(class_names[i])} ({_percent(float(result.probabilities[i]))})" for i in (*first, *asked)]
+    ranked = "predicted " + ", then ".join(said[: len(first)])
+    return heading, "; ".join([ranked, *said[len(first) :]])
 
 
 def _percent(probability: float) -> str:

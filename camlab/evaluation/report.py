@@ -101,7 +101,7 @@ def metric_lines(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
         >>> metric_lines({"balanced_acc": 0.8, "f1": 0.7})
         ['Balanced accuracy 80.00 % (mean over the classes), macro F1 0.700.']
         >>> metric_lines({"pointing_game": 0.8, "pointing_game_random": 0.2, "pointing_game_center": 0.5})
-        ["Pointing game 80.0 % (a random point scores 20.0 %, the image's centre 50.0 %)."]
+        ['The hottest point lies on the object in 80.0 % of pictures (pointing game; random 20.0 %, centre 50.0 %).']
     """
     found = {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
     lines = []
@@ -112,7 +112,8 @@ def metric_lines(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
     if found.keys() >= set(game):
         own, random, center = (100 * found[name] for name in game)
         lines.append(
-            f"Pointing game {own:.1f} % (a random point scores {random:.1f} %, the image's centre {center:.1f} %)."
+            f"The hottest point lies on the object in {own:.1f} % of pictures (pointing game; random"
+            f" {random:.1f} %, centre {center:.1f} %)."
         )
     return [*lines, *_background_lines(found), *shortcut_lines(found)]
 

@@ -12,7 +12,7 @@ from camlab.errors import cut
 from camlab.scores.randomisation import GATE
 from camlab.scores.statistics import Interval
 from camlab.scoring.report import heading
-from camlab.scoring.request import score_of_measure
+from camlab.scoring.request import score_of_measure, titled
 from camlab.scoring.rows import Row
 from camlab.scoring.summary import LEAST, Summary
 from camlab.storage.files import write_atomically
@@ -125,8 +125,8 @@ def _words(measure: str) -> tuple[str, str]:
     """The question that a score answers, and its name."""
     if measure.startswith("srg_"):
         imputer = measure.removeprefix("srg_")
-        return f"Needed? Filled with {_FILLED.get(imputer, imputer)}", f"srg, {imputer}"
-    return _QUESTIONS.get(measure, ""), measure.replace("_", " ")
+        return f"Needed? Filled with {_FILLED.get(imputer, imputer)}", titled(measure)
+    return _QUESTIONS.get(measure, ""), titled(measure)
 
 
 def _title(axes: "Axes", question: str, name: str) -> None:

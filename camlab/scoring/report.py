@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from camlab.errors import plain
 from camlab.scores.statistics import Interval
-from camlab.scoring.request import score_of_measure
+from camlab.scoring.request import score_of_measure, titled
 from camlab.scoring.rows import Row
 from camlab.scoring.sentences import sentence, sentences
 from camlab.scoring.summary import LEAST, Cell, Summary
@@ -41,18 +41,26 @@ def write_tables(folder: Path, summary: Summary, about: Mapping[str, Any]) -> No
     write_atomically(folder / JSON, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def print_table(summary: Summary) -> None:
-    """Print the table and the sentences."""
-    measures = [name for name in summary.measures if score_of_measure(name).question in ("place", "need")]
-    measures = [name for name in measures if name != "energy" or "energy_gain" not in measures]  # it says the same
+def print_table(summary: Summary, whole: bool = False) -> None:
+    """Print the table and the sentences.
+
+    Args:
+        summary: What the scoring has found.
+        whole: Whether all scores have a column, not just those of where the heat is and whether the network needs it.
+    """
+    measures = list(summary.measures)
+    if not whole:
+        measures = [name for name in measures if score_of_measure(name).question in ("place", "need")]
+        measures = [name for name in measures if name != "energy" or "energy_gain" not in measures]  # it says the same
     table = Table(title=Text(plain(heading(summary))), title_justify="left")
-    for column in ("", "gate", *(name.replace("_", " ") for name in measures)):
+    for column in ("", "gate", *map(titled, measures)):
         table.add_column(Text(column), justify="left" if column in ("", "gate") else "right")
     for row in summary.rows:
         gate = _gate(summary, row)
         cells = [row.title, gate, *(_short(summary.cells[row.name][name], _is_signed(name)) for name in measures)]
         style = "dim" if row.is_pseudo else "red" if gate == "FAILS" else ""
         table.add_row(*(Text(cell) for cell in cells), style=style)
+    table.add_row("chance", "", *(_number(level, False) for level in _chances(summary, measures)), style="dim")
     console = Console()
     console.print(table)
     for each in sentences(summary):
@@ -94,6 +102,12 @@ def _number(value: float, signed: bool) -> str:
     return text.replace("0.", ".", 1) if abs(rounded) < 1 else text
 
 
+def _chances(summary: Summary, measures: Sequence[str]) -> list[float]:
+    """Chance levels of some measures; NaN where there is none."""
+    of_any_row = next(iter(summary.cells.values()))
+    return [math.nan if (level := of_any_row[measure].chance) is None else level for measure in measures]
+
+
 def _is_signed(measure: str) -> bool:
     return measure.startswith("srg_") or measure in ("energy_gain", "feature_srg", "road")
 
@@ -106,7 +120,7 @@ def _gate(summary: Summary, row: Row) -> str:
 
 
 def _markdown(summary: Summary) -> str:
-    head = ["method", "sanity gate", *(measure.replace("_", " ") for measure in summary.measures)]
+    head = ["method", "sanity gate", *map(titled, summary.measures)]
     lines = [f"# {plain(heading(summary))}", "", *(f"- {_escaped(each)}" for each in sentences(summary)), ""]
     lines += [_line(head), _line(["---"] * len(head))]
     for row in summary.rows:
@@ -116,8 +130,8 @@ def _markdown(summary: Summary) -> str:
             f"*{row.title}*" if row.is_pseudo else f"~~{row.title}~~" if _gate(summary, row) == "FAILS" else row.title
         )
         lines.append(_line([name, gate, *(_cell(summary, row, measure) for measure in summary.measures)]))
-    chance = [next(iter(summary.cells.values()))[measure].chance for measure in summary.measures]
-    lines.append(_line(["*chance*", "", *("" if level is None else _number(level, False) for level in chance)]))
+    chance = _chances(summary, summary.measures)
+    lines.append(_line(["*chance*", "", *(_number(level, False) for level in chance)]))
     return "\n".join([*lines, "", _EXPLANATION, ""])
 
 

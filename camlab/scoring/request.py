@@ -71,6 +71,16 @@ def score_of_measure(measure: str) -> Score:
     return score_of("srg" if measure.startswith("srg_") else measure)
 
 
+def titled(measure: str) -> str:
+    """A measure in words.
+
+    Example:
+        >>> titled("srg_blur"), titled("energy_gain")
+        ('srg (blur)', 'energy gain')
+    """
+    return f"srg ({measure.removeprefix('srg_')})" if measure.startswith("srg_") else measure.replace("_", " ")
+
+
 def packed(values: dict[str, Tensor], columns: dict[str, int], n: int) -> Tensor:
     """Put the values of n pictures side by side, NaN where there are none: float32, n×columns.
 

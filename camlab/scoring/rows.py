@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from camlab.attribution.doubts import check_grids
 from camlab.attribution.explainer import Explainer
 from camlab.attribution.methods import METHODS
 from camlab.errors import UserError, first_line
@@ -75,7 +76,9 @@ def find_rows(
 
 
 def _row(network: nn.Module, images: Tensor, name: str, method: str, layer: str | None) -> Row:
-    explanation = Explainer(network, layer).explain(images[:1], (method,))
+    explainer = Explainer(network, layer)
+    explanation = explainer.explain(images[:1], (method,))
+    check_grids(explanation, explainer.survey(images))
     (maps,) = explanation.maps[method]
     title = METHODS[method].title + name.removeprefix(method).replace("@", " at ")
     return Row(name, title, method, layer, explanation.layers[method], (maps.shape[2], maps.shape[3]))

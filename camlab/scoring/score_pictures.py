@@ -146,7 +146,7 @@ class _Kept:
         """Show the progress of all rows that are not finished; each `next` stands for a chunk that begins."""
         waiting = [row for row in rows if self._key(row) not in self._store]
         every = [which for _ in waiting for which in self._chunks]
-        return progress(every, sum(map(len, every)), "Scoring")
+        return progress(every, sum(map(len, every)), "Scoring", unit="maps")
 
     def values(self, row: Row, ticks: Iterator[range]) -> dict[str, Tensor]:
         """Return the columns of a row, which are computed unless they are on disk.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from camlab.errors import listed
 from camlab.scores.statistics import Interval
-from camlab.scoring.request import score_of_measure
+from camlab.scoring.request import score_of_measure, titled
 from camlab.scoring.rows import Row
 from camlab.scoring.summary import LEAST, Summary
 
@@ -56,7 +56,7 @@ def _about_methods(summary: Summary) -> list[str]:
 
 
 def _listed(measures: list[str]) -> str:
-    titles = [_titled(measure) for measure in measures]
+    titles = [titled(measure) for measure in measures]
     return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
 
 
@@ -86,7 +86,7 @@ def _need(summary: Summary, row: Row) -> str | None:
     centre = summary.beside("centre", row)
     if not measures or centre is None or any(cell.interval.n < LEAST for cell in cells.values()):
         return None
-    figures = ", ".join(f"{_titled(measure)} {cell.interval.mean:+.2f}" for measure, cell in cells.items())
+    figures = ", ".join(f"{titled(measure)} {cell.interval.mean:+.2f}" for measure, cell in cells.items())
     needed = [cell.interval.low > 0 for cell in cells.values()]
     if not any(needed):
         return f"does not show what the network needs ({figures})"
@@ -133,9 +133,9 @@ def _imputers(summary: Summary) -> Iterator[str]:
                 if _order(summary, one, row, second) * _order(summary, other, row, second) < 0
             ]
             if opposite:
-                yield f"{_titled(one)} and {_titled(other)} rank in opposite order: {listed(opposite, 5)}."
+                yield f"{titled(one)} and {titled(other)} rank in opposite order: {listed(opposite, 5)}."
             elif _leaders(summary, one).isdisjoint(_leaders(summary, other)):
-                yield f"{_titled(one)} and {_titled(other)} put different methods first, so neither can be called best."
+                yield f"{titled(one)} and {titled(other)} put different methods first, so neither can be called best."
 
 
 def _order(summary: Summary, measure: str, row: Row, other: Row) -> int:
@@ -152,13 +152,3 @@ def _leaders(summary: Summary, measure: str) -> set[str]:
 
 def _is_above(found: Interval | None) -> bool:
     return found is not None and found.low > 0
-
-
-def _titled(measure: str) -> str:
-    """A measure in words.
-
-    Example:
-        >>> _titled("srg_blur"), _titled("auroc")
-        ('srg (blur)', 'auroc')
-    """
-    return f"srg ({measure.removeprefix(_NEED)})" if measure.startswith(_NEED) else measure

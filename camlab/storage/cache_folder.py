@@ -53,6 +53,18 @@ def check_marked(folder: Path) -> None:
         raise UserError(f"{folder}: not a cache of camlab (it has no {TAG} from camlab); nothing was removed.")
 
 
+def size_text(num_bytes: int) -> str:
+    """A size in words, in MB below 1 GB.
+
+    Example:
+        >>> size_text(2_340_000_000), size_text(1_500_000), size_text(40_000)
+        ('2.34 GB', '1.5 MB', '0.04 MB')
+    """
+    if num_bytes >= 1e9:
+        return f"{num_bytes / 1e9:.2f} GB"
+    return f"{num_bytes / 1e6:.{1 if num_bytes >= 1e5 else 2}f} MB"
+
+
 def free_disk(folder: Path) -> int:
     """Free space on the disk of a folder, in bytes; the folder need not exist."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())

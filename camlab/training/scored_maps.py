@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from camlab import maps
 from camlab.attribution.classifier import Output
+from camlab.attribution.doubts import check_grids
 from camlab.attribution.explainer import Explainer, Explanation
 from camlab.attribution.layouts import Reshape
 from camlab.errors import UserError
@@ -86,11 +87,13 @@ class MapSource:
             labels: True classes, N; None if they are not known.
 
         Raises:
-            UserError: As for `camlab.heatmaps`; or a label is no class of the network.
+            UserError: As for `camlab.heatmaps`; a label is no class of the network; or the maps are too coarse.
         """
         method = self.method(images)
         methods = ("cam", "grad_cam") if method == "cam" else (method,)
-        return _scored_maps(self._explainer.explain(images, methods, _chooser(labels)), method)
+        explanation = self._explainer.explain(images, methods, _chooser(labels))
+        check_grids(explanation, self._explainer.survey(images))
+        return _scored_maps(explanation, method)
 
     def own(self, images: Tensor, class_idx: Tensor) -> Tensor:
         """Maps of one class for each image, N×h×w."""

@@ -11,6 +11,7 @@ from camlab.models.devices import settled_time
 log = logging.getLogger(__name__)
 
 MOST = 0.05  # of the rest of an epoch
+_WORTH_SAVING = 0.5  # seconds an epoch
 
 
 class ScoringTime:
@@ -52,6 +53,6 @@ class ScoringTime:
         if self._seconds > MOST * others:
             self._is_told = True
             share = 100 * self._seconds / max(others, 1e-9)
-            log.info(
-                "Scoring heatmaps adds %.0f %% (%.1f s) to an epoch. To score less: %s.", share, self._seconds, ways_out
-            )
+            advice = f" To score less: {ways_out}." if self._seconds >= _WORTH_SAVING else ""
+            spent = f"{self._seconds:.1f} s" if self._seconds >= 0.1 else f"{1000 * self._seconds:.0f} ms"
+            log.info("Scoring heatmaps adds %.0f %% (%s) to an epoch.%s", share, spent, advice)

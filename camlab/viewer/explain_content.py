@@ -100,7 +100,8 @@ def _picture(stored: StoredMaps, number: int) -> Picture | None:
     factor = min(1.0, _SHORTER / min(width, height), _LONGER / max(width, height))
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     image = picture.resize(size, Image.Resampling.LANCZOS, (left, top, right, bottom))
-    return Picture(plain(stored.names[number]), None, np.asarray(image), None)
+    label = None if stored.labels is None else int(stored.labels[number])
+    return Picture(plain(stored.names[number]), label, np.asarray(image), None)
 
 
 def _visible(box: np.ndarray) -> tuple[int, int, int, int]:

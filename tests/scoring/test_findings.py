@@ -120,8 +120,11 @@ def test_the_files_say_what_was_found(summary, tmp_path, capsys):
     assert len(rows) == N * len(ROWS)
     values = [float(row["auroc"]) for row in rows if row["method"] == "cam"]
     assert np.mean(values) == pytest.approx(own["mean"], abs=1e-5)
-    print_table(summary)
-    assert "layer_cam FAILS the sanity gate" in capsys.readouterr().out
+    print_table(summary, whole=True)
+    printed = capsys.readouterr().out
+    assert "layer_cam FAILS the sanity gate" in printed
+    assert re.search(r"chance +│ +│ +\.50 │ +\.00 │ +\.00 │", printed)
+    assert "srg (mean)" in " ".join(printed.split())
 
 
 @pytest.mark.slow

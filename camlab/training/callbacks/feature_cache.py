@@ -21,7 +21,7 @@ from camlab.errors import UserError
 from camlab.models.network import Network
 from camlab.progress import progress
 from camlab.storage.array_store import feature_store
-from camlab.storage.cache_folder import free_disk
+from camlab.storage.cache_folder import free_disk, size_text
 from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)
@@ -73,16 +73,17 @@ class FeatureCache(L.Callback):
         """Hand all features to the data module; compute those that are missing."""
         passing = sum(shape[0] * shape[1] for shape in missing.values())
         if passing:
-            where = f"Features: {_gigabytes(missing)} in {self.store.folder}"
-            _say("Frozen backbone: %s images pass it once, then only the head trains. %s.", f"{passing:,}", where)
-            if (views := one_pass.data.training_views.fixed) is not None and "train" in missing:
-                cost = (
-                    f"{views} times the first pass and the space of one view ({_gigabytes({'train': shapes['train']})})"
-                )
-                _say("data.augment_views=%d: the training images take %s.", views, cost)
+            where = f"Features: {_size(missing)} in {self.store.folder}"
+            fixed = one_pass.data.training_views.fixed
+            mirrored = 0 if fixed is not None else sum(shape[0] * (shape[1] - 1) for shape in missing.values())
+            images = f"{passing - mirrored:,} images{f' and {mirrored:,} mirror images' if mirrored else ''}"
+            _say("Frozen backbone: %s pass it once, then only the head trains. %s.", images, where)
+            if fixed is not None and "train" in missing:
+                cost = f"{fixed} times the first pass and the space of one view ({_size({'train': shapes['train']})})"
+                _say("data.augment_views=%d: the training images take %s.", fixed, cost)
         began, fits = time.perf_counter(), _free_memory(one_pass.device) >= 2 * _num_bytes(shapes)
         if not fits:
-            _say("Features take %s, more than half of the free memory: they are read from disk.", _gigabytes(shapes))
+            _say("Features take %s, more than half of the free memory: they are read from disk.", _size(shapes))
         for split, shape in shapes.items():
             what = one_pass.key(split), shape, functools.partial(one_pass.run, split), one_pass.about(split)
             if fits:
@@ -124,8 +125,8 @@ class FeatureCache(L.Callback):
             return None
         much = "more than half of" if spare > 1 else "more than"
         return (
-            f"they take {_gigabytes(missing)}, {much} the free disk space at {self.store.folder}"
-            f" ({disk / 1e9:.1f} GB; choose another folder with paths.cache=FOLDER)"
+            f"they take {_size(missing)}, {much} the free disk space at {self.store.folder}"
+            f" ({size_text(disk)}; choose another folder with paths.cache=FOLDER)"
         )
 
 
@@ -240,8 +241,8 @@ def _num_bytes(shapes: _Shapes) -> int:
     return 4 * sum(math.prod(shape) for shape in shapes.values())
 
 
-def _gigabytes(shapes: _Shapes) -> str:
-    return f"{_num_bytes(shapes) / 1e9:.2f} GB"
+def _size(shapes: _Shapes) -> str:
+    return size_text(_num_bytes(shapes))
 
 
 def _free_memory(device: torch.device) -> int:

@@ -190,6 +190,10 @@ class HeatmapCallback(L.Callback):
         version = f"version_{logger.version}" if isinstance(logger.version, int) else logger.version
         return Path(logger.save_dir or trainer.default_root_dir, str(logger.name or ""), version or "")
 
+    def doubts(self, explainer: BatchExplainer) -> list[str]:
+        """The reasons to doubt the heatmaps that are to be told."""
+        return explainer.doubts
+
     @rank_zero_only
     def _keep(self, trainer: L.Trainer, batch: Any) -> None:
         """Keep the first pictures of the first batch, if they are needed."""
@@ -237,6 +241,8 @@ class HeatmapCallback(L.Callback):
         assert self._probe is not None
         assert self._explainer is not None
         results = self._explainer.explain(inputs_for(pl_module, self._inputs), self._probe.sources, self._labels)
+        for doubt in self.doubts(self._explainer):
+            self._failures.tell(f"Heatmaps: {doubt}", doubt)
         panels, captions = self._probe.draw(results, self._explainer.layers, epochs_done)
         pictures = same_size(panels)
         for logger in trainer.loggers:  # one that fails does not keep the pictures from the others

@@ -5,10 +5,12 @@ from pathlib import Path
 import lightning as L
 import torch
 
+from camlab.attribution.batch_explainer import BatchExplainer
 from camlab.data.folder import read_pictures
 from camlab.data.module import ImageData
 from camlab.errors import UserError
 from camlab.maps import Normalization
+from camlab.models.cam_net import CamNet
 from camlab.storage.files import user_path
 from camlab.storage.pictures import picture_files
 from camlab.tracking.wandb_logger import IMAGES_PER_KEY
@@ -67,6 +69,10 @@ class HeatmapLogger(HeatmapCallback):
 
     def run_folder(self, trainer: L.Trainer) -> Path:
         return Path(trainer.default_root_dir)
+
+    def doubts(self, explainer: BatchExplainer) -> list[str]:
+        """None for a CamNet, as `camlab.train` has named the settings that enlarge its maps."""
+        return [] if isinstance(explainer.network, CamNet) else explainer.doubts
 
     def _of_folder(self, data: ImageData, place: str) -> ProbeSet:
         if not (files := picture_files(user_path(place, "callbacks.heatmaps.images"))):

@@ -8,11 +8,10 @@ import torch
 from torchmetrics import MeanMetric
 
 from camlab import maps
+from camlab.attribution.doubts import LEAST_SIDE
 from camlab.data.loader import Batch
 from camlab.scores.localisation import dilate, pointing_game
 from camlab.training.classifier import Classifier
-
-LEAST_SIDE = 3  # cells: a coarser map cannot tell one place from another
 
 
 class PointingGame(L.Callback):

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from camlab.attribution.doubts import LEAST_SIDE
 from camlab.data.loader import Batch
 from camlab.data.module import ImageData
 from camlab.models.cam_net import CamNet
@@ -62,7 +63,10 @@ class ScoreLogger(HeatmapScores):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
-        if not trainer.enable_validation or "val" not in data.validation_splits:
+        network = getattr(pl_module, "network", None)
+        if isinstance(network, CamNet) and min(network.map_size(data.preprocess.image_size)) < LEAST_SIDE:
+            self._gave_up = True  # `camlab.train` has told it
+        elif not trainer.enable_validation or "val" not in data.validation_splits:
             self._gave_up = True
             if trainer.is_global_zero:
                 log.info("Heatmaps are not scored during training, because no images are validated.")
