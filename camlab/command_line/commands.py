@@ -9,8 +9,18 @@ from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.attribution.methods import METHODS
-from camlab.command_line.fields import Colormap, Count, Name, Scaling, Seed, Share, Words, as_list, steps_or_minutes
-from camlab.command_line.sections import section
+from camlab.command_line.fields import (
+    Colormap,
+    Count,
+    Name,
+    Scaling,
+    Seed,
+    Share,
+    Words,
+    as_list,
+    section,
+    steps_or_minutes,
+)
 from camlab.runs.watchers import CHOOSING
 from camlab.scoring.names import IMPUTERS, SCORES
 

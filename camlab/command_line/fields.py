@@ -5,11 +5,13 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, with_config
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from camlab.drawing.colormaps import COLORMAPS
 from camlab.models.classifier_names import complaint_about
+
+section = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))  # TypedDicts do not inherit it
 
 
 class Words:

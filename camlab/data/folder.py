@@ -64,7 +64,7 @@ class Folder(OwnPictures):
         others = [path for path in listing.others if not splits or self._parts(path)[0] in splits]
         if left_out := Listing([], list(masks.values()), others).left_out():
             log.info("data.root=%s: left out %s.", plain(str(self.root)), left_out)
-        return sorted(found, key=lambda picture: (picture.split or "", picture.label, picture.name))
+        return sorted(found, key=lambda picture: (picture.split or "", picture.labels, picture.name))
 
     def _picture(
         self, path: Path, splits: Sequence[Split], masks: dict[tuple[tuple[str, ...], str], Path]
@@ -78,7 +78,7 @@ class Folder(OwnPictures):
         mask = masks.pop(self._place_of(path), None)
         truth = None if mask is None else MaskPicture(PictureFile(mask))
         label = "/".join(folders) if self.nested else folders[0]
-        return Picture("/".join(parts), label, PictureFile(path), split, truth)
+        return Picture("/".join(parts), (label,), PictureFile(path), split, truth)
 
     def _place_of(self, file: Path) -> tuple[tuple[str, ...], str]:
         """Folders of a file below the root, without a folder `masks`, and its stem in lower case."""
@@ -101,12 +101,12 @@ class Folder(OwnPictures):
         if len(folders) < 2 and not self.nested:
             only = f"only one class, {cut(folders[0])}," if folders else "no classes"
             raise UserError(f"data.root={self.root}: {only}{where}, but at least two are needed. {_LAYOUT}")
-        trained = {picture.label for picture in found if picture.split in (None, "train")}
-        if not self.nested and (empty := [name for name in folders if name not in trained]):
+        trained = {picture.labels for picture in found if picture.split in (None, "train")}
+        if not self.nested and (empty := [name for name in folders if (name,) not in trained]):
             raise UserError(f"{top / empty[0]}: no pictures. {_LAYOUT}")
-        if other := next((picture for picture in found if picture.label not in trained), None):
+        if other := next((picture for picture in found if picture.labels not in trained), None):
             where = f"{self.root / str(other.split)}"
-            raise UserError(f"{where}: class {cut(other.label)} is not in train/. Add or remove it.")
+            raise UserError(f"{where}: class {cut(other.labels[0])} is not in train/. Add or remove it.")
 
 
 def read_pictures(paths: Sequence[Path], side: int) -> Tensor:

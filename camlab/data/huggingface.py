@@ -96,7 +96,7 @@ class HuggingFace(OwnPictures):
             truth = None if mask is None else MaskPicture(EmbeddedPicture(masks, mask, i, f"{place} masks", stamp))
             source = EmbeddedPicture(pictures, image, i, place, stamp)
             text = names[value] if names is not None else str(value)
-            found.append(Picture(f"{name}/{i}", text, source, _SPLITS[name], truth))
+            found.append(Picture(f"{name}/{i}", (text,), source, _SPLITS[name], truth))
         return found
 
     def _image_column(self, rows: Any) -> str:

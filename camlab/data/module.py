@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from camlab.data.augmentation import flip_where, shift
-from camlab.data.balance import Balance, balanced_order, class_weights
+from camlab.data.balance import Balance, balanced_order, class_weights, positive_weights
 from camlab.data.image_set import ImageSet, Pictures, stratified_split
 from camlab.data.loader import Batch, Loader, epoch_flips, epoch_shifts
 from camlab.data.picture_table import Split
@@ -91,12 +91,18 @@ class ImageData(L.LightningDataModule, ABC):
     def class_names(self) -> tuple[str, ...]:
         return self.splits["train"].class_names
 
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether a picture may have any number of labels (a multi-label set)."""
+        return self.splits["train"].labels.dim() == 2
+
     @functools.cached_property
     def class_weights(self) -> Tensor | None:
-        """Weight of each class in the loss, float32, M; None if all have the same."""
+        """Weight of each class, or of "yes" for each label, in the loss: float32, M. None if all have the same."""
         if self.balance != "weights":
             return None
-        return class_weights(self.splits["train"].labels, len(self.class_names))
+        labels = self.splits["train"].labels
+        return positive_weights(labels) if self.has_several_labels else class_weights(labels, len(self.class_names))
 
     @property
     def validation_splits(self) -> tuple[Split, ...]:
@@ -116,6 +122,8 @@ class ImageData(L.LightningDataModule, ABC):
         self.splits = {"train": train.part(rest), "test": test} if self.val_size else {"train": train, "test": test}
         if self.val_size or val:
             self.splits["val"] = val[0] if val else train.part(chosen)
+        if self.has_several_labels and self.balance == "sampling":
+            raise UserError("data.balance=sampling: pictures with several labels cannot be balanced so. Give weights.")
 
     def fingerprint(self) -> str:
         """Hash of the content of all splits."""

@@ -62,10 +62,12 @@ class ScoreLogger(HeatmapScores):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
-        if not trainer.enable_validation or "val" not in data.validation_splits:
+        unvalidated = not trainer.enable_validation or "val" not in data.validation_splits
+        if unvalidated or data.has_several_labels:
             self._gave_up = True
+            reason = "no images are validated" if unvalidated else "a picture may have several labels"
             if trainer.is_global_zero:
-                log.info("Heatmaps are not scored during training, because no images are validated.")
+                log.info("Heatmaps are not scored during training, because %s.", reason)
 
     def on_validation_batch_start(self, *args: Any, **options: Any) -> None:
         """Do nothing, because the images are taken from the data."""
