@@ -86,7 +86,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, load: Load,
     data = load()
     _check_data(config, run_dir, data)
     check_measured(config.trainer, "val" in data.splits, sweeps.chooses())
-    check_choice(config, "val" in data.splits, data.splits["train"].masks is not None)
+    check_choice(config, "val" in data.splits, data.splits["train"].masks is not None, data.has_several_labels)
     classifier = _build_classifier(config, data)
     run = begin(recorded_settings(config), run_dir, checkpoint, classifier, data, config.resume not in ("auto", "last"))
     csv = MetricsCsv(run_dir)
@@ -195,6 +195,8 @@ def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
     there, given = len(data.class_names), config.arch.num_classes
     if given is not None and given < there:
         raise UserError(f"arch.num_classes={given}: the data has {there} classes. Leave the setting out.")
+    if given is not None and given > there and data.has_several_labels:
+        raise UserError(f"arch.num_classes={given}: the data has {there} labels, and no others can be decided.")
 
 
 def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
@@ -210,7 +212,7 @@ def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
     ):
         log.warning("%s", warning)
     optimizer, scheduler = (instantiate(part, _convert_="all") for part in (config.optimizer, config.scheduler))
-    classifier = Classifier(network, optimizer, scheduler)
+    classifier = Classifier(network, optimizer, scheduler, data.has_several_labels)
     if config.compile:
         network.compile()  # in place: neither checkpoints nor heatmaps change
     return classifier

@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
-from camlab.command_line import refusals, sections, settings
+from camlab.command_line import refusals, sections, settings, trainer_section
 from camlab.command_line.commands import COMMANDS
 from camlab.command_line.conf import conf_dir
 from camlab.command_line.mistakes import explain_mistake
@@ -230,7 +230,7 @@ def test_defaults_in_conf_are_those_of_the_constructors(option):
 
 
 def test_stored_words_are_those_of_the_libraries():
-    assert set(sections.STRATEGIES) - {"auto"} <= set(StrategyRegistry.available_strategies())
+    assert set(trainer_section.STRATEGIES) - {"auto"} <= set(StrategyRegistry.available_strategies())
     from lightning.fabric.connector import (
         _PRECISION_INPUT_INT,
         _PRECISION_INPUT_STR,
@@ -240,7 +240,7 @@ def test_stored_words_are_those_of_the_libraries():
     words = [
         w for kind in (_PRECISION_INPUT_INT, _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS) for w in kind.__args__
     ]
-    assert set(sections.PRECISIONS) == {str(word) for word in words}
+    assert set(trainer_section.PRECISIONS) == {str(word) for word in words}
 
 
 # ---- what is refused, and what is said
