@@ -49,9 +49,9 @@ def evaluate(config: DictConfig) -> float:
     tolerance = tolerance_of_run(user_path(config.checkpoint, "checkpoint"))
     game = None if tolerance is None else PointingGame(tolerance)
     report = test(trained, data, config.split, trainer_options, str(out), game)
-    write_report(out, report)
+    files = write_report(out, report)
     log.info("%s", report.as_text())
-    log.info("Written to %s: evaluation.json, confusion_matrix.png, confusion_matrix.csv", out)
+    log.info("Written to %s: %s", out, ", ".join(files))
     return report.accuracy
 
 

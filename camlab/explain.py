@@ -54,6 +54,7 @@ def explain(config: DictConfig) -> int:
         target=_target(str(config.target), trained.class_names),
         top_k=config.top_k,
         counterfactual=config.counterfactual,
+        multi_label=trained.multi_label,
     )
     style = Style(normalize=config.normalize, alpha=config.alpha, colormap=config.colormap, boxes=config.boxes)
     weights = config.network.weights if config.checkpoint is None else None

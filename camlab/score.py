@@ -103,6 +103,8 @@ def _pictures(config: DictConfig, trained: TrainedNetwork) -> tuple[PictureSet, 
     data.preprocess = trained.preprocess  # prepare pictures as in training, whatever the data section says
     data.setup()
     check_classes(trained, data)
+    if data.has_several_labels:
+        raise UserError("A picture of these data may have several labels, but camlab-score takes one label for each.")
     if config.split not in data.splits:
         raise UserError(f"split={config.split}: data.val_size=0 leaves no validation images. Choose train or test.")
     chosen = of_split(data.splits[config.split], config.n, f"{data.name} ({config.split})")

@@ -86,7 +86,7 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, load: Load,
     data = load()
     _check_data(config, run_dir, data)
     check_measured(config.trainer, "val" in data.splits, sweeps.chooses())
-    check_choice(config, "val" in data.splits, data.splits["train"].masks is not None)
+    check_choice(config, "val" in data.splits, data.splits["train"].masks is not None, data.has_several_labels)
     classifier = _build_classifier(config, data)
     run = begin(recorded_settings(config), run_dir, checkpoint, classifier, data, config.resume not in ("auto", "last"))
     csv = MetricsCsv(run_dir)
@@ -154,9 +154,8 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool, load: Load) -
         given = "auto"
     if given is None and not config.force:
         ownership.check_no_checkpoint(run_dir)
-    same_data = functools.partial(_has_these_data, config, load)
-    outputs, digest = Path(config.paths.outputs), config_hash(config)
-    found = checkpoint_files.checkpoint_to_resume(given, run_dir, outputs, digest, same_data, run_of)
+    same_data, digest = functools.partial(_has_these_data, config, load), config_hash(config)
+    found = checkpoint_files.checkpoint_to_resume(given, run_dir, Path(config.paths.outputs), digest, same_data, run_of)
     if not config.force and not in_place:
         ownership.check_not_taken(run_dir, digest, found)
     if config.force and found is not None and found.resolve().is_relative_to(run_dir.resolve()):
@@ -186,10 +185,8 @@ def _load_data(config: DictConfig) -> ImageData:
 
 
 def _identity(config: DictConfig, data: ImageData) -> data_identity.DataIdentity:
-    root = data_identity.data_root(config.data)
-    return data_identity.DataIdentity(
-        data.fingerprint(), data.class_names, root, data_identity.hash_of_files(config.data)
-    )
+    root, files = data_identity.data_root(config.data), data_identity.hash_of_files(config.data)
+    return data_identity.DataIdentity(data.fingerprint(), data.class_names, root, files)
 
 
 def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
@@ -198,6 +195,8 @@ def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
     there, given = len(data.class_names), config.arch.num_classes
     if given is not None and given < there:
         raise UserError(f"arch.num_classes={given}: the data has {there} classes. Leave the setting out.")
+    if given is not None and given > there and data.has_several_labels:
+        raise UserError(f"arch.num_classes={given}: the data has {there} labels, and no others can be decided.")
 
 
 def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
@@ -213,7 +212,7 @@ def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
     ):
         log.warning("%s", warning)
     optimizer, scheduler = (instantiate(part, _convert_="all") for part in (config.optimizer, config.scheduler))
-    classifier = Classifier(network, optimizer, scheduler)
+    classifier = Classifier(network, optimizer, scheduler, data.has_several_labels)
     if config.compile:
         network.compile()  # in place: neither checkpoints nor heatmaps change
     return classifier

@@ -254,6 +254,12 @@ def test_names_of_timms_with_a_tag_and_former_ones_are_accepted(name):
     classifier_names.check_name(name)
 
 
+@pytest.mark.parametrize("word", ["bicubic", "timm/num_classes", "avg"])
+def test_words_in_timms_sources_are_no_names(word):
+    with pytest.raises(UserError, match=f"network={word}: no such classifier"):
+        classifier_names.check_name(word)
+
+
 @pytest.mark.parametrize("kind", [CamNet, ClassifierNet])
 @pytest.mark.parametrize("name", ["resnet18", "mnasnet0_5"])
 def test_weights_of_a_file(tmp_path, kind, name):

@@ -14,7 +14,7 @@ from test_training import classifier, trainer
 from camlab.errors import UserError
 from camlab.evaluation.objective import check_choice
 from camlab.evaluation.run_result import describe_result
-from camlab.runs.watchers import ACCURACY, CHOOSING, HEAT, HEAT_SCORES, OF_CLASSES, SCORING
+from camlab.runs.watchers import ACCURACY, CHOOSING, HEAT, HEAT_SCORES, LOSS, MAP, OF_CLASSES, SCORING
 from camlab.scores import SCORES
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.training.callbacks.checkpoints import BestCheckpoint, checkpoints
@@ -29,9 +29,9 @@ def rows_of(file: Path, name: str) -> dict[float, float]:
         return {float(row["epoch"]): float(row[name]) for row in csv.DictReader(table) if row.get(name)}
 
 
-def test_metrics_that_may_choose_are_those_of_which_more_is_better():
+def test_metrics_that_may_choose_have_a_good_end():
     better = {f"{HEAT}{name}" for name in HEAT_SCORES if SCORES[name].higher_is_better}
-    assert set(CHOOSING) == {ACCURACY, *OF_CLASSES, *better}
+    assert set(CHOOSING) == {ACCURACY, LOSS, MAP, *OF_CLASSES, *better}
 
 
 @pytest.mark.parametrize("by", ["val/heat/effective_area", BY])
@@ -87,6 +87,7 @@ FROZEN = {"_target_": "camlab.models.cam_net.CamNet", "frozen": True}
     ("changes", "has_val", "has_masks", "reason"),
     [
         ({}, False, True, "no images are validated"),
+        ({"checkpoint_by": "val/map"}, True, True, "each picture has one label"),
         ({"checkpoint_by": "val/f1"}, False, True, "no images are validated"),
         ({"trainer": {"max_epochs": 3, "limit_val_batches": 0}}, True, True, "no images are validated"),
         ({}, True, False, "the data have no masks"),

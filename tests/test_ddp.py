@@ -5,10 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +31,11 @@ SETTINGS = [
 ]
 
 
-def run(folder: Path, mode: str, devices: int) -> tuple[dict[str, torch.Tensor], list[dict[str, str]]]:
+def run(
+    folder: Path, mode: str, devices: int, settings: Sequence[str] = SETTINGS
+) -> tuple[dict[str, torch.Tensor], list[dict[str, str]]]:
     place = [f"hydra.run.dir={folder}/{devices}", f"paths.cache={folder}/cache{devices}", f"mode={mode}"]
-    command = [sys.executable, "-m", "camlab.train", *SETTINGS, f"trainer.devices={devices}", *place]
+    command = [sys.executable, "-m", "camlab.train", *settings, f"trainer.devices={devices}", *place]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "sync_dist" not in done.stderr
@@ -41,7 +46,25 @@ def run(folder: Path, mode: str, devices: int) -> tuple[dict[str, torch.Tensor],
 
 @pytest.mark.parametrize("mode", ["finetune", "frozen"])
 def test_two_processes_end_where_one_does(tmp_path, mode):
-    (one, one_metrics), (two, two_metrics) = run(tmp_path, mode, 1), run(tmp_path, mode, 2)
+    check_same(run(tmp_path, mode, 1), run(tmp_path, mode, 2))
+
+
+def test_two_processes_share_stored_pictures_and_a_balanced_order(tmp_path):
+    """One of them decodes the pictures, and both see those that one process alone would see."""
+    for k in range(36):
+        place = tmp_path / "photos" / ("many" if k % 4 else "few")
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(k).integers(0, 256, (70, 70, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{k}.png")
+    own = ["data=folder", f"data.root={tmp_path / 'photos'}", "data.balance=sampling", "data.batch_size=7"]
+    few = ["data.image_size=64", "trainer.max_epochs=2", "callbacks.heatmaps=null", "callbacks.scores=null"]
+    settings = [*own, *few, "arch.weights=null", "trainer=ddp", "trainer.accelerator=cpu", "logger=csv"]
+    check_same(*(run(tmp_path, "finetune", devices, settings) for devices in (1, 2)))
+
+
+def check_same(first, second) -> None:
+    """Check that two runs have the same weights and metrics, but for rounding."""
+    (one, one_metrics), (two, two_metrics) = first, second
     for name, tensor in one.items():
         if tensor.is_floating_point():
             torch.testing.assert_close(two[name], tensor, atol=2e-5, rtol=1e-4, msg=name)

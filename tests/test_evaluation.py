@@ -77,10 +77,8 @@ def test_outputs_beyond_the_classes_of_the_data_are_counted(tmp_path):
     assert "nan" not in report.as_text()
     assert "output" not in report.as_text(), "outputs without images have no line"
     assert {"acc", "loss", "pointing_game"} <= set(report.metrics)
-    own = 100 * report.metrics["pointing_game"]
-    assert (
-        f"\nThe hottest point lies on the object in {own:.1f} % of pictures (pointing game; random" in report.as_text()
-    )
+    said = f"lies on the object in {100 * report.metrics['pointing_game']:.1f} % of pictures (pointing game; random"
+    assert f"\nThe hottest point {said}" in report.as_text()
 
 
 def test_an_evaluation_of_no_images_is_refused(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pytorch_grad_cam
 import torch
+import torch.nn.functional as F
 import torchvision
 from captum.attr import GuidedGradCam, LayerGradCam
 from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
@@ -324,10 +325,46 @@ def test_guided_grad_cam_equals_captum(networks, name):
     assert_maps_close(signed[:, 0], expected, "guided_grad_cam")
 
 
-def test_guided_grad_cam_refuses_other_activations():
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    with pytest.raises(UserError, match=r"guided_grad_cam: .* defined for ReLUs, but the network uses gelu"):
-        camlab.heatmaps(network, torch.randn(1, 3, 16, 16), "guided_grad_cam")
+class Activated(nn.Module):
+    """A network with a ReLU and then another activation, given as a function."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+        self.activation = activation
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.activation(self.second(F.relu(self.first(images)))).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [
+        (nn.GELU(), "gelu"),
+        (F.silu, "silu"),
+        (torch.ops.aten.silu, "silu"),
+        (lambda x: x * torch.sigmoid(x), r"x · sigmoid\(x\)"),
+        (lambda x: torch.sigmoid(1.7 * x) * x, r"x · sigmoid\(x\)"),
+        (lambda x: torch.where(x > 0, x, 0.0), "where"),
+        (lambda x: x.clamp_(0), "clamp"),
+        (lambda x: torch.max(x, torch.zeros(())), "maximum"),
+        (torch.relu_, "ReLUs that cannot be replaced"),
+        (torch.ops.aten.relu, "ReLUs that cannot be replaced"),
+        (torch.selu, "elu"),
+    ],
+)
+def test_guided_grad_cam_refuses_other_activations_however_they_are_called(activation, name):
+    with pytest.raises(UserError, match=rf"guided_grad_cam: .* defined for ReLUs, but the network uses {name}"):
+        camlab.heatmaps(Activated(activation).eval(), torch.randn(1, 3, 16, 16), "guided_grad_cam")
+
+
+def test_guided_grad_cam_takes_functional_relus_and_gates():
+    """Squeeze-and-excitation multiplies by the sigmoid of something else, which is no activation."""
+    images = torch.randn(1, 3, 16, 16)
+    network = Activated(lambda x: F.relu(x) * torch.sigmoid(F.relu(x).mean(dim=(2, 3), keepdim=True))).eval()
+    guided = camlab.Explainer(network, "second").explain(images, ["guided_grad_cam", "grad_cam"]).maps
+    assert torch.isfinite(guided["guided_grad_cam"][0]).all()
+    assert guided["guided_grad_cam"][0].abs().max() > 0
 
 
 @pytest.mark.parametrize("last", ["negated", "permuted"])

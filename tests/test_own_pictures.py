@@ -99,7 +99,7 @@ def test_classes_alone_are_split_by_their_paths_and_new_pictures_move_none(root)
 
 
 def test_shares_are_kept_on_the_whole():
-    pictures = [Picture(f"{i}.jpg", "a", PictureFile(Path(f"{i}.jpg"))) for i in range(4000)]
+    pictures = [Picture(f"{i}.jpg", ("a",), PictureFile(Path(f"{i}.jpg"))) for i in range(4000)]
     found = [picture.split for picture in with_splits(pictures, (0.7, 0.1, 0.2), 3)]
     assert abs(found.count("test") - 800) < 100
     assert abs(found.count("val") - 400) < 75
@@ -133,7 +133,7 @@ def test_pixels_are_those_of_the_preparation(root):
     pictures = data.splits["train"].pictures
     expected = [Preprocess(SIDE).prepare(read_picture(picture.source.path)) for picture in pictures]
     assert np.array_equal(whole(data).images.permute(0, 2, 3, 1).numpy(), np.stack(expected))
-    assert [data.class_names[label] for label in whole(data).labels] == [picture.label for picture in pictures]
+    assert [data.class_names[label] for label in whole(data).labels] == [picture.labels[0] for picture in pictures]
 
 
 def test_subfolders_belong_to_their_class_or_are_classes(root):
@@ -285,7 +285,7 @@ def test_columns_masks_and_boxes_of_a_table(root, tmp_path):
     rows[3]["box"] = "5 0 15 20; 0 0 1 1"
     data = table(tmp_path / "t.csv", rows, path_column="file", label_column="kind", split=(0.98, 0, 0.02), split_seed=1)
     pictures = data.find()
-    assert {picture.label for picture in pictures} == {str(k) for k in range(11)}
+    assert {picture.labels[0] for picture in pictures} == {str(k) for k in range(11)}
     assert [picture.truth is not None for picture in pictures].index(True) == 3
     assert pictures[3].truth.boxes == ((5, 0, 15, 20), (0, 0, 1, 1))
 

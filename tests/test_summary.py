@@ -296,6 +296,12 @@ def test_nothing_to_compare(tmp_path, monkeypatch, capsys, arguments, told):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_infinite_metric_has_no_spread(tmp_path, monkeypatch):
+    for seed, accuracy in enumerate([0.5, math.inf]):
+        make_run(tmp_path / str(seed), [f"seed={seed}"], [accuracy])
+    assert summarize(monkeypatch, tmp_path) == 0
+
+
 def test_a_run_gets_no_table_unless_it_is_asked_for(tmp_path, monkeypatch, capsys):
     run = make_run(tmp_path / "run", [], [0.5])
     before = sorted(run.iterdir())
@@ -305,12 +311,6 @@ def test_a_run_gets_no_table_unless_it_is_asked_for(tmp_path, monkeypatch, capsy
     )
     assert summarize(monkeypatch, run, f"out={tmp_path / 'table'}") == 0
     assert sorted(run.iterdir()) == before
-
-
-def test_an_infinite_metric_has_no_spread(tmp_path, monkeypatch):
-    for seed, accuracy in enumerate([0.5, math.inf]):
-        make_run(tmp_path / str(seed), [f"seed={seed}"], [accuracy])
-    assert summarize(monkeypatch, tmp_path) == 0
 
 
 @pytest.mark.parametrize("name", ["summary.csv", "summary.md", "summary.png"])

@@ -103,6 +103,30 @@ def test_tokens_and_those_before_them(prefix, side):
     assert survey.layout("embed") == Layout("NCHW", grid)
 
 
+@pytest.mark.parametrize("rows", [3, 4, 5, 7, 9, 14])
+def test_tokens_whose_odd_rows_run_backwards_are_no_map(rows):
+    network = vit(pool="mean", side=(8 * rows, 8 * rows))
+    survey = Survey(network, torch.zeros(1, 3, 8 * rows, 8 * rows))
+    assert survey.layout("blocks.1") == Layout("NLC", (rows, rows), 1), "the same rows, all forwards"
+    places = torch.arange(rows * rows).reshape(rows, rows)
+    places[1::2] = places[1::2].flip(1)
+    network.embed = nn.Sequential(network.embed, Shuffled(places))
+    survey = Survey(network, torch.zeros(1, 3, 8 * rows, 8 * rows))
+    with pytest.raises(UserError, match="does not show which axes are rows and columns"):
+        survey.layout("blocks.1")
+
+
+class Shuffled(nn.Module):
+    """Puts the cells of a map in another order."""
+
+    def __init__(self, places: Tensor) -> None:
+        super().__init__()
+        self.places = places
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.flatten(2)[:, :, self.places]
+
+
 def test_channels_last():
     class Last(nn.Module):
         def __init__(self) -> None:
@@ -394,15 +418,18 @@ def test_attention_methods_refuse_convolutional_networks():
 
 
 def test_evidence_against_a_class():
-    network = vit()
-    signed = {}
-    for counterfactual in (False, True):
-        found = Explainer(network).explain(
-            IMAGES, ["attention_relevance", "legrad"], torch.tensor([[0], [0]]), counterfactual=counterfactual
-        )
-        signed[counterfactual] = found.maps
-    for method in ("attention_relevance", "legrad"):
-        assert not torch.allclose(signed[False][method][0], signed[True][method][0])
+    """It is the evidence for the class in a network whose scores have the other sign."""
+    network, other = vit(), vit()
+    with torch.no_grad():
+        other.head.weight.neg_()
+        other.head.bias.neg_()
+    methods, classes = ["attention_relevance", "legrad"], torch.tensor([[0], [0]])
+    against = Explainer(network).explain(IMAGES, methods, classes, counterfactual=True).maps
+    expected = Explainer(other).explain(IMAGES, methods, classes).maps
+    plain = Explainer(network).explain(IMAGES, methods, classes).maps
+    for method in methods:
+        torch.testing.assert_close(against[method][0], expected[method][0])
+        assert not torch.allclose(against[method][0], plain[method][0])
 
 
 # ---- auto ----

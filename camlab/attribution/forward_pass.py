@@ -93,14 +93,14 @@ def record_pass(
         logits.detach(),
         class_idx,
         {name: layouts[name].to_map(output.detach()) for name, output in kept.items()},
-        {
-            score: {
-                layer: torch.stack([layouts[layer].to_map(part) for part in parts]) for layer, parts in found.items()
-            }
-            for score, found in gradients.items()
-        },
+        {score: _as_maps(found, layouts) for score, found in gradients.items()},
         classifier_inputs,
     )
+
+
+def _as_maps(gradients: Mapping[str, Sequence[Tensor]], layouts: Mapping[str, Layout]) -> dict[str, Tensor]:
+    """Gradients of the R classes by layer, R×N×K×h×w."""
+    return {layer: torch.stack([layouts[layer].to_map(part) for part in parts]) for layer, parts in gradients.items()}
 
 
 def _gradients(

@@ -12,20 +12,12 @@ from camlab.attribution.classifier import Classifier
 from camlab.errors import UserError
 
 _RELU = {F.relu, torch.relu, Tensor.relu}
-_OTHERS = {F.gelu, F.silu, F.elu, F.selu, F.celu, F.mish, F.leaky_relu, F.hardswish, F.relu6, F.hardtanh, F.softplus}
-_OTHERS |= {F.softsign, F.logsigmoid, torch.clamp, Tensor.clamp, torch.clip, Tensor.clip}
-_OTHERS |= {torch.clamp_min, Tensor.clamp_min, torch.maximum, Tensor.maximum}
-_OTHERS |= {
-    F.threshold,
-    torch.relu_,
-    Tensor.relu_,
-    F.leaky_relu_,
-    F.elu_,
-    F.prelu,
-    F.rrelu,
-    torch.tanh,
-    Tensor.tanh,
-}
+# Operations, as autograd names them, that are other activations, or ReLUs that were not replaced.
+_OTHERS = {
+    "Relu", "Gelu", "Silu", "Elu", "Selu", "Celu", "Mish", "LeakyRelu", "Hardswish", "Hardtanh", "Softplus",
+    "LogSigmoid", "Clamp", "ClampMin", "ClampMax", "Maximum", "Minimum", "Threshold", "PreluKernel",
+    "RreluWithNoise", "Tanh", "Glu", "Hardshrink", "Softshrink", "Softsign", "Where", "Abs", "Sin", "Cos",
+}  # fmt: skip
 
 
 class _GuidedReLU(torch.autograd.Function):
@@ -59,12 +51,39 @@ class _GuidedReLUs(TorchFunctionMode):
         if func in _RELU:
             self.count += 1
             return _GuidedReLU.apply(args[0] if args else (kwargs or {})["input"])
-        if func in _OTHERS:
-            raise UserError(
-                f"guided_grad_cam: guided backpropagation is defined for ReLUs, but the network uses {func.__name__}."
-                " Choose another method."
-            )
         return func(*args, **(kwargs or {}))
+
+
+def _other_activation(output: Tensor) -> str | None:
+    """Return the name of an activation between the picture and a tensor that is not a guided ReLU, if there is one.
+
+    The graph shows it however it was called: as a module, a function, an operator, or written as x · sigmoid(x).
+    """
+    waiting, seen = [output.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = node.name().partition("Backward")[0]
+        if name in _OTHERS:
+            return "ReLUs that cannot be replaced" if name == "Relu" else name.lower()
+        if name == "Mul" and _gates_itself(node):
+            return "x · sigmoid(x)"
+        waiting += [before for before, _ in node.next_functions]
+    return None
+
+
+def _gates_itself(product: Any) -> bool:
+    """Whether a node of the graph is x · sigmoid(x) or x · sigmoid(c x); a gate that is computed from x is another."""
+    factors = [factor for factor, _ in product.next_functions]
+    for gate in factors:
+        if gate is not None and gate.name().startswith("Sigmoid"):
+            inner = gate.next_functions[0][0]
+            scaled = [before for before, _ in inner.next_functions] if inner and inner.name().startswith("Mul") else []
+            if any(factor is not None and factor in (inner, *scaled) for factor in factors if factor is not gate):
+                return True
+    return False
 
 
 def guided_gradients(classifier: Classifier, images: Tensor, class_idx: Tensor, sign: int, expected: Tensor) -> Tensor:
@@ -86,6 +105,11 @@ def guided_gradients(classifier: Classifier, images: Tensor, class_idx: Tensor, 
         leaf = images.detach().clone().requires_grad_()
         with _GuidedReLUs() as relus:
             logits = classifier.logits(leaf)
+        if (other := _other_activation(logits)) is not None:
+            raise UserError(
+                f"guided_grad_cam: guided backpropagation is defined for ReLUs, but the network uses {other}."
+                " Choose another method."
+            )
         if not relus.count or not torch.allclose(logits, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
             raise UserError(
                 "guided_grad_cam: guided backpropagation is defined for ReLUs that can be replaced, and the network has"

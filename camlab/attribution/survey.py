@@ -41,8 +41,9 @@ ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, 
 _ELEMENTWISE = (*ACTIVATIONS, nn.Identity, nn.Dropout, nn.Sigmoid, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus)
 
 # Where the pictures differ: row and column of the centre, and the side, as shares of the picture. The place at the top
-# left tells the first row from tokens before the grid; as it is on the diagonal, it cannot tell rows from columns.
-_PLACES = ((0.0, 0.0, 0.0625), (0.1, 0.9, 0.125), (0.9, 0.1, 0.125), (0.3, 0.6, 0.125))
+# left tells the first row from tokens before the grid; as it is on the diagonal, it cannot tell rows from columns. With
+# up to 20 rows, one of the others is in a row of odd number, and tells whether these run backwards.
+_PLACES = ((0.0, 0.0, 0.0625), *((*at, 0.125) for at in ((0.1, 0.9), (0.9, 0.1), (0.3, 0.75), (0.5, 0.2), (0.2, 0.75))))
 
 _MOST_STRETCHED = 4.0  # how much longer a cell of a map may be in one direction than in the other
 
@@ -237,14 +238,13 @@ def _record_calls(model: nn.Module, image: Tensor) -> list[Call]:
 
 def _probe(model: nn.Module, image: Tensor, names: set[str]) -> dict[str, Layout]:
     """The layouts that probing finds, by the name of the layer."""
-    size = (image.shape[-2], image.shape[-1])
     found: dict[str, Layout] = {}
     if image.is_meta:  # there are no values to compare
         return found
 
     def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
         if name in names and len(output) == 1 + len(_PLACES):
-            right = _right_layouts(output.float(), size)
+            right = _right_layouts(output.float(), (image.shape[-2], image.shape[-1]))
             if len(right) == 1:
                 found[name] = right[0]
 

@@ -18,10 +18,10 @@ from camlab.command_line.fields import (
     Share,
     Words,
     as_list,
+    section,
     steps_or_minutes,
     with_good_end,
 )
-from camlab.command_line.sections import section
 from camlab.runs.watchers import CHOOSING
 from camlab.scoring.names import IMPUTERS, SCORES
 

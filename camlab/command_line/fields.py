@@ -5,13 +5,15 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, with_config
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from camlab.data.augment_steps import PRESETS, steps_of
 from camlab.drawing.colormaps import COLORMAPS
 from camlab.models.classifier_names import complaint_about
 from camlab.runs.watchers import CHOOSING, HEAT, HEAT_SCORES
+
+section = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))  # TypedDicts do not inherit it
 
 
 class Words:
@@ -142,4 +144,3 @@ NotNegative = Annotated[float, Field(ge=0)]
 Augment = Annotated[Any, WordsOrSteps(*PRESETS)]
 Scaling = Annotated[str, Words("per_image", "shared", "raw")]
 Colormap = Annotated[str, Words(*COLORMAPS)]
-Shares = Annotated[list[NotNegative], Field(min_length=3, max_length=3), AfterValidator(shares_of_splits)]

@@ -7,7 +7,7 @@ schemas with the constructors of the classes.
 
 from typing import Annotated, Any, Required
 
-from pydantic import BeforeValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import TypedDict  # pydantic needs this version before Python 3.12
 
 from camlab.command_line.fields import (
@@ -15,7 +15,6 @@ from camlab.command_line.fields import (
     Backbone,
     Colormap,
     Count,
-    Instead,
     Name,
     Natural,
     NotNegative,
@@ -23,17 +22,19 @@ from camlab.command_line.fields import (
     Scaling,
     Seed,
     Share,
-    Shares,
     Words,
     as_list,
+    section,
+    shares_of_splits,
 )
+from camlab.command_line.trainer_section import Trainer
 from camlab.models.backbones import LARGEST_IMAGE_SIZE
 from camlab.runs.watchers import HEAT_SCORES
 
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt")
 
+Shares = Annotated[list[NotNegative], Field(min_length=3, max_length=3), AfterValidator(shares_of_splits)]
 ImageSize = Annotated[int, Field(ge=1, le=LARGEST_IMAGE_SIZE)]
-section = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))  # TypedDicts do not inherit it
 
 
 @section
@@ -110,6 +111,7 @@ class Table(OwnPictures, total=False):
     split_column: str | None
     mask_column: str | None
     box_column: str | None
+    multi_label: bool
 
 
 @section
@@ -180,6 +182,11 @@ class ScoreLogger(TypedDict, total=False):
     tolerance: Natural
 
 
+@section
+class FrozenFirst(TypedDict, total=False):
+    epochs: Count
+
+
 _WANDB = "anonymous checkpoint_name add_file_policy config config_exclude_keys config_include_keys allow_val_change dir"
 _WANDB += " entity experiment force fork_from group id job_type log_model monitor_gym name notes offline prefix project"
 _WANDB += " reinit resume resume_from save_code settings sync_tensorboard tags tensorboard version"
@@ -222,65 +229,6 @@ class MLFlow(TypedDict, total=False):
     tags: dict[str, Any] | None
 
 
-PRECISIONS = (
-    "32-true", "32", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "64",
-    "transformer-engine", "transformer-engine-float16", "16", "bf16",
-)  # fmt: skip
-
-STRATEGIES = (
-    "auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false", "ddp_spawn", "ddp_fork",
-    "ddp_notebook", "fsdp", "fsdp_cpu_offload", "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2",
-    "deepspeed_stage_3", "single_device",
-)  # fmt: skip
-
-
-@section
-class Trainer(TypedDict, total=False):
-    """Arguments of lightning.Trainer (2.6). Those of type `Any` are checked by Lightning."""
-
-    accelerator: Annotated[str, Words("auto", "cpu", "gpu", "cuda", "mps", "tpu")]
-    strategy: Annotated[str, Words(*STRATEGIES)] | dict[str, Any]
-    devices: Any
-    num_nodes: Count
-    precision: Annotated[str, Words(*PRECISIONS, 16, 32, 64)] | None
-    logger: Annotated[Any, Instead("choose with logger=")]
-    callbacks: Annotated[Any, Instead("give +callbacks.NAME._target_=CLASS")]
-    fast_dev_run: Any
-    max_epochs: Count
-    min_epochs: Natural | None
-    max_steps: Annotated[int, Field(ge=-1)]
-    min_steps: Natural | None
-    max_time: Any
-    limit_train_batches: Positive | None
-    limit_val_batches: NotNegative | None
-    limit_test_batches: NotNegative | None
-    limit_predict_batches: NotNegative | None
-    overfit_batches: NotNegative
-    val_check_interval: Positive | None
-    check_val_every_n_epoch: Count | None
-    num_sanity_val_steps: Annotated[int, Field(ge=-1)] | None
-    log_every_n_steps: Natural | None
-    enable_checkpointing: bool | None
-    enable_progress_bar: Annotated[Any, Instead("it is shown on a terminal only")]
-    enable_model_summary: bool | None
-    accumulate_grad_batches: Count
-    gradient_clip_val: NotNegative | None
-    gradient_clip_algorithm: Annotated[str, Words("norm", "value")] | None
-    deterministic: Any
-    benchmark: bool | None
-    inference_mode: bool
-    use_distributed_sampler: bool
-    profiler: Annotated[str, Words("simple", "advanced", "pytorch")] | None
-    detect_anomaly: bool
-    barebones: bool
-    plugins: Any
-    sync_batchnorm: bool
-    reload_dataloaders_every_n_epochs: Natural
-    default_root_dir: Annotated[Any, Instead("give out=FOLDER")]
-    enable_autolog_hparams: bool
-    model_registry: Any
-
-
 SECTIONS: dict[str, Any] = {
     "camlab.models.cam_net.CamNet": CamNet,
     "camlab.models.classifier_net.ClassifierNet": ClassifierNet,
@@ -291,6 +239,7 @@ SECTIONS: dict[str, Any] = {
     "camlab.data.shapes.Shapes": Shapes,
     "camlab.training.callbacks.heatmap_logger.HeatmapLogger": HeatmapLogger,
     "camlab.training.callbacks.score_logger.ScoreLogger": ScoreLogger,
+    "camlab.training.callbacks.frozen_first.FrozenFirst": FrozenFirst,
     "camlab.tracking.mlflow_logger.MLFlowLogger": MLFlow,
     "camlab.tracking.wandb_logger.WandbLogger": Wandb,
     "camlab.tracking.tensorboard_logger.TensorBoardLogger": TensorBoard,

@@ -34,7 +34,7 @@ def with_annotations(pictures: Sequence[Picture], place: str) -> list[Picture]:
     """Give pictures without a mask the objects of an annotation.
 
     A picture is found by its path in the data set, or by the name of its file if only one picture has this name. The
-    objects of the picture's class count; if the annotation has none of the data's classes, all objects do.
+    objects of the picture's classes count; if the annotation has none of the data's classes, all objects do.
 
     Args:
         pictures: The pictures.
@@ -45,14 +45,14 @@ def with_annotations(pictures: Sequence[Picture], place: str) -> list[Picture]:
     """
     path = user_path(place, "data.annotations")
     objects = _voc(path) if path.is_dir() else _coco(path)
-    labels = {picture.label for picture in pictures}
+    labels = {label for picture in pictures for label in picture.labels}
     by_class = any(one.category in labels for several in objects.values() for one in several)
     found, matched = [], 0
     names = _by_name(pictures, path.is_dir())
     for picture in pictures:
         own = next((objects[name] for name in names[picture.name] if name in objects), None)
         matched += own is not None
-        kept = [one for one in own or () if not by_class or one.category == picture.label]
+        kept = [one for one in own or () if not by_class or one.category in picture.labels]
         if picture.truth is None and kept:
             boxes = tuple(one.box for one in kept if one.box is not None)
             outlines = tuple(one.outline for one in kept if one.outline is not None)

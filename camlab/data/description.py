@@ -23,8 +23,11 @@ def describe(place: str, class_names: Sequence[str], stored: Stored) -> list[tup
         Level of `logging`, and text, of each line.
     """
     pictures = stored.pictures
-    classes, splits = (Counter(getattr(p, name) for p in pictures) for name in ("label", "split"))
+    classes = Counter(label for picture in pictures for label in picture.labels)
+    splits = Counter(picture.split for picture in pictures)
     counted = [_counted(name, classes[name]) for name in class_names]
+    if unlabelled := sum(not picture.labels for picture in pictures):
+        counted.append(f"without a label: {unlabelled:,}")
     parts = ", ".join(f"{split} {splits[split]:,}" for split in SPLITS if splits[split])
     lines = [
         (
@@ -35,6 +38,11 @@ def describe(place: str, class_names: Sequence[str], stored: Stored) -> list[tup
     ]
     if few := [_counted(name, classes[name]) for name in class_names if classes[name] < FEW]:
         lines.append((logging.WARNING, f"Classes with fewer than {FEW} pictures ({listed(few)})."))
+    for split in (split for split in SPLITS if splits[split]):
+        there = {label for picture in pictures if picture.split == split for label in picture.labels}
+        if lacking := [cut(name) for name in class_names if name not in there]:
+            text = f"No picture in {split} of {listed(lacking)}: figures of {split} say nothing about it."
+            lines.append((logging.WARNING, text))
     if twice := _in_two_splits(pictures, stored.keys):
         names = ", ".join(cut(picture.name, 80) for picture in twice[0])
         count = "a picture is" if len(twice) == 1 else f"{len(twice):,} pictures are"

@@ -67,7 +67,7 @@ class Folder(OwnPictures):
         )
         self._check_classes(self.root / "train" if splits else self.root, found, listing.again)
         self._check_masks(splits, masks.values(), all_masks)
-        return sorted(found, key=lambda picture: (picture.split or "", picture.label, picture.name))
+        return sorted(found, key=lambda picture: (picture.split or "", picture.labels, picture.name))
 
     def _splits(self) -> list[Split]:
         """Splits that have folders.
@@ -113,7 +113,7 @@ class Folder(OwnPictures):
         mask = masks.pop(self._place_of(path), None)
         truth = None if mask is None else MaskPicture(PictureFile(mask))
         label = "/".join(folders) if self.nested else folders[0]
-        return Picture("/".join(parts), label, PictureFile(path), split, truth)
+        return Picture("/".join(parts), (label,), PictureFile(path), split, truth)
 
     def _place_of(self, file: Path) -> tuple[tuple[str, ...], str]:
         """Folders of a file below the root, without a folder `masks`, and its stem in lower case."""
@@ -137,13 +137,13 @@ class Folder(OwnPictures):
         if len(folders) < 2 and not self.nested:
             only = f"only one class, {cut(folders[0])}," if folders else "no classes"
             raise UserError(f"data.root={self.root}: {only}{where}, but at least two are needed. {_LAYOUT}")
-        trained = {picture.label for picture in found if picture.split in (None, "train")}
-        if not self.nested and (empty := [name for name in folders if name not in trained]):
+        trained = {picture.labels for picture in found if picture.split in (None, "train")}
+        if not self.nested and (empty := [name for name in folders if (name,) not in trained]):
             wrong = "a link to a folder that is read already" if top / empty[0] in again else "no pictures"
             raise UserError(f"{top / empty[0]}: {wrong}. {_LAYOUT}")
-        if other := next((picture for picture in found if picture.label not in trained), None):
+        if other := next((picture for picture in found if picture.labels not in trained), None):
             where = f"{self.root / str(other.split)}"
-            raise UserError(f"{where}: class {cut(other.label)} is not in train/. Add or remove it.")
+            raise UserError(f"{where}: class {cut(other.labels[0])} is not in train/. Add or remove it.")
 
     def _check_masks(self, splits: Sequence[Split], unused: Collection[Path], masks: Collection[Path]) -> None:
         """Refuse a folder `masks` that is in the place of a class and in which no file is the mask of a picture."""

@@ -91,7 +91,7 @@ class HuggingFace(OwnPictures):
             truth = None if mask is None else MaskPicture(EmbeddedPicture(masks, mask, i, place, stamp))
             source = EmbeddedPicture(pictures, image, i, place, stamp)
             text = names[value] if names is not None else str(value)
-            found.append(Picture(f"{name}/{i}", text, source, SPLIT_WORDS[name], truth))
+            found.append(Picture(f"{name}/{i}", (text,), source, SPLIT_WORDS[name], truth))
         return found
 
     def _image_column(self, rows: Any) -> str:

@@ -16,7 +16,7 @@ class Pictures(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Class indices, int64, N."""
+        """Class indices, int64, N; in a multi-label set ones for the labels of each picture, int64, N×M."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ class ImageSet:
 
     Attributes:
         images: Pictures, uint8 RGB, N×3×H×W.
-        labels: Class indices, int64, N.
+        labels: Class indices, int64, N; in a multi-label set ones for the labels of each picture, int64, N×M.
         class_names: Names of the classes, all different, in the form that `camlab.errors.plain` gives them.
         masks: Masks, bool, N×H×W, True on the object; None if the set has no masks.
 
@@ -139,7 +139,7 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
     """Split the indices of images into two parts; each class has the same share in both, to within one image.
 
     Args:
-        labels: Class indices, N.
+        labels: Class indices, N, or ones for the labels of each picture, N×M.
         size: Size of the second part, 0 to N - 1.
         seed: Seed of the split, which no other random numbers influence.
 
@@ -158,6 +158,8 @@ def stratified_split(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tens
     if size >= n:
         raise UserError(f"data.val_size={size}: there are only {n} training images. Give a smaller number.")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    if labels.dim() == 2:  # pictures with the same labels are taken for a class
+        labels = torch.unique(labels, dim=0, return_inverse=True)[1]
     order = order[torch.argsort(labels[order], stable=True)]  # class by class, shuffled within a class
     # Every (n / size)-th image in that order is chosen, so each class contributes its share.
     picks = (torch.arange(size) * n + n // 2) // max(size, 1)

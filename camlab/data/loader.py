@@ -25,7 +25,7 @@ class Batch(NamedTuple):
         images: uint8, N×3×H×W, as they come from the loader. The data module's transfer hook turns them into the
             network's float input, except in batches with a head statistic, which may have no images. If training images
             are mixed, the loader's batch has one image more, with its label and index: the partner of the last one.
-        labels: Class indices, int64, N.
+        labels: Class indices, int64, N; in a multi-label set ones for the labels of each picture, int64, N×M.
         image_idx: Positions of the images in their set, int64, N.
         global_size: Number of images in this step over all ranks, by which a loss summed over N must be divided.
         masks: Masks of the objects, bool, N×H×W; None if the set has no masks.

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from camlab.data.balance import Balance, balanced_order, class_weights
+from camlab.data.balance import Balance, balanced_order, class_weights, positive_weights
 from camlab.data.image_set import ImageSet, Pictures, stratified_split
 from camlab.data.loader import Batch, Loader
 from camlab.data.picture_table import Split
@@ -108,12 +108,18 @@ class ImageData(L.LightningDataModule, ABC):
     def class_names(self) -> tuple[str, ...]:
         return self.splits["train"].class_names
 
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether a picture may have any number of labels (a multi-label set)."""
+        return self.splits["train"].labels.dim() == 2
+
     @functools.cached_property
     def class_weights(self) -> Tensor | None:
-        """Weight of each class in the loss, float32, M; None if all have the same."""
+        """Weight of each class, or of "yes" for each label, in the loss: float32, M. None if all have the same."""
         if self.balance != "weights":
             return None
-        return class_weights(self.splits["train"].labels, len(self.class_names))
+        labels = self.splits["train"].labels
+        return positive_weights(labels) if self.has_several_labels else class_weights(labels, len(self.class_names))
 
     @property
     def validation_splits(self) -> tuple[Split, ...]:
@@ -133,11 +139,15 @@ class ImageData(L.LightningDataModule, ABC):
         self.splits = {"train": train.part(rest), "test": test} if self.val_size else {"train": train, "test": test}
         if self.val_size or val:
             self.splits["val"] = val[0] if val else train.part(chosen)
+        if self.has_several_labels and self.balance == "sampling":
+            raise UserError("data.balance=sampling: pictures with several labels cannot be balanced so. Give weights.")
 
     def _planted(self, train: Pictures, test: Pictures, *val: Pictures) -> tuple[Pictures, ...]:
         """Plant the shortcut in the training and validation images."""
         if self._shortcut is None:
             return train, test, *val
+        if train.labels.dim() > 1:
+            raise UserError("data.shortcut: a mark stands for a class, but these pictures have several labels each.")
         kind, classes, strength = self._shortcut
         self.shortcut = Shortcut(kind, class_indices(classes, train.class_names), strength, self.split_seed)
         return planted(train, self.shortcut, "train"), test, *(planted(own, self.shortcut, "val") for own in val)

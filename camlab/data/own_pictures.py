@@ -48,6 +48,7 @@ class OwnPictures(ImageData):
         annotations: str | None = None,
         **options: Any,
     ) -> None:
+        self.multi_label = False  # whether a picture may have any number of classes; a source may set it
         super().__init__(**{"val_size": 0, **options})
         shares = tuple(float(share) for share in split)
         if len(shares) != len(SPLITS) or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0 or shares[0] == 0:
@@ -86,7 +87,7 @@ class OwnPictures(ImageData):
         return self._sets(stored, class_names)
 
     def files(self, split: Split, folder: Path) -> tuple[list[Path], list[str]]:
-        """Find the files of a split's pictures and the names of their classes, without reading the pictures.
+        """Find the files of a split's pictures, and the names of their classes; no names if a picture may have several.
 
         Args:
             split: The split.
@@ -106,7 +107,7 @@ class OwnPictures(ImageData):
             source.path if isinstance(source := picture.source, PictureFile) else written(source, folder, i)
             for i, picture in enumerate(pictures)
         ]
-        return files, [picture.label for picture in pictures]
+        return files, [] if self.multi_label else [picture.labels[0] for picture in pictures]
 
     def _first_pass(self) -> FirstPass:
         if self.cache is None:
@@ -122,7 +123,11 @@ class OwnPictures(ImageData):
     def _sets(self, stored: Stored, class_names: tuple[str, ...]) -> tuple[StoredSet, ...]:
         """The training and the test pictures and, if there are any, the validation pictures."""
         label_of = {name: label for label, name in enumerate(class_names)}
-        labels = torch.tensor([label_of[picture.label] for picture in stored.pictures])
+        if self.multi_label:
+            labels = torch.tensor([[name in picture.labels for name in class_names] for picture in stored.pictures])
+            labels = labels.long()
+        else:
+            labels = torch.tensor([label_of[picture.labels[0]] for picture in stored.pictures])
         whole = StoredSet(stored.store, stored.rows, self._side, labels, class_names, stored.pictures, stored.masks)
         index = {split: [i for i, own in enumerate(stored.pictures) if own.split == split] for split in SPLITS}
         if not index["test"]:

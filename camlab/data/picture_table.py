@@ -24,14 +24,14 @@ class Picture:
 
     Attributes:
         name: The picture's place in its data set, such as `cat/1.jpg`; it decides the split if the source does not.
-        label: Name of the class.
+        labels: Names of its classes: one, or any number in a multi-label set.
         source: Where the bytes come from.
         split: The split that the source states; None if it states none.
         truth: Where the object is; None if that is unknown.
     """
 
     name: str
-    label: str
+    labels: tuple[str, ...]
     source: Source
     split: Split | None = None
     truth: Truth | None = None
@@ -54,7 +54,7 @@ def with_splits(pictures: Sequence[Picture], shares: Sequence[float], seed: int)
     Example:
         >>> from pathlib import Path
         >>> from camlab.data.sources import PictureFile
-        >>> pictures = [Picture(f"{i}.jpg", "cat", PictureFile(Path(f"{i}.jpg"))) for i in range(1000)]
+        >>> pictures = [Picture(f"{i}.jpg", ("cat",), PictureFile(Path(f"{i}.jpg"))) for i in range(1000)]
         >>> sorted(Counter(picture.split for picture in with_splits(pictures, (0.8, 0.1, 0.1), 0)).items())
         [('test', 97), ('train', 801), ('val', 102)]
     """
@@ -90,11 +90,11 @@ def class_names_of(pictures: Sequence[Picture], known: Sequence[str] = ()) -> tu
     Example:
         >>> from pathlib import Path
         >>> from camlab.data.sources import PictureFile
-        >>> class_names_of([Picture(label, label, PictureFile(Path(label)), "train") for label in ("10", "9")])
+        >>> class_names_of([Picture(name, (name,), PictureFile(Path(name)), "train") for name in ("10", "9")])
         ('9', '10')
     """
-    counts = Counter((picture.label, picture.split) for picture in pictures)
-    labels = {picture.label for picture in pictures}
+    counts = Counter((label, picture.split) for picture in pictures for label in picture.labels)
+    labels = {label for label, _ in counts}
     if len(labels) < 2:
         found = f"only one class, {cut(min(labels))}," if labels else "no pictures"
         raise UserError(f"There {'is' if labels else 'are'} {found} in the data, but at least two classes are needed.")

@@ -49,7 +49,7 @@ class StoredSet:
         store: The store of decoded pictures.
         rows: Position of each picture in the store, int64, N.
         side: Side length of the pictures, in pixels.
-        labels: Class indices, int64, N.
+        labels: Class indices, int64, N; in a multi-label set ones for the labels of each picture, int64, N×M.
         class_names: Names of the classes, all different, in the form that `camlab.errors.plain` gives them.
         pictures: Where the pictures come from, N.
         masks: Masks of the objects; None if there are none.

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +15,10 @@ from camlab.data.own_pictures import OwnPictures
 from camlab.data.picture_table import SPLIT_WORDS, Picture
 from camlab.data.sources import PictureFile
 from camlab.data.truth import Box, MaskPicture, Outlines, Truth
-from camlab.errors import UserError, cut, did_you_mean, first_line, listed
+from camlab.errors import UserError, cut, did_you_mean, first_line, listed, plain
 from camlab.storage.files import read_text, user_path
+
+log = logging.getLogger(__name__)
 
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -29,6 +32,7 @@ class Table(OwnPictures):
         path_column, label_column: Names of the columns with the pictures' paths and labels.
         split_column, mask_column, box_column: Names of further columns; None for the columns `split`, `mask` and `box`
             if the table has them. A box is `left top right bottom` in pixels; several are separated by semicolons.
+        multi_label: Whether a picture may have any number of labels, separated by semicolons, or none.
         **options: Options of `OwnPictures`.
     """
 
@@ -41,9 +45,11 @@ class Table(OwnPictures):
         split_column: str | None = None,
         mask_column: str | None = None,
         box_column: str | None = None,
+        multi_label: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.multi_label = multi_label
         self.file = user_path(file, "data.file")
         self.root = self.file.parent if root is None else user_path(root, "data.root")
         self.columns = {"path": path_column, "label": label_column}
@@ -64,6 +70,11 @@ class Table(OwnPictures):
             if (before := seen.setdefault(picture.source.id, number)) != number:
                 raise self._wrong(number, f"{cut(picture.name, 80)} is in row {before}, too. Remove one of them")
             found.append(picture)
+        if not self.multi_label and (several := sum(";" in picture.labels[0] for picture in found)):
+            log.warning(
+                "%s: %d labels contain a semicolon and are taken as they are. If they are several labels, give"
+                " data.multi_label=true.", plain(str(self.file)), several,
+            )  # fmt: skip
         return found
 
     def _columns(self, there: Mapping[str, Any]) -> dict[str, str]:
@@ -90,15 +101,24 @@ class Table(OwnPictures):
 
     def _picture(self, row: Mapping[str, Any], columns: Mapping[str, str], number: int) -> Picture:
         given = {what: row.get(column) for what, column in columns.items()}
-        label = "" if given["label"] is None else str(given["label"]).strip()
-        if not label:
-            raise self._wrong(number, "it has no label. Give one, or remove the row")
+        labels = self._labels(given["label"], number)
         split = str(given.get("split") or "").strip().lower()
         if split and split not in SPLIT_WORDS:
             raise self._wrong(number, f"split {cut(split)} is unknown. Give train, val or test")
         path = self._path(given["path"], number)
         name = path.relative_to(os.path.abspath(self.root)).as_posix()
-        return Picture(name, label, PictureFile(path), SPLIT_WORDS.get(split), self._truth(given, number))
+        return Picture(name, labels, PictureFile(path), SPLIT_WORDS.get(split), self._truth(given, number))
+
+    def _labels(self, given: Any, number: int) -> tuple[str, ...]:
+        text = "" if given is None else given
+        if self.multi_label:
+            parts = text if isinstance(text, list) else str(text).split(";")
+            return tuple(dict.fromkeys(part for one in parts if (part := str(one).strip())))
+        if isinstance(text, list):
+            raise self._wrong(number, "its label is a list. Give data.multi_label=true if a picture has several")
+        if not (label := str(text).strip()):
+            raise self._wrong(number, "it has no label. Give one, or remove the row")
+        return (label,)
 
     def _truth(self, given: Mapping[str, Any], number: int) -> Truth | None:
         if given.get("mask"):

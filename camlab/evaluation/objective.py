@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from camlab.errors import UserError
-from camlab.runs.watchers import ACCURACY, HEAT, OF_CLASSES, OF_PASSES, OF_PLACE, SCORING
+from camlab.runs.watchers import ACCURACY, HEAT, LOSS, MAP, OF_CLASSES, OF_PASSES, OF_PLACE, SCORING
 
 
 def validates(trainer: Mapping[str, Any], has_val: bool) -> bool:
@@ -52,22 +52,29 @@ def check_measured(trainer: Mapping[str, Any], has_val: bool, chooses: bool) -> 
         )
 
 
-def check_choice(config: Mapping[str, Any], has_val: bool, has_masks: bool) -> None:
+def check_choice(config: Mapping[str, Any], has_val: bool, has_masks: bool, multi_label: bool = False) -> None:
     """Refuse to choose the best epoch by a metric that would not be measured in every epoch.
 
     Args:
         config: All settings of the run.
         has_val: Whether images are held out for validation.
         has_masks: Whether there are masks of the objects.
+        multi_label: Whether a picture may have several labels.
 
     Raises:
         UserError: The message says what prevents the measurement.
     """
     by = config["checkpoint_by"]
     scoring = (config.get("callbacks") or {}).get("scores")
-    if by in OF_CLASSES and not validates(config["trainer"], has_val):
+    if by == MAP and not multi_label:
+        raise UserError(f"checkpoint_by={by}: each picture has one label. Choose another metric, such as val/f1.")
+    if multi_label and by.startswith(HEAT):
+        raise UserError(f"checkpoint_by={by}: pictures with several labels are not scored. Choose another metric.")
+    if by in (LOSS, MAP, *OF_CLASSES) and not validates(config["trainer"], has_val):
         raise UserError(f"checkpoint_by={by}: no images are validated. Choose another metric, or change this.")
-    if by in (ACCURACY, *OF_CLASSES) or (scoring is not None and scoring.get("_target_") != SCORING["scores"]):
+    if by in (ACCURACY, LOSS, MAP, *OF_CLASSES) or (
+        scoring is not None and scoring.get("_target_") != SCORING["scores"]
+    ):
         return  # nobody knows what a class of the user's own measures
     name = by.removeprefix(HEAT)
     if reason := _why_not_measured(name, config, scoring, validates(config["trainer"], has_val), has_masks):

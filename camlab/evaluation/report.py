@@ -42,6 +42,11 @@ class Report:
     split: str = "test"
 
     @property
+    def images(self) -> int:
+        """Number of images."""
+        return int(self.confusion.sum())
+
+    @property
     def accuracy(self) -> float:
         """Share of the images whose class was recognised; NaN if there are no images."""
         with np.errstate(invalid="ignore"):
@@ -58,8 +63,7 @@ class Report:
     @property
     def title(self) -> str:
         """One line with the data, the number of images and the accuracy."""
-        count = int(self.confusion.sum())
-        images = f"{self.split}, {count:,} image{'' if count == 1 else 's'}"
+        images = f"{self.split}, {self.images:,} image{'' if self.images == 1 else 's'}"
         place = f"{cut(self.data)} ({images})" if self.data else images
         return f"{place}: accuracy {100 * self.accuracy:.2f} %"
 
@@ -76,12 +80,21 @@ class Report:
             "checkpoint": self.checkpoint,
             "data": self.data,
             "split": self.split,
-            "images": int(self.confusion.sum()),
+            "images": self.images,
             "metrics": {"acc": self.accuracy, **self.metrics},
             "per_class": self.per_class,
             "class_names": list(self.class_names),
             "confusion_matrix": self.confusion.tolist(),
         }
+
+    def files(self) -> dict[str, bytes]:
+        """Content of the other files by name: `confusion_matrix.csv` and `confusion_matrix.png`."""
+        table, picture = io.StringIO(newline=""), io.BytesIO()
+        writer = csv.writer(table)
+        writer.writerow(["true \\ predicted", *self.class_names])
+        writer.writerows([name, *row] for name, row in zip(self.class_names, self.confusion.tolist(), strict=True))
+        Image.fromarray(self.confusion_picture()).save(picture, "png")
+        return {"confusion_matrix.png": picture.getvalue(), "confusion_matrix.csv": table.getvalue().encode()}
 
     def confusion_picture(self) -> np.ndarray:
         """The confusion matrix as a picture, uint8 RGB H×W×3."""
@@ -100,6 +113,8 @@ def metric_lines(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
     Example:
         >>> metric_lines({"balanced_acc": 0.8, "f1": 0.7})
         ['Balanced accuracy 80.00 % (mean over the classes), macro F1 0.700.']
+        >>> metric_lines({"map": 0.75})
+        ['Mean average precision 0.750.']
         >>> metric_lines({"pointing_game": 0.8, "pointing_game_random": 0.2, "pointing_game_center": 0.5})
         ['The hottest point lies on the object in 80.0 % of pictures (pointing game; random 20.0 %, centre 50.0 %).']
     """
@@ -108,6 +123,8 @@ def metric_lines(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
     if {"balanced_acc", "f1"} <= found.keys():
         balanced, f1 = 100 * found["balanced_acc"], found["f1"]
         lines.append(f"Balanced accuracy {balanced:.2f} % (mean over the classes), macro F1 {f1:.3f}.")
+    if "map" in found:
+        lines.append(f"Mean average precision {found['map']:.3f}.")
     game = [f"pointing_game{kind}" for kind in ("", "_random", "_center")]
     if found.keys() >= set(game):
         own, random, center = (100 * found[name] for name in game)
@@ -161,14 +178,10 @@ Accuracy on its own class without the mark 10.0 %, with it 100.0 %; on other cla
     return lines
 
 
-def write_report(folder: Path, report: Report) -> None:
-    """Write `evaluation.json`, `confusion_matrix.csv` and `confusion_matrix.png`."""
+def write_report(folder: Path, report: Report) -> list[str]:
+    """Write `evaluation.json` and the report's other files, and return their names."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "evaluation.json", json.dumps(report.as_dict(), indent=2) + "\n")
-    table, picture = io.StringIO(newline=""), io.BytesIO()
-    writer = csv.writer(table)
-    writer.writerow(["true \\ predicted", *report.class_names])
-    writer.writerows([name, *row] for name, row in zip(report.class_names, report.confusion.tolist(), strict=True))
-    write_atomically(folder / "confusion_matrix.csv", table.getvalue())
-    Image.fromarray(report.confusion_picture()).save(picture, "png")
-    write_atomically(folder / "confusion_matrix.png", picture.getvalue())
+    files = {"evaluation.json": (json.dumps(report.as_dict(), indent=2) + "\n").encode(), **report.files()}
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    return list(files)

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from camlab.data.module import ImageData
 from camlab.errors import UserError, first_line
 from camlab.evaluation.confusion import ConfusionCounter
+from camlab.evaluation.label_report import LabelReport
 from camlab.evaluation.report import Report, metric_lines
 from camlab.models.devices import device_name, peak_memory_gb
 from camlab.models.trained_network import output_names
@@ -49,14 +50,15 @@ def test_fitted(
     if trainer.limit_test_batches == 0:
         return None
     names = output_names(data.class_names, classifier.network.spec["num_classes"])
-    confusion = ConfusionCounter(len(names))
+    confusion = ConfusionCounter(len(names), data.has_several_labels)
     trainer.callbacks += [confusion, *known_truth(data)]  # type: ignore[attr-defined]
     chosen = trainer.strategy.broadcast(best)
     if chosen is None and chosen_by(trainer) is not None:
         log.warning("%s has been lost or replaced. The last weights are tested.", run_dir / run_folder.BEST)
     trainer.test(classifier, datamodule=data, ckpt_path=chosen and str(chosen), weights_only=True, verbose=False)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "epoch"}
-    return Report(confusion.counts, names, metrics, str(chosen or run_dir / run_folder.LAST), str(data.name), "test")
+    kind = LabelReport if data.has_several_labels else Report
+    return kind(confusion.counts, names, metrics, str(chosen or run_dir / run_folder.LAST), str(data.name), "test")
 
 
 def describe_result(
@@ -117,7 +119,8 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
     else:
         tested = Path(report.checkpoint)
         kept = tested if tested.is_file() else None
-        log_result(loggers, RunResult(metrics, result["per_class"], report.class_names, report.confusion, kept))
+        confusion = None if isinstance(report, LabelReport) else report.confusion
+        log_result(loggers, RunResult(metrics, result["per_class"], report.class_names, confusion, kept))
         by = result["checkpoint_by"] if result["tested_checkpoint"] == "best" else ACCURACY
         how = "" if by == ACCURACY else f", by {by}"
         log.info("Test accuracy %.2f %% (%s checkpoint%s).", 100 * metrics["test/acc"], tested.stem, how)

@@ -9,6 +9,7 @@ import torch
 from camlab.data.module import ImageData, Split
 from camlab.errors import UserError, listed
 from camlab.evaluation.confusion import ConfusionCounter
+from camlab.evaluation.label_report import LabelReport
 from camlab.evaluation.report import Report
 from camlab.models.network import Network
 from camlab.models.trained_network import TrainedNetwork, output_names
@@ -47,14 +48,16 @@ def evaluate(
     data.test_split = split
     names = check_classes(trained, data)
     assert isinstance(trained.network, Network)
-    confusion = ConfusionCounter(len(names))
+    several = data.has_several_labels
+    confusion = ConfusionCounter(len(names), several)
     options = {key: value for key, value in trainer_options.items() if key != "_target_"}
     callbacks = [confusion, pointing_game or PointingGame(), *known_truth(data)]
     options.update(callbacks=callbacks, logger=False, default_root_dir=out)
     trainer = L.Trainer(**options, enable_progress_bar=False)
-    trainer.test(Classifier(trained.network, torch.optim.Adam), datamodule=data, verbose=False)
+    trainer.test(Classifier(trained.network, torch.optim.Adam, multi_label=several), datamodule=data, verbose=False)
     metrics = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items()}
-    return Report(confusion.counts, names, metrics, str(trained.path), str(data.name), split)
+    kind = LabelReport if several else Report
+    return kind(confusion.counts, names, metrics, str(trained.path), str(data.name), split)
 
 
 def check_classes(trained: TrainedNetwork, data: ImageData) -> tuple[str, ...]:
@@ -72,6 +75,12 @@ def check_classes(trained: TrainedNetwork, data: ImageData) -> tuple[str, ...]:
     if len(own) > len(names) or names != output_names(own, len(names)):
         raise UserError(
             f"The network knows {listed(names)}; the data has {listed(own)}. Choose data with the same classes."
+        )
+    if trained.multi_label != data.has_several_labels:
+        one, several = "has one label", "may have several labels"
+        raise UserError(
+            f"A picture {several if data.has_several_labels else one} in these data, but"
+            f" {several if trained.multi_label else one} for the network. Set data.multi_label as in its training."
         )
     if trained.data_fingerprint not in (None, data.fingerprint()):
         log.info("The pictures, or their division into splits, are not those that the network was trained with.")

@@ -58,7 +58,7 @@ def check_name(name: str) -> None:
         raise UserError(f"network={name}: {_WITHOUT_TIMM}")
     architecture = name.removeprefix(TIMM).partition(".")[0]
     known = (*names_of_torchvision(), *names_of_timm())
-    if architecture not in known and not any(f"'{architecture}'" in text for text in _sources("timm")):  # a former name
+    if architecture not in known and architecture not in _former_names_of_timm():
         raise unknown_name(name, known)
 
 
@@ -106,6 +106,14 @@ def unknown_name(name: str, known: Iterable[str]) -> UserError:
 def _registered(library: str) -> tuple[str, ...]:
     registered = re.compile(r"^@register_model\b.*?^def (\w+)", re.MULTILINE | re.DOTALL)
     return tuple(name for text in _sources(library) for name in registered.findall(text))
+
+
+@functools.cache
+def _former_names_of_timm() -> frozenset[str]:
+    """The names that timm still takes for networks that have others now."""
+    lists = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)\}\)", re.MULTILINE | re.DOTALL)
+    found = (re.findall(r"['\"](\w+)['\"]\s*:", part) for text in _sources("timm") for part in lists.findall(text))
+    return frozenset(name for names in found for name in names)
 
 
 @functools.cache

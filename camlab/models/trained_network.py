@@ -34,6 +34,7 @@ class TrainedNetwork:
         name: Name of the network in captions and reports.
         path: Checkpoint file that it was read from; None for a network of torchvision's or timm's.
         data_fingerprint: Hash of the data that it was trained with; None if it is unknown.
+        multi_label: Whether a picture may have any number of classes, so that probabilities are sigmoids.
     """
 
     network: nn.Module
@@ -42,3 +43,4 @@ class TrainedNetwork:
     name: str
     path: Path | None = None
     data_fingerprint: str | None = None
+    multi_label: bool = False

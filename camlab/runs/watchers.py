@@ -15,11 +15,14 @@ HEAT_SCORES = (*OF_PLACE, *OF_MAPS, *OF_PASSES)
 HEADLINES = ("auroc", "srg")  # one for the place of the heat, one for its effect; more would raise more false alarms
 HEAT = "val/heat/"  # what the names of their metrics begin with
 
-# Metrics by which the best epoch can be chosen: of the scores, those of which more is better.
-ACCURACY = "val/acc"
+# Metrics by which the best epoch can be chosen: the lowest loss, or the most of what more is better of.
+ACCURACY, LOSS = "val/acc", "val/loss"
+MAP = "val/map"  # mean average precision, of multi-label sets
 OF_CLASSES = ("val/balanced_acc", "val/f1")  # means over the classes, in which rare classes count as much as others
 CHOOSING = (
     ACCURACY,
+    LOSS,
     *OF_CLASSES,
+    MAP,
     *(f"{HEAT}{name}" for name in (*OF_PLACE, "feature_srg", "flip_consistency", *OF_PASSES)),
 )

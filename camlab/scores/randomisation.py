@@ -103,25 +103,23 @@ def mprt(
     known = before or {}
     first = known if set(explaining.names) <= set(known) else explaining(model, images, class_idx)
     stacks = _stages(unwrapped(model), layers, stages)
-    similar: dict[str, list[Tensor]] = {name: [] for name in explaining.names}
     with restoring(model):
-        generator = torch.Generator("cpu").manual_seed(seed)
-        for stack in stacks:
-            for _, module in stack:
-                randomise(module, generator)
-            last = explaining(model, images, class_idx)
-            for name in explaining.names:
-                similar[name].append(spearman(first[name], last[name]))
-        for _, module in (pair for stack in stacks for pair in stack):
-            randomise(module, generator)
-        other = explaining(model, images, class_idx)
+        *each, last, other = [explaining(model, images, class_idx) for _ in _randomising(stacks, seed)]
     names = tuple(stack[-1][0] for stack in stacks)
-    return {
-        name: Randomised(
-            names, torch.stack(similar[name], dim=1), spearman(last[name], other[name]), first[name], last[name]
-        )
-        for name in explaining.names
-    }
+    found = {}
+    for name in explaining.names:
+        similar = torch.stack([spearman(first[name], maps[name]) for maps in (*each, last)], dim=1)
+        found[name] = Randomised(names, similar, spearman(last[name], other[name]), first[name], last[name])
+    return found
+
+
+def _randomising(stacks: Sequence[Sequence[tuple[str, nn.Module]]], seed: int) -> Iterator[None]:
+    """Randomise one stage after the other and then, for a second random network, all of them again."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for pairs in (*stacks, [pair for stack in stacks for pair in stack]):
+        for _, module in pairs:
+            randomise(module, generator)
+        yield
 
 
 def gate(found: Randomised, seed: int = 0) -> Verdict:

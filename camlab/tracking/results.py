@@ -21,14 +21,15 @@ class RunResult:
         metrics: Final metrics by name.
         per_class: Share of each class's test images that were recognised, 0 to 1, by class.
         class_names: M names.
-        confusion: Counts of the test, M×M; row is the true class, column the predicted one.
+        confusion: Counts of the test, M×M; row is the true class, column the predicted one. None if a picture may have
+            several labels.
         checkpoint: Path of the tested weights; None if no checkpoint was kept.
     """
 
     metrics: Mapping[str, float]
     per_class: Mapping[str, float]
     class_names: Sequence[str]
-    confusion: np.ndarray
+    confusion: np.ndarray | None
     checkpoint: Path | None
 
 

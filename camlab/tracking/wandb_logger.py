@@ -100,12 +100,14 @@ class WandbLogger(LightningWandbLogger):
         self._attempt(send)
 
     @rank_zero_only
-    def log_test(self, per_class: Mapping[str, float], confusion: np.ndarray, class_names: Sequence[str]) -> None:
+    def log_test(
+        self, per_class: Mapping[str, float], confusion: np.ndarray | None, class_names: Sequence[str]
+    ) -> None:
         """Log a test: accuracies per class as `test/acc/CLASS` in the summary, and the confusion matrix as a chart.
 
         Args:
             per_class: Accuracy by class, 0 to 1.
-            confusion: Counts, M×M; row is the true class, column the predicted one.
+            confusion: Counts, M×M; row is the true class, column the predicted one. None for no chart.
             class_names: M names.
         """
 
@@ -113,6 +115,8 @@ class WandbLogger(LightningWandbLogger):
             import wandb
 
             self.experiment.summary.update({f"test/acc/{name}": value for name, value in per_class.items()})
+            if confusion is None:
+                return
             cells = [
                 [true, predicted, int(confusion[i, j])]
                 for i, true in enumerate(class_names)

@@ -172,7 +172,8 @@ def _rebuild(content: dict[str, Any], file: Path) -> TrainedNetwork:
     names = output_names(tuple(map(plain, class_names)), outputs)
     known = about.get("data_fingerprint")
     known = known if isinstance(known, str) else None
-    return TrainedNetwork(network.eval(), preprocess, names, network.spec["backbone"], file, known)
+    several = about.get("multi_label") is True
+    return TrainedNetwork(network.eval(), preprocess, names, network.spec["backbone"], file, known, several)
 
 
 def _completed(spec: Any) -> Any:

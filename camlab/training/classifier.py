@@ -1,4 +1,4 @@
-"""The Lightning module that trains a network with cross-entropy; metrics stay on the device until an epoch ends."""
+"""The Lightning module that trains a network; metrics stay on the device until an epoch ends."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -7,19 +7,19 @@ from typing import Any, TypedDict
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from camlab.data.loader import Batch
 from camlab.data.module import ImageData
 from camlab.errors import UserError, first_line
 from camlab.models.devices import settled_time
 from camlab.models.network import Network
-from camlab.training.metrics import ClassCounts, InFloat32
+from camlab.training.losses import losses_of
+from camlab.training.metrics import InFloat32, split_metrics
 
 CHECKPOINT_KEY = "camlab"
 
@@ -52,6 +52,8 @@ class Classifier(L.LightningModule):
             ReduceLROnPlateau steps after each validation, by the validation loss (or by the accuracy for `mode=max`);
             without validation it steps after each epoch, by the training loss. Any other scheduler steps after every
             epoch.
+        multi_label: Whether a picture may have any number of labels. Each label is then decided on its own, with the
+            binary cross-entropy of its sigmoid, and the metrics are those of `LabelCounts`.
 
     Raises:
         UserError: The optimizer is LBFGS, which computes several losses in each step; or the optimizer or the scheduler
@@ -63,6 +65,7 @@ class Classifier(L.LightningModule):
         network: Network,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         scheduler: Callable[..., LRScheduler] | None = None,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         if getattr(optimizer, "func", optimizer) is torch.optim.LBFGS:
@@ -72,8 +75,11 @@ class Classifier(L.LightningModule):
         self.network = network
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
+        self.multi_label = multi_label
         num_classes = network.spec["num_classes"]
-        self.metrics = InFloat32({f"{split}_split": _metrics(num_classes) for split in ("train", "val", "test")})
+        self.metrics = InFloat32(
+            {f"{split}_split": split_metrics(num_classes, multi_label, split) for split in ("train", "val", "test")}
+        )
         self._epoch_began, self._epoch_seconds, self._images_seen = 0.0, 0.0, 0
         self._best_acc = torch.tensor(0.0)
         self._class_weights: Tensor | None = None
@@ -200,6 +206,7 @@ class Classifier(L.LightningModule):
             "class_names": list(self._data.class_names),
             "data_fingerprint": self._data.fingerprint(),
             "best_acc": self.best_acc,
+            **({"multi_label": True} if self.multi_label else {}),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -223,7 +230,7 @@ class Classifier(L.LightningModule):
         else:
             features = self.network.forward_features(batch.images)
             logits = self.network.forward_head(features)
-        self._update(split, _losses(logits, batch), logits, batch)
+        self._update(split, losses_of(logits, batch.labels), logits, batch)
         return Outputs(features=features, logits=logits)
 
     def _update(self, split: str, losses: Tensor, logits: Tensor, batch: Batch) -> None:
@@ -265,22 +272,10 @@ def _refusing(section: str) -> Iterator[None]:
         raise UserError(f"{section}: {first_line(error).rstrip('.')}. Correct the settings of this section.") from error
 
 
-def _losses(logits: Tensor, batch: Batch, weights_M: Tensor | None = None) -> Tensor:
-    """Cross-entropy of each image, in float32 at least: 16 bits are too few to sum and compare losses.
-
-    A mixed image has soft labels: its own class and its partner's, in the shares of the mixture. Cross-entropy is
-    linear in them, each with the weight of its class.
-    """
-    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = F.cross_entropy(precise, batch.labels, weights_M, reduction="none")
+def _losses(logits: Tensor, batch: Batch, weights: Tensor | None = None) -> Tensor:
+    """Loss of each training image, N. A mixed image has its own labels and its partner's, in the mixture's shares."""
+    losses = losses_of(logits, batch.labels, weights)
     if batch.partner_labels is None or batch.own_share is None:
         return losses
-    others = F.cross_entropy(precise, batch.partner_labels, weights_M, reduction="none")
+    others = losses_of(logits, batch.partner_labels, weights)
     return batch.own_share * losses + (1 - batch.own_share) * others
-
-
-def _metrics(num_classes: int) -> nn.ModuleList:
-    metrics: list[Metric] = [MeanMetric(nan_strategy="disable"), ClassCounts(num_classes)]
-    for metric in metrics:
-        metric.persistent(True)  # so that a checkpoint within an epoch holds the counts so far
-    return nn.ModuleList(metrics)

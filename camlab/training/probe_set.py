@@ -118,12 +118,13 @@ def pictures_of(inputs: Tensor, given: Normalizer | None, found: Normalizer | No
     return drawn.expand(-1, 3, -1, -1).contiguous()
 
 
-def checked_labels(labels: Tensor, count: int) -> tuple[Tensor, bool]:
+def checked_labels(labels: Tensor, count: int, several: bool = False) -> tuple[Tensor, bool]:
     """Bring labels of any form into the form of `ProbeSet`.
 
     Args:
         labels: Class indices, N or N×1; or one number for each class, N×M: one-hot, soft, or ones and zeros.
         count: Number M of the network's outputs. A single output is one class, which a picture has or has not.
+        several: Whether a picture may have several classes, even if each of these has one.
 
     Returns:
         The labels, int64, and whether a picture may have several classes or none.
@@ -137,7 +138,7 @@ def checked_labels(labels: Tensor, count: int) -> tuple[Tensor, bool]:
     """
     labels = labels.detach().cpu()
     if labels.dim() == 2 and labels.shape[1] == count > 1:
-        if torch.allclose(labels.sum(dim=1).float(), torch.ones(len(labels))):
+        if not several and torch.allclose(labels.sum(dim=1).float(), torch.ones(len(labels))):
             log.info(
                 "Each picture's labels add up to 1, so it has one class; with multi_label=True it may have several."
             )

@@ -54,8 +54,11 @@ class AugmentationSheet(L.Callback):
 def _rows(data: ImageData) -> list[list[View]]:
     train, views = data.splits["train"], data.training_views
     index = _of_different_classes(train, _PICTURES)
-    class_names = [cut(name, 20) for name in train.class_names]
-    names = [class_names[label] for label in train.labels.cpu().tolist()]
+    class_names, labels = [cut(name, 20) for name in train.class_names], train.labels.cpu()
+    if labels.dim() > 1:
+        names = [cut(", ".join(class_names[i] for i in own.nonzero()[:, 0].tolist()), 20) for own in labels]
+    else:
+        names = [class_names[label] for label in labels.tolist()]
     pictures = train.subset(index).images
     rows = [[View(_pixels(picture), "Picture", names[i])] for picture, i in zip(pictures, index.tolist(), strict=True)]
     kind = "epoch" if views.fixed is None else "view"
@@ -69,10 +72,11 @@ def _rows(data: ImageData) -> list[list[View]]:
 
 def _of_different_classes(train: Pictures, count: int) -> Tensor:
     """Indices of the first pictures of each class, then of the second ones, and so on."""
-    labels = train.labels.cpu()
-    of_class = [torch.nonzero(labels == label).flatten()[:count] for label in range(len(train.class_names))]
+    labels, classes = train.labels.cpu(), range(len(train.class_names))
+    has = [labels[:, label] > 0 if labels.dim() > 1 else labels == label for label in classes]
+    of_class = [torch.nonzero(own).flatten()[:count] for own in has]
     ranked = sorted((rank, int(i)) for own in of_class for rank, i in enumerate(own))
-    return torch.tensor([i for _, i in ranked[:count]])
+    return torch.tensor([*dict.fromkeys(i for _, i in ranked)][:count], dtype=torch.int64)
 
 
 def _pixels(image: Tensor) -> np.ndarray:

@@ -14,7 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from camlab.errors import Interrupted, UserError
 from camlab.runs import checkpoint_files, run_folder
-from camlab.runs.watchers import ACCURACY
+from camlab.runs.watchers import ACCURACY, LOSS
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.training.checkpoint import RUN_KEY, read_checkpoint
 from camlab.training.interruption import Interruption
@@ -56,11 +56,13 @@ class BestCheckpoint(ModelCheckpoint):
         path: Path of the checkpoint.
         known: Whether a run that continues still has its best checkpoint. Otherwise, the best epoch is chosen among
             those that follow.
-        by: Metric by which the best epoch is chosen; more is better.
+        by: Metric by which the best epoch is chosen. Of the loss, less is better, and of all others more.
     """
 
     def __init__(self, path: Path, known: bool = True, by: str = ACCURACY) -> None:
-        super().__init__(path.parent, path.stem, monitor=by, mode="max", enable_version_counter=False)
+        super().__init__(
+            path.parent, path.stem, monitor=by, mode="min" if by == LOSS else "max", enable_version_counter=False
+        )
         self._known, self._by, self._is_told = known, by, False
 
     @property

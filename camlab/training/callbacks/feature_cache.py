@@ -73,13 +73,14 @@ class FeatureCache(L.Callback):
         """Hand all features to the data module; compute those that are missing."""
         passing = sum(shape[0] * shape[1] for shape in missing.values())
         if passing:
-            views, where = one_pass.data.training_views.fixed, f"Features: {_size(missing)} in {self.store.folder}"
-            mirrored = sum(shape[0] * (shape[1] - 1) for shape in missing.values()) if views is None else 0
+            where = f"Features: {_size(missing)} in {self.store.folder}"
+            fixed = one_pass.data.training_views.fixed
+            mirrored = 0 if fixed is not None else sum(shape[0] * (shape[1] - 1) for shape in missing.values())
             images = f"{passing - mirrored:,} images{f' and {mirrored:,} mirror images' if mirrored else ''}"
             _say("Frozen backbone: %s pass it once, then only the head trains. %s.", images, where)
-            if views is not None and "train" in missing:
-                cost = f"{views} times the first pass and the space of one view ({_size({'train': shapes['train']})})"
-                _say("data.augment_views=%d: the training images take %s.", views, cost)
+            if fixed is not None and "train" in missing:
+                cost = f"{fixed} times the first pass and the space of one view ({_size({'train': shapes['train']})})"
+                _say("data.augment_views=%d: the training images take %s.", fixed, cost)
         began, fits = time.perf_counter(), _free_memory(one_pass.device) >= 2 * _num_bytes(shapes)
         if not fits:
             _say("Features take %s, more than half of the free memory: they are read from disk.", _size(shapes))

@@ -256,7 +256,7 @@ class HeatmapCallback(L.Callback):
         if chosen.labels is None:
             return None, count == 1
         try:
-            return checked_labels(chosen.labels, count)
+            return checked_labels(chosen.labels, count, self.multi_label is True)
         except UserError as error:
             reason = first_line(error).rstrip(".")
             self._failures.tell(f"No true classes in heatmaps: {reason}; training continues.", reason)

@@ -62,6 +62,7 @@ class HeatmapLogger(HeatmapCallback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
+        self.multi_label = data.has_several_labels or None
         self._chosen = self._of_folder(data, self.place) if self.place is not None else self._of_classes(data)
 
     def choose(self, trainer: L.Trainer, pl_module: L.LightningModule) -> ProbeSet | None:
@@ -85,9 +86,9 @@ class HeatmapLogger(HeatmapCallback):
     def _of_classes(self, data: ImageData) -> ProbeSet:
         """The first pictures of each class."""
         chosen = data.splits.get("val", data.splits["train"])
-        first = [
-            torch.nonzero(chosen.labels == label).flatten()[: self.per_class] for label in range(len(data.class_names))
-        ]
-        some = chosen.subset(torch.cat(first)[:IMAGES_PER_KEY])
+        classes = range(len(data.class_names))
+        of_class = chosen.labels.T > 0 if data.has_several_labels else [chosen.labels == label for label in classes]
+        first = torch.cat([torch.nonzero(own).flatten()[: self.per_class] for own in of_class]).tolist()
+        some = chosen.subset(torch.tensor(list(dict.fromkeys(first))[:IMAGES_PER_KEY]))
         inputs, names = data.preprocess(some.images), [""] * len(some)
         return ProbeSet(inputs, some.images, names, some.labels, data.class_names, some.masks)

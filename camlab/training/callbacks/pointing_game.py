@@ -20,7 +20,7 @@ class PointingGame(L.Callback):
     A map scores a hit if its maximum lies inside the mask, dilated by `tolerance` pixels. Of several maxima, the share
     that hits counts; a map without positive evidence is a miss. The share of hits is logged as `test/pointing_game`,
     beside the scores of a random point and of the image's centre. Data without masks, images with an empty mask, maps
-    of fewer than 3×3 cells and networks that give no maps (`ClassifierNet`) are not scored.
+    of fewer than 3×3 cells, networks that give no maps (`ClassifierNet`) and multi-label sets are not scored.
 
     Args:
         tolerance: Number of pixels of the original image by which masks are dilated in each direction.
@@ -47,7 +47,7 @@ class PointingGame(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         features = outputs["features"]  # None if the head reads cached features, which are pooled
-        if batch.masks is None or len(batch.labels) == 0 or features is None:
+        if batch.masks is None or len(batch.labels) == 0 or features is None or batch.labels.dim() != 1:
             return
         if features.dim() != 4 or min(features.shape[-2:]) < LEAST_SIDE:
             return

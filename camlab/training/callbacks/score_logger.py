@@ -64,12 +64,15 @@ class ScoreLogger(HeatmapScores):
         super().on_fit_start(trainer, pl_module)
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
         network = getattr(pl_module, "network", None)
-        if isinstance(network, CamNet) and min(network.map_size(data.preprocess.image_size)) < LEAST_SIDE:
+        coarse = isinstance(network, CamNet) and min(network.map_size(data.preprocess.image_size)) < LEAST_SIDE
+        unvalidated = not trainer.enable_validation or "val" not in data.validation_splits
+        if coarse:
             self._gave_up = True  # `camlab.train` has told it
-        elif not trainer.enable_validation or "val" not in data.validation_splits:
+        elif unvalidated or data.has_several_labels:
             self._gave_up = True
+            reason = "no images are validated" if unvalidated else "a picture may have several labels"
             if trainer.is_global_zero:
-                log.info("Heatmaps are not scored during training, because no images are validated.")
+                log.info("Heatmaps are not scored during training, because %s.", reason)
 
     def on_validation_batch_start(self, *args: Any, **options: Any) -> None:
         """Do nothing, because the images are taken from the data."""
