@@ -32,6 +32,7 @@ PLACES = {
     "data=folder": ["data.root=."],
     "data=table": ["data.file=pictures.csv"],
     "data=huggingface": ["data.path=pictures"],
+    "experiment=own_data": ["data.root=."],
 }  # what these data sets require
 OPTIONS = sorted(f"{file.parent.name}={file.stem}" for file in conf_dir().glob("*/*.yaml"))
 
