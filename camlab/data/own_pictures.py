@@ -87,7 +87,7 @@ class OwnPictures(ImageData):
         return self._sets(stored, class_names)
 
     def files(self, split: Split, folder: Path) -> tuple[list[Path], list[str]]:
-        """Find the files of a split's pictures and the names of their classes (none if they have several), without reading them.
+        """Find the files of a split's pictures, and the names of their classes; no names if a picture may have several.
 
         Args:
             split: The split.
