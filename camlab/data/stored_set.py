@@ -76,7 +76,7 @@ class StoredSet:
         """Read the pictures with the given indices, int64, into memory."""
         chosen = index.cpu().numpy()
         images = torch.empty((len(chosen), 3, self.side, self.side), dtype=torch.uint8)
-        self.store.read(self.rows[chosen], images.numpy().reshape(len(chosen), -1))
+        self.store.read(self.rows[chosen], images.numpy().reshape(len(chosen), self.store.record_bytes))
         masks = None if self.masks is None else self.masks.read(chosen)
         return ImageSet(images, self.labels[chosen], self.class_names, masks)
 
