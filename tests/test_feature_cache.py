@@ -482,6 +482,7 @@ def test_rows_are_read_from_disk_until_the_file_is_cut(tmp_path):
     shape = (len(ROWS), 1, *ROWS.shape[1:])
     rows = ArrayStore(tmp_path).rows(KEY, shape, lambda: [ROWS], "rows")
     np.testing.assert_array_equal(rows.read(np.array([2, 0])), ROWS[[2, 0]])
+    assert rows.read(np.array([], np.int64)).shape == (0, *shape[2:])
     os.truncate(tmp_path / f"{KEY}.npy", 140)
     with pytest.raises(UserError, match="was truncated"):
         rows.read(np.array([2]))

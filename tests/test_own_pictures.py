@@ -520,6 +520,7 @@ def test_batches_from_the_store_are_those_from_memory(root):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
         assert torch.equal(one.image_idx, other.image_idx)
+    assert data.splits["train"].subset(torch.arange(0)).images.shape == (0, 3, SIDE, SIDE), "the share of a rank"
 
 
 def test_a_loop_that_ends_early_leaves_no_thread_behind(root):

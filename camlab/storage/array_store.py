@@ -227,9 +227,9 @@ class ArrayRows:
             UserError: The file is shorter than it was.
         """
         rows = np.empty((len(index), *self.shape[2:]), "<f4")
-        per_row = math.prod(self.shape[2:])
-        row_bytes = 4 * per_row
-        for row, position in zip(rows.reshape(len(index), per_row), index.tolist(), strict=True):
+        width = math.prod(self.shape[2:])  # not -1: a rank's share of a small last batch may have no rows
+        row_bytes = 4 * width
+        for row, position in zip(rows.reshape(len(index), width), index.tolist(), strict=True):
             if os.preadv(self.file.fileno(), [row.data], self.start + position * row_bytes) != row_bytes:
                 raise UserError(f"{self.file.name} was truncated. Repeat the command, which computes it again.")
         return rows
