@@ -749,7 +749,7 @@ def test_fine_tuning_of_timm(tmp_path, caplog, name):
     size = {"img_size": 32, "patch_size": 8, "depth": 2} if name.startswith("vit") else {}
     torch.manual_seed(0)
     network = timm.create_model(name, num_classes=CLASSES, **size)
-    fit(Module(network), tuples(n=4, side=32 if size else 64), tmp_path, camlab.HeatmapCallback())
+    fit(Module(network), tuples(n=4, side=32 if size else 96), tmp_path, camlab.HeatmapCallback())
     assert warnings_of(caplog) == []
     method = "attention_relevance" if size else "cam"
     assert list(read_maps(tmp_path / "heatmaps" / "epoch_0001" / "maps.npz").maps) == [method]

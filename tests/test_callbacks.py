@@ -97,7 +97,7 @@ def test_wrongly_classified_images_get_tiles_for_their_true_class(tmp_path):
     assert captions[1].startswith(
         f"true class{labels[1]}, predicted class{predicted[1]} ({100 * best:.0f}\u00a0%), then class"
     )
-    assert captions[1].endswith(f" {100 * second:.0f}\u00a0%")
+    assert captions[1].endswith(f" ({100 * second:.0f}\u00a0%)")
     sheet = cv2.imread(str(tmp_path / "epoch_0003" / "sheet.png"))
     used = sum(panel.shape[0] * panel.shape[1] for panel in panels)
     assert sheet.shape[0] * sheet.shape[1] < 2 * used, "right predictions must not leave empty tiles"

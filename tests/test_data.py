@@ -274,14 +274,14 @@ def test_a_run_on_a_folder_with_validation_keeps_its_best_weights(tmp_path, monk
 
 def test_masks_and_other_files_of_a_folder_are_not_trained_on(tmp_path, caplog):
     write_folder(tmp_path, {"train": 2, "test": 1})
-    for name in ("train/blue/0_mask.png", "train/masks/0.png", "train/red/masks/0.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("train/blue/0_mask.png", "train/masks/red/9.png", "train/masks/red/1.png", "train/red/masks/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         Image.new("L", (40, 30)).save(tmp_path / name)
     for name in ("train/red/photo.HEIC", "test/red/notes.txt"):
         (tmp_path / name).write_text("no picture")
     Image.new("RGB", (40, 30)).save(tmp_path / "train" / "red" / "2.gif")
     Image.new("RGB", (40, 30)).save(tmp_path / "train" / "red" / "3.jfif", "jpeg")
-    Image.new("L", (40, 30)).save(tmp_path / "train" / "masks" / "none.png")
+    Image.new("L", (40, 30)).save(tmp_path / "train" / "masks" / "red" / "none.png")
     data = Folder(root=str(tmp_path), image_size=32, split=(1, 0, 0))
     with caplog.at_level(logging.INFO):
         data.setup()
@@ -289,4 +289,4 @@ def test_masks_and_other_files_of_a_folder_are_not_trained_on(tmp_path, caplog):
     assert data.splits["train"].labels.tolist() == [0, 0, 1, 1, 1, 1]
     told = [record.message for record in caplog.records if record.name == "camlab.data.folder"]
     left_out = "left out 2 files by their endings (.heic: 1, .txt: 1) and 2 masks"
-    assert told == [f"data.root={tmp_path}: {left_out}."], "two masks belong to pictures, and two to none"
+    assert told == [f"data.root={tmp_path}: {left_out}."], "three masks belong to pictures, and two to none"

@@ -70,7 +70,7 @@ def test_a_table_gives_each_picture_any_number_of_labels(tmp_path, caplog):
     data.setup()
     assert data.class_names == LABELS
     assert data.splits["train"].labels[:4].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    assert "2 classes (blue 20, red 20, none 10); train 24, val 8, test 8" in caplog.text
+    assert "2 classes (blue: 20, red: 20, 10 without a label); train 24, val 8, test 8" in caplog.text
     (tmp_path / "t.jsonl").write_text('{"path": "photos/1.png", "label": ["red", "blue", "red"]}')
     assert Table(str(tmp_path / "t.jsonl"), multi_label=True).find()[0].labels == ("red", "blue")
     with pytest.raises(UserError, match=r"row 1: its label is a list\. Give data.multi_label=true"):

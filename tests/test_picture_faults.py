@@ -109,7 +109,7 @@ def test_memory_is_pinned_for_the_runs_device_only(root):
 
 def test_numbers_of_equal_value_are_classes_in_an_order_that_is_always_the_same():
     labels = ["1", "2", "01", "0001", "001", "02"]
-    pictures = [Picture(label, label, PictureFile(Path(label)), "train") for label in labels]
+    pictures = [Picture(label, (label,), PictureFile(Path(label)), "train") for label in labels]
     assert class_names_of(pictures) == ("0001", "001", "01", "1", "02", "2")
 
 
@@ -118,12 +118,12 @@ def test_spaces_around_the_values_of_a_table_do_not_count(tmp_path):
     mask = draw(tmp_path / "m.png", 255)
     rows = "".join(f"{name}/{k}.bmp , {name} ,train, {mask.name}\n" for name in ("cat", "dog") for k in range(6))
     found = table(tmp_path / "t.csv", f"path, label,split , mask\n{rows}").find()
-    assert {(picture.label, picture.split, picture.truth.source.path) for picture in found} == {
+    assert {(picture.labels[0], picture.split, picture.truth.source.path) for picture in found} == {
         ("cat", "train", mask),
         ("dog", "train", mask),
     }
     (tmp_path / "t.jsonl").write_text('{"path": "cat/1.bmp", "label": "cat "}')
-    assert Table(str(tmp_path / "t.jsonl")).find()[0].label == "cat"
+    assert Table(str(tmp_path / "t.jsonl")).find()[0].labels == ("cat",)
 
 
 def test_a_column_counts_even_if_the_first_line_lacks_it(tmp_path):
@@ -304,7 +304,7 @@ def test_links_to_folders_are_followed_once(tmp_path, caplog):
     assert "left out 2 links to folders that are read already (a cat, up)." in caplog.text
     (place / "a cat").unlink()
     found = Folder(str(place)).find()
-    assert [sum(picture.label == label for picture in found) for label in ("cat", "dog")] == [9, 3]
+    assert [sum(picture.labels[0] == label for picture in found) for label in ("cat", "dog")] == [9, 3]
     assert len(find_pictures(str(place))) == 12
     draw(pool / "cats" / "new.bmp", 3)
     assert files_hash.__wrapped__(str(place)) != before
@@ -334,7 +334,7 @@ def test_folders_of_splits_have_one_spelling_and_are_no_classes(root, tmp_path):
     (root / "train").rename(root / "Train")
     assert f"{root / 'Train'}: if this is a split, name it train" in told(lambda: folder(root))
     classes = fill(tmp_path / "seals", classes=("valid", "invalid"))
-    assert {picture.label for picture in Folder(str(classes)).find()} == {"valid", "invalid"}
+    assert {picture.labels[0] for picture in Folder(str(classes)).find()} == {"valid", "invalid"}
 
 
 def test_a_class_named_masks_is_refused(tmp_path):

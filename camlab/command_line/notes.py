@@ -28,7 +28,7 @@ def write_notes(folder: Path, config: DictConfig) -> None:
 
 def new_folders(folder: Path) -> list[Path]:
     """The folders that making a folder would make: itself and those that it is in, the innermost first."""
-    return [place for place in (folder.absolute(), *folder.absolute().parents) if not place.exists()]
+    return [place for place in (folder.absolute(), *folder.absolute().parents) if not os.path.exists(place)]
 
 
 def remove_bare(made: Sequence[Path]) -> None:

@@ -27,7 +27,7 @@ def describe(place: str, class_names: Sequence[str], stored: Stored) -> list[tup
     splits = Counter(picture.split for picture in pictures)
     counted = [_counted(name, classes[name]) for name in class_names]
     if unlabelled := sum(not picture.labels for picture in pictures):
-        counted.append(f"without a label: {unlabelled:,}")
+        counted.append(f"{unlabelled:,} without a label")
     parts = ", ".join(f"{split} {splits[split]:,}" for split in SPLITS if splits[split])
     lines = [
         (
