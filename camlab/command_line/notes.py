@@ -3,6 +3,7 @@
 Hydra itself would write them before the job is checked, and so change the folder of a run for a job that is refused.
 """
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
