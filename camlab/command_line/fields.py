@@ -81,7 +81,7 @@ def with_good_end(value: Any) -> Any:
     """Refuse a score of heatmaps by which no epoch can be the best, since more of it is neither better nor worse."""
     if str(value).removeprefix(HEAT) in HEAT_SCORES and value not in CHOOSING:
         raise PydanticCustomError(
-            "end", "more of it is neither better nor worse, so no epoch is the best; choose from " + ", ".join(CHOOSING)
+            "end", "more of it is neither better nor worse, so no epoch is the best. Choose from " + ", ".join(CHOOSING)
         )
     return value
 
