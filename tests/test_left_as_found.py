@@ -104,3 +104,30 @@ def test_nothing_to_explain_is_told():
     with pytest.raises(UserError, match="no classes"):
         explainer.explain(torch.rand(2, 3, 8, 8), ["cam"], torch.empty(2, 0, dtype=torch.int64))
     assert explainer.explain(torch.rand(2, 3, 8, 8), ["cam"], [[1], [0]]).class_idx.tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [
+        (lambda network, images, maps: scores.road(network, images, maps, shares=[10, 50]), "between 0 and 1"),
+        (lambda network, images, maps: scores.road(network, images, maps, shares=[]), "between 0 and 1"),
+        (lambda network, images, maps: scores.srg(network, images, maps, steps=2.5), "steps=2.5"),
+        (lambda network, images, maps: scores.max_sensitivity(network, images, "cam", copies=0), "copies=0"),
+        (lambda network, images, maps: scores.paired_difference(torch.rand(5), torch.rand(1)), "5 and 1 images"),
+        (lambda network, images, maps: scores.mean_interval(torch.rand(4, 5)), "one value for each image"),
+        (lambda network, images, maps: scores.srg(network, images, maps + 1j), "complex"),
+        (
+            lambda network, images, maps: scores.feature_srg(maps[:, None], None, maps, torch.tensor([-1, 0])),
+            "classes 0",
+        ),
+        (
+            lambda network, images, maps: scores.feature_srg(
+                maps[:, None].expand(-1, 3, -1, -1), torch.zeros(1), maps, torch.tensor([0, 0])
+            ),
+            "for 3 classes",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(score, told):
+    with pytest.raises(UserError, match=told):
+        score(small(), torch.rand(2, 3, 8, 8), torch.rand(2, 4, 4))

@@ -29,9 +29,24 @@ def checked_maps(maps_NHW: Tensor, name: str = "maps") -> Tensor:
         raise UserError(f"{name}: got {type(maps_NHW).__name__}, but a tensor N×h×w is needed.")
     if maps_NHW.dim() != 3 or maps_NHW.shape[1:].numel() == 0:
         raise UserError(f"{name}: got {described(maps_NHW)}, but N×h×w is needed, one map for each image.")
+    if maps_NHW.is_complex():
+        raise UserError(f"{name}: got complex numbers, but real ones are needed.")
     check_values(maps_NHW, name)
     found = maps_NHW.detach()
     return found if found.dtype == torch.float64 else found.float()
+
+
+def check_count(count: int, name: str) -> None:
+    """Refuse a number of steps, copies or the like that is not a positive whole number.
+
+    Example:
+        >>> check_count(0, "steps")
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: steps=0: must be a whole number of at least 1.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise UserError(f"{name}={count}: must be a whole number of at least 1.")
 
 
 def checked_masks(masks_NHW: Tensor, n: int, grid: tuple[int, int] = (1, 1)) -> Tensor:

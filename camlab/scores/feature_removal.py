@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from camlab.errors import UserError
-from camlab.scores.checked import check_same_images, checked_maps
+from camlab.scores.checked import check_count, check_same_images, checked_maps
 from camlab.scores.removal import STEPS, RemovalCurves, cell_order
 
 Scale = Literal["probability", "logit"]
@@ -45,7 +45,7 @@ def feature_srg(
         One value for each image, N: in [-1, 1] for probabilities, in units of the logit otherwise.
 
     Raises:
-        UserError: The maps are not finite, or not on the grid of the CAM.
+        UserError: The maps are not finite, or not on the grid of the CAM; the classes or the bias do not fit it.
 
     Example:
         >>> cam = torch.tensor([[[[3.0, 1.0]]]])
@@ -53,6 +53,16 @@ def feature_srg(
         [0.5]
     """
     return feature_curves(cam_NMHW, bias_M, maps_NHW, target, steps, scale, seed, numbers).srg
+
+
+def _check_head(cam_NMHW: Tensor, bias_M: Tensor | None, target: Tensor) -> None:
+    n, m = cam_NMHW.shape[:2]
+    if not isinstance(target, Tensor) or target.shape != (n,) or target.is_floating_point():
+        raise UserError(f"target: one class index for each of {n} images is needed, int64.")
+    if n and not 0 <= int(target.min()) <= int(target.max()) < m:
+        raise UserError(f"target: the CAM has the classes 0 to {m - 1}.")
+    if bias_M is not None and bias_M.shape != (m,):
+        raise UserError(f"bias: {tuple(bias_M.shape)} values for {m} classes.")
 
 
 def feature_curves(
@@ -71,6 +81,8 @@ def feature_curves(
     if signed.shape[1:] != cam_NMHW.shape[2:]:
         own, features = (f"{grid[0]}×{grid[1]}" for grid in (signed.shape[1:], cam_NMHW.shape[2:]))
         raise UserError(f"maps: {own} cells, but the features have {features}. Only maps on their grid can be scored.")
+    check_count(steps, "steps")
+    _check_head(cam_NMHW, bias_M, target)
     n, cells = len(signed), signed.shape[1] * signed.shape[2]
     counts = torch.tensor(sorted({round(step * cells / steps) for step in range(steps + 1)}), device=signed.device)
     parts = checked_maps(cam_NMHW.flatten(2), "CAM") / cells

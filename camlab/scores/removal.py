@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from camlab.attribution.classifier import Output
-from camlab.errors import UserError
+from camlab.errors import UserError, cut
 from camlab.scores import noise
-from camlab.scores.checked import check_same_images, checked_maps
+from camlab.scores.checked import check_count, check_same_images, checked_maps
 from camlab.scores.heat import in_cells
 from camlab.scores.imputers import Imputer
 from camlab.scores.passes import Passes, Target
@@ -194,6 +194,8 @@ def road(
 def road_of(passes: Passes, maps_NHW: Tensor, shares: Sequence[float] = ROAD_SHARES) -> Tensor:
     """`road` for images whose unchanged probabilities are known: N."""
     signed = _maps_for(passes, maps_NHW)
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise UserError(f"shares={cut(str(list(shares)), 60)}: shares of the cells between 0 and 1 are needed.")
     counts = [round(share * signed.shape[1] * signed.shape[2]) for share in shares]
     highest_gone, lowest_gone = _while_removing(passes, signed, counts, "road", (1, -1)).mean(dim=2).unbind(1)
     return (lowest_gone - highest_gone) / 2
@@ -229,8 +231,7 @@ def removal_curves(
         >>> found["blur"].shape
         torch.Size([5])
     """
-    if steps < 1:
-        raise UserError(f"steps={steps}: at least 1 step is needed.")
+    check_count(steps, "steps")
     signed = _maps_for(passes, maps_NHW)
     cells = signed.shape[1] * signed.shape[2]
     counts = sorted({round(step * cells / steps) for step in range(steps + 1)})

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from camlab.attribution.classifier import Output
 from camlab.scores import noise
+from camlab.scores.checked import check_count
 from camlab.scores.explaining import Methods, explaining_of
 from camlab.scores.passes import Passes, Target
 from camlab.scores.ranks import spearman
@@ -41,13 +42,14 @@ def max_sensitivity(
         By method, one value for each image, N: 0 for a map that does not change, NaN for a change from a map of zeros.
 
     Raises:
-        UserError: As for `camlab.heatmaps`.
+        UserError: As for `camlab.heatmaps`; the number of copies is not positive.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
         >>> max_sensitivity(network, torch.rand(2, 3, 8, 8), "cam", radius=0)["cam"].tolist()
         [0.0, 0.0]
     """
+    check_count(copies, "copies")
     class_idx, explaining = Passes(model, images, target, output).class_idx, explaining_of(methods, output)
     numbered = noise.image_numbers(len(images), numbers, images.device)
     first = explaining(model, images, class_idx)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from camlab.attribution.network_input import described
+from camlab.errors import UserError
+
 LEVEL = 0.95
 RESAMPLES = 2000
 LEAST_FOR_CHECK = 30  # images
@@ -55,10 +58,15 @@ def mean_interval(values_N: Tensor, level: float = LEVEL, resamples: int = RESAM
         resamples: Number of resamples.
         seed: Random seed; torch's generators are not touched.
 
+    Raises:
+        UserError: There is not one value for each image.
+
     Example:
         >>> mean_interval(torch.tensor([0.5, 0.5, torch.nan]))
         Interval(mean=0.5, low=0.5, high=0.5, n=2, unscored=1)
     """
+    if values_N.dim() != 1:
+        raise UserError(f"values: got {described(values_N)}, but one value for each image is needed.")
     values = values_N.detach().cpu().double()
     known = values[~values.isnan()]
     if len(known) == 0:
@@ -76,6 +84,8 @@ def paired_difference(first_N: Tensor, second_N: Tensor, seed: int = 0) -> Inter
         >>> paired_difference(torch.tensor([0.9, 0.7, 0.8]), torch.tensor([0.5, 0.5, torch.nan])).n
         2
     """
+    if first_N.shape != second_N.shape:
+        raise UserError(f"values: {len(first_N)} and {len(second_N)} images. Give the values of the same images.")
     return mean_interval(first_N.detach().cpu() - second_N.detach().cpu(), seed=seed)
 
 
