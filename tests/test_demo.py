@@ -35,6 +35,6 @@ def test_demo(tmp_path: Path) -> None:
     page = tmp_path / page_line.removeprefix("All epochs, in a browser: open ")
     assert page.name == "heatmaps.html"
     assert page.stat().st_size < 2e6
-    assert "a random point scores" in done.stdout
+    assert "The hottest point lies on the object in " in done.stdout
     assert "Traceback" not in done.stderr
     print(f"the demo took {seconds:.0f} s")
