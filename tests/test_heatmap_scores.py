@@ -175,7 +175,7 @@ def test_cached_features_score_without_passes_of_the_backbone(tmp_path):
 
 @pytest.mark.slow
 def test_a_frozen_network_without_a_cam_is_scored_before_and_after(tmp_path):
-    module = classifier("mobilenet_v2", "frozen", kind=ClassifierNet, image_size=64)
+    module = classifier("mobilenet_v2", "frozen", kind=ClassifierNet, image_size=96)
     cache = [FeatureCache(str(tmp_path / "cache"))]
     names = ["auroc", "effective_area"]
     _, rows, _ = own_run(tmp_path, ScoreLogger(**FEW, scores=names), module=module, more=cache, max_epochs=3)
