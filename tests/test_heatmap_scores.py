@@ -178,7 +178,8 @@ def test_a_frozen_network_without_a_cam_is_scored_before_and_after(tmp_path):
     module = classifier("mobilenet_v2", "frozen", kind=ClassifierNet, image_size=96)
     cache = [FeatureCache(str(tmp_path / "cache"))]
     names = ["auroc", "effective_area"]
-    _, rows, _ = own_run(tmp_path, ScoreLogger(**FEW, scores=names), module=module, more=cache, max_epochs=3)
+    options = {"module": module, "more": cache, "max_epochs": 3, "data": coloured(image_size=96)}
+    _, rows, _ = own_run(tmp_path, ScoreLogger(**FEW, scores=names), **options)
     assert [row["epoch"] for row in heat(rows)] == [0, 3]
 
 
