@@ -140,8 +140,8 @@ def _background_lines(metrics: Mapping[str, float]) -> list[str]:
 
     Example:
         >>> _background_lines({"rfs": 0.5, "acc_noise_background": 0.75, "acc_noise_object": 0.25})
-        ['Accuracy with noise in the background 75.0 %, on the object 25.0 % (rfs +0.50; above 0, the object counts \
-more).']
+        ['Accuracy with noise in the background 75.0 %, on the object 25.0 % (rfs +0.50; the \
+larger area holds more noise, so compare networks on these pictures only).']
     """
     names = ("rfs", "acc_noise_background", "acc_noise_object")
     if not metrics.keys() >= set(names):
@@ -149,7 +149,7 @@ more).']
     value, background, on_object = (metrics[name] for name in names)
     return [
         f"Accuracy with noise in the background {100 * background:.1f} %, on the object {100 * on_object:.1f} %"
-        f" (rfs {value:+.2f}; above 0, the object counts more)."
+        f" (rfs {value:+.2f}; the larger area holds more noise, so compare networks on these pictures only)."
     ]
 
 
