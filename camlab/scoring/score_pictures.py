@@ -69,6 +69,19 @@ def score_pictures(
         log.warning("%s is left out: %s", name, reason)
     kept = _Kept(folder, network, chunks, trained.preprocess, request)
     choosing = _choosing(kept, validation, request, device)
+    measured, overlaps = _measure(pictures, kept, choosing, rows, refused)
+    if all(row.is_pseudo for row in measured):
+        raise UserError(f"No method can be scored. {next(iter(refused.values()))}")
+    measures = request.measures(pictures.masks is not None)
+    if _BOXES in measures:
+        pictures = replace(pictures, notes=(*pictures.notes, _told(choosing)))
+    return summarise(pictures, measures, measured, refused, overlaps)
+
+
+def _measure(
+    pictures: PictureSet, kept: "_Kept", choosing: "_Kept | None", rows: list[Row], refused: dict[str, str]
+) -> tuple[dict[Row, Mapping[str, Tensor]], dict[str, Tensor]]:
+    """Measure all rows, and the boxes of the validation pictures; why a row cannot be scored is added to `refused`."""
     measured: dict[Row, Mapping[str, Tensor]] = {}
     overlaps: dict[str, Tensor] = {}
     ticks = kept.ticks(rows)
@@ -77,19 +90,14 @@ def score_pictures(
             values = kept.values(row, ticks)
             if choosing is not None:
                 overlaps[row.name] = choosing.values(row, iter(()))[_BOXES]
-            measured[row] = values
         except _NotScored as error:
             refused[row.name] = first_line(error)
             log.warning("%s is left out: %s", row.name, refused[row.name])
             continue
-        check_scoring(pictures, row, measured[row])
+        measured[row] = values
+        check_scoring(pictures, row, values)
     next(ticks, None)
-    if all(row.is_pseudo for row in measured):
-        raise UserError(f"No method can be scored. {next(iter(refused.values()))}")
-    measures = request.measures(pictures.masks is not None)
-    if _BOXES in measures:
-        pictures = replace(pictures, notes=(*pictures.notes, _told(choosing)))
-    return summarise(pictures, measures, measured, refused, overlaps)
+    return measured, overlaps
 
 
 def _choosing(kept: "_Kept", validation: PictureSet | None, request: Request, device: torch.device) -> "_Kept | None":

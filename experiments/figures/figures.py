@@ -7,7 +7,7 @@ Figure 3 shows the first two CIFAR-10 test images of each class, with the map of
 the class that each predicts. Figure 4 shows photographs, with the map of the method that `auto` chooses and Grad-CAM.
 The score is SRG (0 is chance): how much more the class's probability falls when the hottest parts of the picture are
 removed than when the coldest are. The pictures have no masks, so it is not known whether the heat is on the object.
-The files figure3.png, figure4-NAME.jpg and their scores as CSV are written beside this file.
+The files figure3.jpg, figure4-NAME.jpg and their scores as CSV are written beside this file.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def figure3(frozen: Path, finetuned: Path, data_root: str) -> None:
         tiles, found = explained(trained, trained.preprocess(chosen.images), "auto", pictures, heading)
         columns.append(tiles)
         rows += [{"network": run.name, "picture": i, "class": names[i], **row} for i, row in enumerate(found)]
-    write(HERE / "figure3.png", columns, rows)
+    write(HERE / "figure3.jpg", columns, rows)
 
 
 def figure4(run: Path, photos: Path, name: str) -> None:
