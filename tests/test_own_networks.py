@@ -34,6 +34,10 @@ def broken():
 
 def text():
     return "network"
+
+def of_timm():
+    import timm
+    return timm.create_model("test_vit")
 """
 PREFIXES = ["", "model.", "model.net."]
 
@@ -98,6 +102,17 @@ def test_a_function_may_state_the_preparation(own):
     trained = catalog.from_name("own_package.nets:prepared", "DEFAULT")
     assert trained.preprocess == Preprocess(64)
     assert trained.class_names == ("a", "b", "c")
+
+
+def test_a_network_of_timm_names_its_preparation_and_of_others_it_is_told(own, caplog):
+    pytest.importorskip("timm")
+    with caplog.at_level("INFO"):
+        assert catalog.from_name("own_package.nets:of_timm").preprocess == Preprocess(
+            160, resize_size=168, interpolation="bicubic"
+        )
+        assert not caplog.records
+        catalog.from_name("own_package.nets:make_network")
+    assert "pictures are prepared as for ImageNet" in caplog.text
 
 
 @pytest.mark.parametrize(

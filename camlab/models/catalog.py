@@ -1,6 +1,5 @@
 """Build classifiers by name, with their trained weights: torchvision's, and timm's if it is installed."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from torch import Tensor
 from camlab.errors import UserError
 from camlab.models.classifier_names import unknown_name
 from camlab.models.named_networks import pretrained_of_timm
-from camlab.models.own_networks import of_function, of_transformers
-from camlab.models.preprocess import INTERPOLATIONS, Preprocess
+from camlab.models.own_networks import of_data_config, of_function, of_transformers
+from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
 from camlab.models.weights import check_dense, download, load_tensors, of_file, without_prefix
 
@@ -121,25 +120,6 @@ def _of_timm(name: str, weights: str | None, prefix: str | None) -> TrainedNetwo
         raise UserError(f"network={name}: this network gives features and has no classes. Choose a classifier.")
     preprocess = of_data_config(resolve_model_data_config(network))
     return TrainedNetwork(network.eval(), preprocess, _class_names(network.num_classes), name)
-
-
-def of_data_config(config: Mapping[str, Any]) -> Preprocess:
-    """Convert timm's data config of a network to the preparation of pictures that its weights expect.
-
-    Example:
-        >>> config = {"input_size": (3, 224, 224), "crop_pct": 0.9, "interpolation": "bicubic"}
-        >>> of_data_config({**config, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}).resize_size
-        248
-    """
-    side = config["input_size"][-1]
-    interpolation = config["interpolation"]
-    return Preprocess(
-        side,
-        tuple(config["mean"]),
-        tuple(config["std"]),
-        math.floor(side / config["crop_pct"]),
-        interpolation if interpolation in INTERPOLATIONS else "bicubic",
-    )
 
 
 def _class_names(num_classes: int) -> tuple[str, ...]:

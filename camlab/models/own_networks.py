@@ -1,6 +1,8 @@
 """Build classifiers that no catalogue lists: those of transformers, and those that a user's function makes."""
 
 import importlib
+import logging
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +14,11 @@ from PIL import Image
 from torch import nn
 
 from camlab.errors import UserError, first_line
-from camlab.models.preprocess import Preprocess
+from camlab.models.preprocess import INTERPOLATIONS, Preprocess
 from camlab.models.trained_network import TrainedNetwork
 from camlab.models.weights import load_tensors, of_file
+
+log = logging.getLogger(__name__)
 
 _MOST_DIFFERENT = 0.03  # of the input's standard deviation: two libraries interpolate a little differently
 _UNCROPPED = 384  # pixels, from which ConvNeXt squeezes pictures to its size instead of cropping them
@@ -30,8 +34,8 @@ def of_function(name: str, weights: str | None, prefix: str | None = None) -> Tr
         prefix: The prefix of the network's tensors in the file; None if it is to be found.
 
     Returns:
-        The network, in eval mode. Unless the function says otherwise, its pictures are prepared as those of
-        torchvision's first ImageNet weights, and its classes have no names.
+        The network, in eval mode. Unless the function says otherwise, a network of timm's gets its pictures as timm
+        prepares them, and any other as torchvision's first ImageNet weights do, which is told. Classes have no names.
 
     Raises:
         UserError: There is no such function, it fails or returns no network, or the weights do not fit.
@@ -44,14 +48,48 @@ def of_function(name: str, weights: str | None, prefix: str | None = None) -> Tr
     except Exception as error:  # the user's code can raise any exception
         kind = type(error).__name__
         raise UserError(f"network={name}: it could not be made ({kind}: {first_line(error)}).") from error
-    trained = made if isinstance(made, TrainedNetwork) else TrainedNetwork(made, _IMAGENET, (), name)
-    if not isinstance(trained.network, nn.Module):
-        kind = type(trained.network).__name__
+    network = made.network if isinstance(made, TrainedNetwork) else made
+    if not isinstance(network, nn.Module):
+        kind = type(network).__name__
         raise UserError(f"network={name}: the function returns {kind}. It must return a torch module.")
+    trained = made if network is not made else TrainedNetwork(network, _preparation_of(network, name), (), name)
     if weights not in (None, "DEFAULT"):
         load_tensors(trained.network, of_file(str(weights), prefix), name, f"network.weights={weights}")
     trained.network.eval()
     return trained
+
+
+def _preparation_of(network: nn.Module, name: str) -> Preprocess:
+    """The preparation of pictures that a network of timm's names; else ImageNet's, with a line that says so."""
+    if isinstance(getattr(network, "pretrained_cfg", None), Mapping):
+        from timm.data import resolve_model_data_config
+
+        return of_data_config(resolve_model_data_config(network))
+    log.info(
+        "network=%s: pictures are prepared as for ImageNet (224 pixels; mean and std %s and %s). For another"
+        " preparation, let the function return a camlab.models.trained_network.TrainedNetwork with a Preprocess.",
+        name, _IMAGENET.mean, _IMAGENET.std,
+    )  # fmt: skip
+    return _IMAGENET
+
+
+def of_data_config(config: Mapping[str, Any]) -> Preprocess:
+    """Convert timm's data config of a network to the preparation of pictures that its weights expect.
+
+    Example:
+        >>> config = {"input_size": (3, 224, 224), "crop_pct": 0.9, "interpolation": "bicubic"}
+        >>> of_data_config({**config, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}).resize_size
+        248
+    """
+    side = config["input_size"][-1]
+    interpolation = config["interpolation"]
+    return Preprocess(
+        side,
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        math.floor(side / config["crop_pct"]),
+        interpolation if interpolation in INTERPOLATIONS else "bicubic",
+    )
 
 
 def of_transformers(name: str, weights: str | None, prefix: str | None = None) -> TrainedNetwork:
