@@ -12,13 +12,13 @@ from omegaconf import DictConfig, ListConfig
 
 from camlab.command_line.launch import launch
 from camlab.errors import Interrupted, UserError, plain
-from camlab.scoring.names import SCORES, SCORES_OF_AUTO
+from camlab.runs.score_names import SCORES, SCORES_OF_AUTO
 
 if TYPE_CHECKING:
+    from camlab.evaluation.scoring.picture_set import PictureSet
+    from camlab.evaluation.scoring.request import Request
+    from camlab.evaluation.scoring.summary import Summary
     from camlab.models.trained_network import TrainedNetwork
-    from camlab.scoring.picture_set import PictureSet
-    from camlab.scoring.request import Request
-    from camlab.scoring.summary import Summary
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ def score(config: DictConfig) -> int:
             the latter is raised after all others are done.
         Interrupted: The user has interrupted the command, which can be given again.
     """
+    from camlab.evaluation.scoring.score_pictures import score_pictures
     from camlab.models.devices import choose_device
     from camlab.scores.statistics import ScoringError
-    from camlab.scoring.score_pictures import score_pictures
     from camlab.training.given_network import given_network
 
     device, network = choose_device(config.device), config.network
@@ -66,9 +66,9 @@ def score(config: DictConfig) -> int:
 
 
 def _write(summary: Summary, trained: TrainedNetwork, config: DictConfig, out: Path) -> None:
+    from camlab.evaluation.scoring.charts import write_charts
+    from camlab.evaluation.scoring.report import JSON, PICTURES, TABLE, print_table, write_tables
     from camlab.runs.provenance import provenance, utc_now
-    from camlab.scoring.charts import write_charts
-    from camlab.scoring.report import JSON, PICTURES, TABLE, print_table, write_tables
 
     about = {
         "time": utc_now(),
@@ -88,13 +88,13 @@ def _write(summary: Summary, trained: TrainedNetwork, config: DictConfig, out: P
 def _pictures(config: DictConfig, trained: TrainedNetwork) -> tuple[PictureSet, PictureSet | None]:
     """The pictures that are scored and, for a test split with masks, those of validation, if there are any."""
     if config.images is not None:
-        from camlab.scoring.picture_folder import read_folder
+        from camlab.evaluation.scoring.picture_folder import read_folder
 
         return read_folder(str(config.images), config.n, trained.preprocess, trained.class_names), None
     from hydra.utils import instantiate
 
+    from camlab.evaluation.scoring.picture_set import of_split
     from camlab.evaluation.testing import check_classes
-    from camlab.scoring.picture_set import of_split
 
     data = instantiate(config.data)
     if config.data.get("root") is not None:
@@ -115,7 +115,7 @@ def _pictures(config: DictConfig, trained: TrainedNetwork) -> tuple[PictureSet, 
 
 def _request(config: DictConfig) -> Request:
     from camlab.attribution.methods import METHODS
-    from camlab.scoring.request import Request
+    from camlab.evaluation.scoring.request import Request
 
     methods, scores = _words(config.methods), _words(config.scores)
     return Request(

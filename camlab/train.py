@@ -20,7 +20,7 @@ from camlab.command_line import sweeps
 from camlab.command_line.launch import launch
 from camlab.command_line.notes import write_notes
 from camlab.command_line.refusals import shown
-from camlab.command_line.settings import config_hash, recorded_settings
+from camlab.command_line.run_identity import config_hash, recorded_settings
 from camlab.errors import UserError
 from camlab.evaluation.objective import check_choice, check_measured, check_validated, validates
 from camlab.runs import checkpoint_files, data_identity, ownership, run_folder
@@ -85,8 +85,6 @@ def _run(config: DictConfig, run_dir: Path, checkpoint: Path | None, load: Load,
     L.seed_everything(config.seed, workers=True, verbose=False)
     data = load()
     _check_data(config, run_dir, data)
-    check_measured(config.trainer, "val" in data.splits, sweeps.chooses())
-    check_choice(config, "val" in data.splits, data.splits["train"].masks is not None, data.has_several_labels)
     classifier = _build_classifier(config, data)
     run = begin(recorded_settings(config), run_dir, checkpoint, classifier, data, config.resume not in ("auto", "last"))
     csv = MetricsCsv(run_dir)
@@ -159,9 +157,7 @@ def _checkpoint(config: DictConfig, run_dir: Path, in_place: bool, load: Load) -
     if not config.force and not in_place:
         ownership.check_not_taken(run_dir, digest, found)
     if config.force and found is not None and found.resolve().is_relative_to(run_dir.resolve()):
-        raise UserError(
-            f"force=true would remove {found}, from which resume={config.resume} continues. Give one of them."
-        )
+        raise UserError(f"force=true would remove {found}, from which resume={given} continues. Give one of them.")
     return found
 
 
@@ -192,11 +188,10 @@ def _identity(config: DictConfig, data: ImageData) -> data_identity.DataIdentity
 def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
     if config.resume in (None, "auto") and not config.force:
         data_identity.check_same_data(run_dir, _identity(config, data))
-    there, given = len(data.class_names), config.arch.num_classes
-    if given is not None and given < there:
-        raise UserError(f"arch.num_classes={given}: the data has {there} classes. Leave the setting out.")
-    if given is not None and given > there and data.has_several_labels:
-        raise UserError(f"arch.num_classes={given}: the data has {there} labels, and no others can be decided.")
+    has_val, has_masks = "val" in data.splits, data.splits["train"].masks is not None
+    check_measured(config.trainer, has_val, sweeps.chooses())
+    check_choice(config, has_val, has_masks, data.has_several_labels)
+    data.check_outputs(config.arch.num_classes)
 
 
 def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
@@ -240,12 +235,7 @@ def _prepare_folder(config: DictConfig, run: Run, data: ImageData) -> None:
 
 def _build_loggers(config: DictConfig, run_dir: Path) -> list[Logger]:
     nodes = [node for node in (config.logger or {}).values() if node]
-    try:
-        return [instantiate(node, _convert_="all", save_dir=str(run_dir)) for node in nodes]
-    except Exception as error:
-        if isinstance(error.__cause__, ModuleNotFoundError) and "tensorboard" in str(error.__cause__):
-            raise UserError("logger=tensorboard: not installed. Run: pip install tensorboard.") from error
-        raise
+    return [instantiate(node, _convert_="all", save_dir=str(run_dir)) for node in nodes]
 
 
 def _build_trainer(
@@ -295,11 +285,10 @@ def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: 
 
 def _describe(config: DictConfig, run: Run, loggers: list[Logger]) -> None:
     """Send the settings to the loggers, and tell the user the run's folder and the checkpoint it resumes from."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     about = {**plain, "config_hash": config_hash(config), "run_dir": str(run.folder), **provenance()}
     for logger in loggers:
-        logger.log_hyperparams({str(key): value for key, value in about.items()})
+        logger.log_hyperparams(about)
     log.info("Run folder: %s", run.folder)
     if run.continued is not None:
         run.continued.describe()

@@ -10,7 +10,7 @@ from test_belonging import camlab, killed_in_its_test, metrics  # noqa: F401  (f
 from test_entries import TINY, command
 
 from camlab import train
-from camlab.command_line.settings import recorded_settings
+from camlab.command_line.run_identity import recorded_settings
 from camlab.errors import UserError
 from camlab.models.weights import check_weights
 from camlab.runs import run_folder

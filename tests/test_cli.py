@@ -24,7 +24,7 @@ from camlab.attribution.methods import METHODS
 from camlab.command_line.arguments import quote, quote_path
 from camlab.command_line.help import help_text
 from camlab.command_line.launch import launch as launch_command
-from camlab.command_line.settings import config_hash
+from camlab.command_line.run_identity import config_hash
 from camlab.errors import Interrupted, UserError
 from camlab.runs.run_folder import write_config
 

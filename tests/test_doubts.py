@@ -12,8 +12,8 @@ import camlab
 from camlab.attribution.batch_explainer import BatchExplainer, Request
 from camlab.attribution.doubts import mixed_cells, too_coarse
 from camlab.errors import UserError
-from camlab.scoring.request import Request as Scoring
-from camlab.scoring.rows import find_rows
+from camlab.evaluation.scoring.request import Request as Scoring
+from camlab.evaluation.scoring.rows import find_rows
 
 
 def network(kernel: int = 3, stride: int = 4) -> nn.Sequential:

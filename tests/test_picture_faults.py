@@ -22,9 +22,9 @@ from camlab.data.sources import PictureFile
 from camlab.data.table import Table
 from camlab.data.truth import Outlines
 from camlab.errors import UserError
+from camlab.evaluation.scoring.picture_folder import read_folder
 from camlab.models.preprocess import Preprocess
 from camlab.runs.data_identity import files_hash
-from camlab.scoring.picture_folder import read_folder
 from camlab.storage.array_store import ArrayStore
 from camlab.storage.mask_pictures import decode_mask
 from camlab.storage.pictures import find_pictures

@@ -18,8 +18,8 @@ from PIL import Image
 from camlab.attribution.decoding import decode_batches
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
-from camlab.progress import duration, progress
 from camlab.storage.pictures import count_pixels, find_pictures, picture_files, read_picture
+from camlab.storage.progress import duration, progress
 
 NAMES = ["a b", "a=b", "it's", '"quoted"', "[1] {2} (3)", "é,ü ☃", "$x; #%", "50 % *", "back\\slash", "?", "-x"]
 

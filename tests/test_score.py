@@ -15,8 +15,8 @@ from test_entries import command
 
 from camlab import score
 from camlab.data.shape_drawing import draw_shapes
+from camlab.evaluation.scoring import score_pictures  # noqa: F401
 from camlab.scores.statistics import ScoringError
-from camlab.scoring import score_pictures  # noqa: F401
 
 MODULE = """
 import os
@@ -142,7 +142,7 @@ def test_a_failed_self_check_is_told_in_two_lines_and_loses_nothing(place, monke
         if row.method == "edges":
             raise ScoringError("mprt: the scoring itself is wrong.")
 
-    module = sys.modules["camlab.scoring.score_pictures"]
+    module = sys.modules["camlab.evaluation.scoring.score_pictures"]
     with monkeypatch.context() as patched:
         patched.setattr(module, "check_scoring", fails)
         assert command(monkeypatch, score.main, *QUICK, "out=mine") == 2

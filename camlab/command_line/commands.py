@@ -22,8 +22,8 @@ from camlab.command_line.fields import (
     steps_or_minutes,
     with_good_end,
 )
+from camlab.runs.score_names import IMPUTERS, SCORES
 from camlab.runs.watchers import CHOOSING
-from camlab.scoring.names import IMPUTERS, SCORES
 
 
 @section

@@ -1,8 +1,5 @@
 """Validation of a composed configuration, without building anything. Imports neither torch nor Lightning."""
 
-import functools
-import hashlib
-import json
 import sys
 import traceback
 from collections.abc import Iterator
@@ -22,6 +19,7 @@ from camlab.command_line.mistakes import explain_mistake
 from camlab.command_line.output import print_error
 from camlab.command_line.refusals import check_section, names_files, shown
 from camlab.command_line.run_data import with_data_of_run
+from camlab.command_line.run_identity import config_hash
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
 from camlab.errors import UserError, did_you_mean
 from camlab.errors import plain as plain_text
@@ -29,16 +27,9 @@ from camlab.models.backbones import BACKBONES, PRETRAINED, check_image_size
 from camlab.models.classifier_names import check_name
 from camlab.runs import ownership
 from camlab.runs.table import check_replaceable
-from camlab.runs.watchers import DRAWING
-from camlab.storage.files import sha256, user_path
+from camlab.storage.files import user_path
 from camlab.storage.pictures import find_pictures
-from camlab.training.changes import OF_THE_PLACE, WEIGHTS_CHECKSUM
 
-# Settings that do not change the result of a run: paths, loggers, and how it is started. `callbacks` is among them,
-# because `config_hash` treats callbacks separately: all but those that draw may change the result.
-INDECISIVE = frozenset(
-    ["paths", "logger", "callbacks", "resume", "force", "cache", "run_name", "sweep", "launcher", "checkpoint_every"]
-)
 # The name of a network of timm's contains a slash, but a run's name is the name of a folder.
 OmegaConf.register_new_resolver("without_slashes", lambda name: str(name).replace("/", "-"), replace=True)
 _ALWAYS_BUILT = ("arch", "data", "trainer", "optimizer")
@@ -143,62 +134,6 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
     if entry == "score":
         _check_score(plain)
     return config
-
-
-def config_hash(config: DictConfig) -> str:
-    """Hash of the settings that decide the result of a run, 16 hex digits.
-
-    Settings in `INDECISIVE` do not count, except for callbacks that take part in training. A weights file counts by its
-    content.
-    """
-    decisive = decisive_settings(config)
-    callbacks = (decisive.pop("callbacks", None) or {}).values()
-    decisive["data"] = {key: value for key, value in decisive["data"].items() if key not in OF_THE_PLACE}
-    if weights := _weights_file(decisive):
-        decisive["arch"] = {**decisive["arch"], "weights": _content(weights)}
-    if taking_part := [node for node in callbacks if node and node.get("_target_") not in DRAWING.values()]:
-        decisive["callbacks"] = taking_part  # they may change the weights, as SWA does, or what is measured
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def decisive_settings(config: DictConfig) -> dict[str, Any]:
-    """Return the settings that decide the result of a run, and its callbacks, as plain values in nested sections."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    data = plain.get("data")
-    if isinstance(data, dict) and data.get("shortcut") is None:  # the others then have no effect
-        plain["data"] = {key: value for key, value in data.items() if not str(key).startswith("shortcut")}
-    return {str(key): value for key, value in plain.items() if key == "callbacks" or key not in INDECISIVE}
-
-
-def recorded_settings(config: DictConfig) -> dict[str, Any]:
-    """Return the decisive settings as checkpoints record them: with the checksum of a weights file, which may move."""
-    decisive = decisive_settings(config)
-    if weights := _weights_file(decisive):
-        decisive["arch"] = {**decisive["arch"], WEIGHTS_CHECKSUM.removeprefix("arch."): _content(weights)}
-    return decisive
-
-
-def _weights_file(settings: dict[str, Any]) -> str | None:
-    arch = settings.get("arch")
-    weights = arch.get("weights") if isinstance(arch, dict) else None
-    return weights if isinstance(weights, str) and weights not in PRETRAINED else None
-
-
-def _content(file: str) -> str:
-    """Checksum of a weights file; its name if it cannot be read, which is reported elsewhere."""
-    try:
-        path = user_path(file, "arch.weights")
-        status = path.stat()
-        return _checksum(path, status.st_size, status.st_mtime_ns) if path.is_file() else file
-    except (OSError, UserError):
-        return file
-
-
-@functools.lru_cache
-def _checksum(path: Path, size: int, changed_ns: int) -> str:
-    """Checksum of a file, computed again only if its size or modification time has changed."""
-    return sha256(path)
 
 
 def _sections(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from camlab.command_line.notes import new_folders
 from camlab.command_line.output import PlainFormatter
-from camlab.command_line.settings import INDECISIVE
+from camlab.command_line.run_identity import INDECISIVE
 from camlab.runs import run_folder
 from camlab.runs.watchers import DRAWING
 

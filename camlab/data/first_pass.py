@@ -17,11 +17,11 @@ from camlab.data.stored_set import StoredMasks
 from camlab.data.truth import MaskPicture
 from camlab.errors import UserError, plain
 from camlab.models.preprocess import Preprocess
-from camlab.progress import progress
 from camlab.storage.ahead import map_ahead
 from camlab.storage.cache_folder import free_disk, size_text
 from camlab.storage.manifest import Manifest, Stamp
 from camlab.storage.pictures import decode_picture
+from camlab.storage.progress import progress
 from camlab.storage.record_store import RecordStore, pictures_folder
 
 log = logging.getLogger(__name__)

@@ -113,6 +113,18 @@ class ImageData(L.LightningDataModule, ABC):
         """Whether a picture may have any number of labels (a multi-label set)."""
         return self.splits["train"].labels.dim() == 2
 
+    def check_outputs(self, count: int | None) -> None:
+        """Refuse a number of outputs that does not fit the data; None stands for the number of classes.
+
+        Raises:
+            UserError: There are more classes than outputs, or labels without pictures, on which nothing can be decided.
+        """
+        there = len(self.class_names)
+        if count is not None and count < there:
+            raise UserError(f"arch.num_classes={count}: the data has {there} classes. Leave the setting out.")
+        if count is not None and count > there and self.has_several_labels:
+            raise UserError(f"arch.num_classes={count}: the data has {there} labels, and no others can be decided.")
+
     @functools.cached_property
     def class_weights(self) -> Tensor | None:
         """Weight of each class, or of "yes" for each label, in the loss: float32, M. None if all have the same."""

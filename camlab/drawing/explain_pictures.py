@@ -31,9 +31,9 @@ from camlab.errors import UserError
 from camlab.models.devices import choose_device
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.progress import progress
 from camlab.runs.provenance import provenance, utc_now
 from camlab.storage.pictures import read_picture
+from camlab.storage.progress import progress
 
 log = logging.getLogger(__name__)
 

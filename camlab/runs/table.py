@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from camlab.errors import UserError, listed, plain
-from camlab.progress import duration
 from camlab.runs import run_folder
 from camlab.runs.comparison import MEASURES, SEED, UNKNOWN, Comparison, Group, side_by_side
 from camlab.runs.records import read_runs
 from camlab.runs.short_names import shorten
 from camlab.runs.watchers import HEADLINES, HEAT
 from camlab.storage.files import read_text, write_atomically
+from camlab.storage.progress import duration
 
 NAME = "summary"  # name of the files without their endings: summary.csv, summary.md, summary.png
 _FIRST_COLUMNS = "folder,state"  # of summary.csv

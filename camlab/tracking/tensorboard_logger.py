@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger as LightningTensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from camlab.errors import plain_texts
+from camlab.errors import UserError, plain_texts
 from camlab.tracking.panels import CURVES, SCORES
 
 
@@ -19,10 +19,16 @@ class TensorBoardLogger(LightningTensorBoardLogger):
     Args:
         save_dir: Folder of the run.
         **options: Options of Lightning's TensorBoardLogger.
+
+    Raises:
+        UserError: TensorBoard is not installed.
     """
 
     def __init__(self, save_dir: str, **options: Any) -> None:
-        super().__init__(save_dir, default_hp_metric=False, **options)
+        try:
+            super().__init__(save_dir, default_hp_metric=False, **options)
+        except ModuleNotFoundError as error:
+            raise UserError("logger=tensorboard: not installed. Run: pip install tensorboard.") from error
         self._epochs_done = 0
         self._has_layout = False
 

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 from camlab.data.image_set import ImageSet
+from camlab.evaluation.scoring.charts import write_charts
+from camlab.evaluation.scoring.picture_set import of_split
+from camlab.evaluation.scoring.report import print_table, write_tables
+from camlab.evaluation.scoring.rows import Row
+from camlab.evaluation.scoring.sentences import sentence, sentences
+from camlab.evaluation.scoring.summary import Summary, summarise
+from camlab.runs.score_names import METHODS_OF_AUTO, PSEUDO_METHODS, SCORES
 from camlab.scores import noise
-from camlab.scoring.charts import write_charts
-from camlab.scoring.names import METHODS_OF_AUTO, PSEUDO_METHODS, SCORES
-from camlab.scoring.picture_set import of_split
-from camlab.scoring.report import print_table, write_tables
-from camlab.scoring.rows import Row
-from camlab.scoring.sentences import sentence, sentences
-from camlab.scoring.summary import Summary, summarise
 from tests.scores.networks import squares
 
 N = 40
@@ -136,11 +136,11 @@ def test_the_charts_are_drawn(summary, tmp_path):
 
 def test_the_words_of_the_command_are_those_of_the_library():
     from camlab.attribution.methods import METHODS
+    from camlab.runs import score_names
     from camlab.scores import IMPUTERS
     from camlab.scores import SCORES as KNOWN
-    from camlab.scoring import names
 
     assert {*SCORES, "mprt", "drift", "agreement"} == set(KNOWN), "those of epochs and of pairs of methods are left out"
-    assert tuple(IMPUTERS) == names.IMPUTERS
+    assert tuple(IMPUTERS) == score_names.IMPUTERS
     assert set(METHODS_OF_AUTO) <= set(METHODS)
     assert set(PSEUDO_METHODS).isdisjoint(METHODS)

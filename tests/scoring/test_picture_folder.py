@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from camlab.errors import UserError
+from camlab.evaluation.scoring.picture_folder import read_folder
 from camlab.models.preprocess import Preprocess
-from camlab.scoring.picture_folder import read_folder
 
 CLASSES = ("cat", "dog")
 SQUARE = Preprocess(16)

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from camlab import scores
 from camlab.data.image_set import ImageSet
 from camlab.errors import UserError
+from camlab.evaluation.scoring.picture_set import PictureSet, of_split
+from camlab.evaluation.scoring.report import write_tables
+from camlab.evaluation.scoring.request import Request
+from camlab.evaluation.scoring.rows import Row
+from camlab.evaluation.scoring.score_pictures import score_pictures
+from camlab.evaluation.scoring.summary import _box_accuracy, check_scoring
 from camlab.models.cam_net import CamNet
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
+from camlab.runs.score_names import OTHER_SCORES, PSEUDO_METHODS, SCORES
 from camlab.scores.statistics import ScoringError
-from camlab.scoring.names import OTHER_SCORES, PSEUDO_METHODS, SCORES
-from camlab.scoring.picture_set import PictureSet, of_split
-from camlab.scoring.report import write_tables
-from camlab.scoring.request import Request
-from camlab.scoring.rows import Row
-from camlab.scoring.score_pictures import score_pictures
-from camlab.scoring.summary import _box_accuracy, check_scoring
 from tests.scores.networks import small_network, squares
 
 CPU = torch.device("cpu")

@@ -19,9 +19,9 @@ from torch import Tensor
 from camlab.data.module import ImageData, Split
 from camlab.errors import UserError
 from camlab.models.network import Network
-from camlab.progress import progress
 from camlab.storage.array_store import feature_store
 from camlab.storage.cache_folder import free_disk, size_text
+from camlab.storage.progress import progress
 from camlab.training.classifier import Classifier
 
 log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from camlab.data.module import ImageData
 from camlab.data.planted_set import PlantedSet, on_another_class, on_own_class
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
+from camlab.runs.score_names import METHODS_OF_AUTO
 from camlab.scores.explaining import Explaining
 from camlab.scores.localisation import area, energy
 from camlab.scores.reliance import foreground_sensitivity, noisy_hits, reliance
-from camlab.scoring.names import METHODS_OF_AUTO
 from camlab.training.classifier import Classifier
 from camlab.training.module_network import undisturbed
 

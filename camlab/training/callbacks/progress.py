@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from camlab.models.devices import settled_time
-from camlab.progress import duration
+from camlab.storage.progress import duration
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from camlab import scores
 from camlab.attribution.explainer import Explainer
+from camlab.evaluation.scoring.chunks import Chunk
+from camlab.evaluation.scoring.request import Request
+from camlab.evaluation.scoring.rows import Row
 from camlab.models.cam_net import CamNet
 from camlab.scores import Explaining
 from camlab.scores.catalogue import SCORES
 from camlab.scores.removal import RISE_STEPS, RemovalCurves, removal_curves
-from camlab.scoring.chunks import Chunk
-from camlab.scoring.request import Request
-from camlab.scoring.rows import Row
 
 _OF_MAPS_AND_MASKS = ("auroc", "energy", "energy_gain", "pointing_game")
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from camlab.evaluation.scoring.picture_set import PictureSet
 from camlab.models.preprocess import Preprocess
 from camlab.scores import Passes
 from camlab.scores.boxes import mask_boxes
-from camlab.scoring.picture_set import PictureSet
 
 _KEPT_BYTES = 1 << 30  # of prepared pictures: if all of them take less, each is prepared only once
 

@@ -10,8 +10,8 @@ from camlab.attribution.doubts import check_grids
 from camlab.attribution.explainer import Explainer
 from camlab.attribution.methods import METHODS
 from camlab.errors import UserError, first_line
-from camlab.scoring.names import METHODS_OF_AUTO, PSEUDO_METHODS
-from camlab.scoring.request import Request
+from camlab.evaluation.scoring.request import Request
+from camlab.runs.score_names import METHODS_OF_AUTO, PSEUDO_METHODS
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from camlab.runs.score_names import SCORES_OF_AUTO
 from camlab.scores.boxes import THRESHOLDS
 from camlab.scores.catalogue import Score, score_of
 from camlab.scores.pixel_precision import BINS
 from camlab.scores.removal import STEPS
-from camlab.scoring.names import SCORES_OF_AUTO
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Request:
     Attributes:
         methods: Names of heatmap methods; None tries those of `METHODS_OF_AUTO` and takes all that apply.
         layers: Names of target layers, each of which is scored on its own; none stands for the default layer.
-        scores: Names of scores (`camlab.scoring.names.SCORES`). The sanity gate is always applied.
+        scores: Names of scores (`camlab.runs.score_names.SCORES`). The sanity gate is always applied.
         imputers: What replaces removed pixels for `srg`; two at least, since they may rank methods differently.
         steps: Number of steps in which cells are removed.
         seed: Seed of random maps, the order of ties, noise and random weights. Intervals always resample alike.

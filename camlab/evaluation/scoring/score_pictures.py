@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from camlab import __version__
 from camlab.errors import UserError, first_line
+from camlab.evaluation.scoring.chunks import Chunks
+from camlab.evaluation.scoring.measuring import Measuring
+from camlab.evaluation.scoring.picture_set import PictureSet
+from camlab.evaluation.scoring.request import Request, packed, unpacked
+from camlab.evaluation.scoring.rows import Row, find_rows
+from camlab.evaluation.scoring.summary import Summary, check_scoring, summarise
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
-from camlab.progress import progress
-from camlab.scoring.chunks import Chunks
-from camlab.scoring.measuring import Measuring
-from camlab.scoring.picture_set import PictureSet
-from camlab.scoring.request import Request, packed, unpacked
-from camlab.scoring.rows import Row, find_rows
-from camlab.scoring.summary import Summary, check_scoring, summarise
 from camlab.storage.array_store import ArrayStore
+from camlab.storage.progress import progress
 
 log = logging.getLogger(__name__)
 

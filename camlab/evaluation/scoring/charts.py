@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from camlab.errors import cut
+from camlab.evaluation.scoring.report import heading
+from camlab.evaluation.scoring.request import score_of_measure, titled
+from camlab.evaluation.scoring.rows import Row
+from camlab.evaluation.scoring.summary import LEAST, Summary
 from camlab.scores.randomisation import GATE
 from camlab.scores.statistics import Interval
-from camlab.scoring.report import heading
-from camlab.scoring.request import score_of_measure, titled
-from camlab.scoring.rows import Row
-from camlab.scoring.summary import LEAST, Summary
 from camlab.storage.files import write_atomically
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from camlab.errors import UserError, cut, did_you_mean, first_line, plain
+from camlab.evaluation.scoring.box_file import BOXES, BoxesOf, read_boxes
+from camlab.evaluation.scoring.picture_set import PictureSet, notes_on, spread
 from camlab.models.preprocess import Preprocess
 from camlab.scores.boxes import mask_boxes
-from camlab.scoring.box_file import BOXES, BoxesOf, read_boxes
-from camlab.scoring.picture_set import PictureSet, notes_on, spread
 from camlab.storage.mask_pictures import read_mask
 from camlab.storage.pictures import MASKS, find_pictures, list_files, read_picture
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from camlab.evaluation.scoring.picture_set import PictureSet
+from camlab.evaluation.scoring.request import score_of_measure
+from camlab.evaluation.scoring.rows import Row
 from camlab.scores.boxes import box_accuracy, box_thresholds
 from camlab.scores.catalogue import SCORES, Score
 from camlab.scores.pixel_precision import pxap_interval
@@ -19,9 +22,6 @@ from camlab.scores.statistics import (
     mean_interval,
     paired_difference,
 )
-from camlab.scoring.picture_set import PictureSet
-from camlab.scoring.request import score_of_measure
-from camlab.scoring.rows import Row
 
 LEAST = 10  # pictures; with fewer, nothing is ranked and no verdict is given
 

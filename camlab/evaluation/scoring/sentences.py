@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from camlab.errors import listed
+from camlab.evaluation.scoring.request import score_of_measure, titled
+from camlab.evaluation.scoring.rows import Row
+from camlab.evaluation.scoring.summary import LEAST, Summary
 from camlab.scores.statistics import Interval
-from camlab.scoring.request import score_of_measure, titled
-from camlab.scoring.rows import Row
-from camlab.scoring.summary import LEAST, Summary
 
 _PLACE, _NEED = "auroc", "srg_"
 
