@@ -16,7 +16,7 @@ import yaml
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from camlab.runs import run_folder
+from camlab.runs import checkpoint_files, run_folder
 from properties.damage import Damage, Surroundings, cuts, flips
 from properties.forked_command import Kill, Outcome, run
 from properties.watching import CONNECTS, STARTS, Tree, changes, snapshot
@@ -313,8 +313,9 @@ def foreign(folder: Path) -> Iterator[str]:
         yield "result.json has the hash of another configuration"
     if result["epochs"] != config["trainer"]["max_epochs"]:
         yield f"{result['epochs']} epochs, but trainer.max_epochs={config['trainer']['max_epochs']}"
-    if (folder / run_folder.LAST).is_file():
-        last = torch.load(folder / run_folder.LAST, weights_only=True)
+    path = folder / run_folder.LAST
+    if path.is_file() and checkpoint_files.is_whole(path):  # else a `damage` of this history has changed it
+        last = torch.load(path, weights_only=True)
         rate = last["optimizer_states"][0]["param_groups"][0]["lr"]
         if config["scheduler"] is None and rate != config["optimizer"]["lr"]:
             yield f"trained with the rate {rate}, but optimizer.lr={config['optimizer']['lr']}"
