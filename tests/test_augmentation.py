@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from camlab import evaluate, train
 from camlab.data import augment_numbers, recolouring
-from camlab.data.augment_numbers import COLOURS, OPERATIONS
+from camlab.data.augment_numbers import COLOURS, OPERATIONS, epoch_geometry
 from camlab.data.augment_steps import PRESETS, steps_of
 from camlab.data.augmentation import Augmentation, warp
 from camlab.data.image_set import ImageSet
@@ -136,7 +136,7 @@ def test_ranks_mix_as_one_process_does_and_partners_follow_in_the_order():
     for together, single in zip(epoch(3), alone, strict=True):
         for name in ("images", "labels", "image_idx", "partner_labels", "own_share"):
             assert torch.equal(torch.cat([getattr(share, name) for share in together]), getattr(single, name))
-    seen, mixed = views.examples(data, own[:8], epoch=0)
+    seen, mixed = views.examples(data, own[:8], epoch=0, order=own)
     assert torch.equal(seen, alone[0].images)
     assert [partner for partner, _ in mixed] == partners[:8].tolist()
     assert [share for _, share in mixed] == alone[0].own_share.tolist()
@@ -181,6 +181,14 @@ def test_what_is_erased_or_replaced_is_not_in_the_mask():
 
 
 # ---- the steps
+
+
+def test_a_crop_is_never_smaller_than_its_scale_whatever_the_ratio():
+    for numbers_of in ({"scale": 0.5, "ratio": 4}, {"scale": 1, "ratio": 4}):
+        maps = epoch_geometry(steps_of([{"crop": numbers_of}]), 500, 0, 0)
+        width, height = maps[:, 0, 0], maps[:, 1, 1]
+        assert (width * height).min() > numbers_of["scale"] - 1e-6
+        assert max(width.max(), height.max()) < 1 + 1e-6
 
 
 def test_crops_have_their_sizes_and_places_and_read_larger_pictures_without_aliasing():

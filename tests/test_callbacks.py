@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Coloured
+from lightning.pytorch.callbacks import EarlyStopping
 from PIL import Image
 from test_training import classifier, trainer, weights
 
@@ -40,6 +41,16 @@ def test_a_run_with_heatmaps_ends_in_the_same_bits(tmp_path, mode):
         torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(rng, rng_drawn, strict=True)
     )
     assert len(list(tmp_path.glob("heatmaps/epoch_*/sheet.png"))) == 3
+
+
+def test_the_last_epoch_is_drawn_and_told_if_training_stops_early(tmp_path, caplog):
+    stopping = EarlyStopping("val/loss", patience=1, min_delta=10.0)  # stops after the second epoch
+    callbacks = [HeatmapLogger(every_n_epochs=50), stopping, PlainProgress()]
+    with caplog.at_level("INFO"):
+        run = trainer(tmp_path, max_epochs=9, callbacks=callbacks)
+        run.fit(classifier("vgg11_bn", "frozen", keep_last_pool=False), datamodule=Coloured(image_size=32))
+    assert sorted(folder.name for folder in tmp_path.glob("heatmaps/epoch_*")) == ["epoch_0000", "epoch_0002"]
+    assert "Training ends here, since val/loss has not improved for 1 epoch." in caplog.text
 
 
 def draw(

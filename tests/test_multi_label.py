@@ -104,6 +104,12 @@ def test_figures_equal_torchmetrics_and_losses_those_of_torch():
 
 
 @pytest.mark.slow  # 4 epochs with heatmaps
+def test_a_process_without_pictures_gathers_none():
+    counts = LabelCounts(3)
+    counts.sync(should_sync=False)
+    assert [tuple(part.shape) for part in (*counts.logits, *counts.labels)] == [(0, 3), (0, 3)]
+
+
 def test_a_multi_label_run_learns_each_label_and_reports_it(tmp_path, caplog):
     caplog.set_level("INFO")
     module, data = classifier(), table(tmp_path, masks=True, balance="weights")

@@ -15,7 +15,7 @@ from camlab import scores
 from camlab.data.folder import Folder
 from camlab.data.image_set import ImageSet
 from camlab.data.planted_set import PlantedSet, on_another_class, on_own_class, planted
-from camlab.data.shortcut import KINDS, Shortcut, class_indices
+from camlab.data.shortcut import KINDS, Marks, Shortcut, class_indices, draw_boxes, paste
 from camlab.errors import UserError
 from camlab.evaluation.report import metric_lines
 from camlab.training.callbacks.known_truth import heat_on_mark, known_truth
@@ -50,6 +50,18 @@ def test_exactly_the_pixels_of_the_mask_change_and_each_picture_is_the_same_wher
     assert torch.equal(torch.cat([some.images for some in set_of.batches(7)]), whole.images)
     colours = {tuple(whole.images[i][:, changed[i]].float().mean(dim=1).round().tolist()) for i in range(40)}
     assert len(colours) > 2 or kind != "tint"  # each class has a mark of its own
+
+
+@pytest.mark.parametrize("kind", ["patch", "stripe"])
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_a_mirrored_mark_is_still_that_of_its_class(kind, count):
+    shortcut, black = Shortcut(kind, tuple(range(count)), 1), torch.zeros(count, 3, 32, 32, dtype=torch.uint8)
+    boxes = draw_boxes(1, (32, 32), kind, torch.Generator().manual_seed(0)).repeat(count, 1)
+    marked = paste(black, Marks(torch.arange(count), boxes), shortcut)
+    top, left, bottom, right = boxes.unbind(1)
+    mirrored = paste(black, Marks(torch.arange(count), torch.stack([top, 32 - right, bottom, 32 - left], 1)), shortcut)
+    alike = (mirrored[:, None] == marked.flip(-1)).flatten(2).all(dim=2)
+    assert not alike.fill_diagonal_(False).any()
 
 
 def test_seed_strength_and_split_decide_which_pictures_carry_the_mark():

@@ -127,8 +127,8 @@ def _boxes(sides: tuple[Tensor, Tensor], place: list[Tensor], there: Tensor) -> 
 def _windows(numbers: Mapping[str, float], drawn_N4: Tensor) -> Tensor:
     size, shape, *place = drawn_N4.T
     area = numbers["scale"] + (1 - numbers["scale"]) * size
-    stretch = (math.log(numbers["ratio"]) * (2 * shape - 1)).exp()
-    width, height = (area * stretch).sqrt().clamp(max=1), (area / stretch).sqrt().clamp(max=1)
+    stretch = (math.log(numbers["ratio"]) * (2 * shape - 1)).exp().clamp(area, 1 / area)  # no side beyond the picture
+    width, height = (area * stretch).sqrt(), (area / stretch).sqrt()
     zero = torch.zeros_like(width)
     (x, y) = ((2 * where - 1) * (1 - side) for where, side in zip(place, (width, height), strict=True))
     return torch.stack([width, zero, x, zero, height, y], dim=1).view(-1, 2, 3)

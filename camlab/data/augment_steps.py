@@ -46,6 +46,7 @@ PRESETS: dict[str, Steps] = {
     "strong": {"flip": {}, "crop": {"scale": 0.25}, "randaugment": {}, "erase": {}},
 }
 MIXING = ("mixup", "cutmix")
+_OF_STRENGTH = ("brightness", "contrast", "saturation")  # numbers of `color` that its strength sets
 _EXAMPLE = "[standard,{crop: 0.4},{mixup: {p: 0.5, alpha: 0.2}}]"
 
 
@@ -64,6 +65,8 @@ def steps_of(augment: Any, flip: float = 0.5, max_shift: int = 0) -> Steps:
     Example:
         >>> steps_of(["flip", {"crop": 0.4}])
         {'flip': {'p': 0.5}, 'crop': {'scale': 0.4, 'ratio': 1.3333333333333333}}
+        >>> steps_of([{"color": {"hue": 0.1, "contrast": 0.2}}, {"color": 0.5}])["color"]
+        {'brightness': 0.5, 'contrast': 0.5, 'saturation': 0.5, 'hue': 0.1}
     """
     if augment is None:
         chosen: Steps = {"flip": {"p": flip}, "shift": {"pixels": max_shift}}
@@ -75,7 +78,10 @@ def steps_of(augment: Any, flip: float = 0.5, max_shift: int = 0) -> Steps:
         chosen = {}
         for entry in [augment] if isinstance(augment, str) else _entries(augment):
             for name, numbers in _read(entry).items():
-                chosen[name] = {**chosen.get(name, {}), **numbers}
+                earlier = chosen.get(name, {})
+                if "strength" in numbers:  # it sets three numbers at once
+                    earlier = {key: value for key, value in earlier.items() if key not in _OF_STRENGTH}
+                chosen[name] = {**earlier, **numbers}
     full = {name: {**_defaults(name, flip, chosen[name]), **chosen[name]} for name in STEPS if name in chosen}
     steps = {name: {key: numbers[key] for key in numbers if key != "strength"} for name, numbers in full.items()}
     if sum(steps[name]["p"] for name in MIXING if name in steps) > 1:
@@ -144,5 +150,5 @@ def _defaults(step: str, flip: float, given: Mapping[str, float]) -> dict[str, f
     if step == "flip":
         defaults["p"] = flip
     if step == "color" and "strength" in given:
-        defaults |= dict.fromkeys(("brightness", "contrast", "saturation"), given["strength"])
+        defaults |= dict.fromkeys(_OF_STRENGTH, given["strength"])
     return defaults

@@ -22,7 +22,7 @@ class Mixed(NamedTuple):
     Attributes:
         images: uint8, N×3×H×W.
         masks: Masks of the own objects where they are still to be seen, bool, N×H×W; None if there are none.
-        own_share: The image's own share in its mixture, float32, N, at least 0.5.
+        own_share: The image's own share in its mixture, float32, N, at least 0.5 but for rounding to pixels.
     """
 
     images: Tensor

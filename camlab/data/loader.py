@@ -32,7 +32,8 @@ class Batch(NamedTuple):
         head_statistic: Input of `Network.forward_head_statistic`. It replaces the images if the features of a frozen
             backbone are cached; else it is None.
         partner_labels: Labels of the images that the images are mixed with, N; None if they are not mixed.
-        own_share: Each image's own share in its mixture, float32, N, at least 0.5; None if they are not mixed.
+        own_share: Each image's own share in its mixture, float32, N, at least 0.5 but for rounding; None
+            without mixing.
     """
 
     images: Tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from camlab.data.balance import Balance, balanced_order, class_weights, positive_weights
 from camlab.data.image_set import ImageSet, Pictures, stratified_split
-from camlab.data.loader import Batch, Loader
+from camlab.data.loader import Batch, Loader, epoch_order
 from camlab.data.picture_table import Split
 from camlab.data.planted_set import planted
 from camlab.data.shortcut import KINDS, Shortcut, class_indices
@@ -216,9 +216,19 @@ class ImageData(L.LightningDataModule, ABC):
             on_host,
             trainer.strategy.root_device.type == "cuda",
             without_images=on_host and cached,
-            order=functools.partial(balanced_order, self.splits[split].labels) if self.balance == "sampling" else None,
+            order=self._order,
             with_partner=shuffle and self.training_views.mixes,
         )
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of the training images in the order of an epoch, int64, N; some may be missing, others repeated."""
+        return self._order(self.seed, epoch)
+
+    def _order(self, seed: int, epoch: int) -> Tensor:
+        labels = self.splits["train"].labels
+        if self.balance == "sampling":
+            return balanced_order(labels, seed, epoch)
+        return epoch_order(len(labels), seed, epoch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn a batch on the device into the network's input.

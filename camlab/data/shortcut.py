@@ -41,8 +41,12 @@ class Shortcut:
 
     @property
     def colours(self) -> Tensor:
-        """Colour of each class's mark, evenly spaced hues from magenta on: uint8, K×3."""
-        hues = [(5 / 6 + k / len(self.classes)) % 1 for k in range(len(self.classes))]
+        """Colour of each class's mark: evenly spaced hues of half the colour circle, from magenta on. uint8, K×3.
+
+        A mark consists of its colour and the complement, which a mirrored picture exchanges. No class's colour is the
+        complement of another's, so that a mirrored mark is still that of its class.
+        """
+        hues = [(5 / 6 + k / (2 * len(self.classes))) % 1 for k in range(len(self.classes))]
         return torch.tensor([[round(255 * part) for part in colorsys.hsv_to_rgb(hue, 1, 1)] for hue in hues]).byte()
 
 
@@ -82,7 +86,7 @@ class Marks:
 
 
 def class_indices(given: Sequence[str | int] | str | int | None, class_names: Sequence[str]) -> tuple[int, ...]:
-    """Find the classes that are given by name or by index; None stands for the first class.
+    """Find the classes that are given by name or, where no class has that name, by index; None is the first class.
 
     Raises:
         UserError: There is no such class; the message names those that there are.
@@ -90,14 +94,16 @@ def class_indices(given: Sequence[str | int] | str | int | None, class_names: Se
     Example:
         >>> class_indices(["dog", 0], ("cat", "dog")), class_indices(None, ("cat", "dog"))
         ((1, 0), (0,))
+        >>> class_indices([3], ("1", "2", "3", "10"))
+        (2,)
     """
     words = [0] if given is None else [given] if isinstance(given, (str, int)) else list(given)
     found = []
     for word in words:
-        if isinstance(word, int) and not isinstance(word, bool) and 0 <= word < len(class_names):
-            found.append(word)
-        elif str(word) in class_names:
+        if str(word) in class_names:
             found.append(list(class_names).index(str(word)))
+        elif isinstance(word, int) and not isinstance(word, bool) and 0 <= word < len(class_names):
+            found.append(word)
         else:
             hint = did_you_mean(str(word), class_names)
             raise UserError(

@@ -117,7 +117,7 @@ class Table(OwnPictures):
         if isinstance(text, list):
             raise self._wrong(number, "its label is a list. Give data.multi_label=true if a picture has several")
         if not (label := str(text).strip()):
-            raise self._wrong(number, "it has no label. Give one, or remove the row")
+            raise self._wrong(number, "it has no label. Give one, or data.multi_label=true if a picture may have none")
         return (label,)
 
     def _truth(self, given: Mapping[str, Any], number: int) -> Truth | None:

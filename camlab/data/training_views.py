@@ -8,7 +8,7 @@ from torch import Tensor
 from camlab.data.augment_steps import steps_of
 from camlab.data.augmentation import Augmentation
 from camlab.data.image_set import Pictures
-from camlab.data.loader import Batch, epoch_order
+from camlab.data.loader import Batch
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
 
@@ -22,7 +22,7 @@ class TrainingViews:
             Features of a frozen backbone can be cached of a fixed number of views.
         flip: Probability that an image is flipped horizontally.
         max_shift: Largest shift of an image, in pixels.
-        seed: Seed of the augmentation, and of the epoch's order, by which partners are found.
+        seed: Seed of the augmentation.
         preprocess: What turns the views into the network's input.
 
     Attributes:
@@ -101,21 +101,25 @@ class TrainingViews:
             return images if self.count == 1 else torch.cat([images, images.flip(-1)])
         return torch.cat([self.augmentation(images, None, index, n, epoch)[0] for epoch in range(self.fixed)])
 
-    def examples(self, train: Pictures, index: Tensor, epoch: int) -> tuple[Tensor, list[tuple[int, float]]]:
+    def examples(
+        self, train: Pictures, index: Tensor, epoch: int, order: Tensor
+    ) -> tuple[Tensor, list[tuple[int, float]]]:
         """Make views of a few images, to look at.
 
         Args:
             train: The training set.
             index: Indices of the images, int64, N, on the CPU.
             epoch: The epoch.
+            order: Indices of all images in the order of the epoch, int64, on the CPU. An image that it lacks is shown
+                with the first one of the epoch as its partner.
 
         Returns:
             The views, uint8, N×3×…, and for each the index of its partner and its own share, which is 1 if the image is
             not mixed.
         """
         n, epoch = len(train), self._epoch_of_view(epoch)
-        order = epoch_order(n, self.seed, epoch)
-        partners = order.roll(-1)[order.argsort()[index]]
+        place = {image: at for at, image in reversed(list(enumerate(order.tolist())))}
+        partners = order.roll(-1)[torch.tensor([place.get(image, -1) for image in index.tolist()])]
         chosen = torch.cat([index, partners])
         views, _ = self.augmentation(train.subset(chosen).images, None, chosen, n, epoch)
         own, others = views.chunk(2)

@@ -3,11 +3,12 @@
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import Logger
 
 from camlab.data.module import ImageData
@@ -85,6 +86,7 @@ def describe_result(
         "metrics": metrics,
         "per_class": report and report.per_class,
         "tested_checkpoint": report and Path(report.checkpoint).stem,
+        "tested_epoch": report and _epoch_of(Path(report.checkpoint)),
         "checkpoint_by": by and by[0],
         **({} if falls is None else {"heat_falls": falls}),
         "objective": next(
@@ -105,6 +107,13 @@ def chosen_by(trainer: L.Trainer) -> tuple[str, float] | None:
     return next(((one.by, one.best_value) for one in found), None)
 
 
+def _epoch_of(checkpoint: Path) -> int | None:
+    """The epoch, counted from 1, at the end of which a checkpoint was saved; None if it is not there."""
+    if not checkpoint.is_file():
+        return None
+    return int(torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["epoch"]) + 1
+
+
 def _falls(trainer: L.Trainer) -> list[dict[str, Any]] | None:
     """Falls of scores of heatmaps while the accuracy rose, as plain values; None if nothing was scored."""
     watching = [one for one in trainer.callbacks if isinstance(one, HeatmapScores)]  # type: ignore[attr-defined]
@@ -121,9 +130,9 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
         kept = tested if tested.is_file() else None
         confusion = None if isinstance(report, LabelReport) else report.confusion
         log_result(loggers, RunResult(metrics, result["per_class"], report.class_names, confusion, kept))
-        by = result["checkpoint_by"] if result["tested_checkpoint"] == "best" else ACCURACY
-        how = "" if by == ACCURACY else f", by {by}"
-        log.info("Test accuracy %.2f %% (%s checkpoint%s).", 100 * metrics["test/acc"], tested.stem, how)
+        how = _how_chosen(result)
+        of_what = " of the decisions label by label" if isinstance(report, LabelReport) else ""
+        log.info("Test accuracy %.2f %%%s (%s checkpoint%s).", 100 * metrics["test/acc"], of_what, tested.stem, how)
     for line in metric_lines(metrics, "test/"):
         log.info("%s", line)
     log.info("Results: %s", run_dir / run_folder.RESULT)
@@ -132,6 +141,14 @@ def show_result(result: dict[str, Any], report: Report | None, loggers: Sequence
     if page := write_into(run_dir):
         log.info("All epochs, in a browser: open %s", page)
         log_page(loggers, functools.partial(_page_within, page), result["epochs"])
+
+
+def _how_chosen(result: Mapping[str, Any]) -> str:
+    """The epoch that is tested, and the metric that has chosen it, in words."""
+    if result["tested_checkpoint"] != "best":
+        return ""
+    by = "" if result["checkpoint_by"] == ACCURACY else f" by {result['checkpoint_by']}"
+    return f": epoch {result['tested_epoch']} of {result['epochs']}{by}"
 
 
 def _page_within(page: Path, megabytes: float) -> str | None:

@@ -1,6 +1,7 @@
 """What is measured in each split beside the loss; the counts stay on the device until an epoch ends."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +103,14 @@ class LabelCounts(Metric):
         self.total += len(labels)
         if self.keeps_logits:
             self.logits.append(logits.float())
-            self.labels.append(labels)
+            self.labels.append(labels.float())
+
+    def sync(self, *args: Any, **options: Any) -> None:
+        """Gather the counts of all processes; a process without pictures takes part with none."""
+        if self.keeps_logits and not self.logits:
+            self.logits.append(torch.empty(0, len(self.true), device=self.true.device))
+            self.labels.append(torch.empty(0, len(self.true), device=self.true.device))
+        super().sync(*args, **options)
 
     def compute(self) -> dict[str, Tensor]:
         """The figures, each a number from 0 to 1; NaN without pictures."""
@@ -119,7 +127,7 @@ class LabelCounts(Metric):
         occurring = self.true > 0
         if not occurring.any():
             return torch.tensor(torch.nan, device=self.true.device)
-        logits, labels = dim_zero_cat(self.logits)[:, occurring], dim_zero_cat(self.labels)[:, occurring]
+        logits, labels = dim_zero_cat(self.logits)[:, occurring], dim_zero_cat(self.labels)[:, occurring].long()
         count = int(occurring.sum())
         return multilabel_average_precision(logits.sigmoid(), labels, count, average="macro", validate_args=False)
 

@@ -56,16 +56,19 @@ def _rows(data: ImageData) -> list[list[View]]:
     index = _of_different_classes(train, _PICTURES)
     class_names, labels = [cut(name, 20) for name in train.class_names], train.labels.cpu()
     if labels.dim() > 1:
-        names = [cut(", ".join(class_names[i] for i in own.nonzero()[:, 0].tolist()), 20) for own in labels]
+        names = [
+            cut(", ".join(class_names[i] for i in own.nonzero()[:, 0].tolist()), 20) or "no label" for own in labels
+        ]
     else:
         names = [class_names[label] for label in labels.tolist()]
     pictures = train.subset(index).images
     rows = [[View(_pixels(picture), "Picture", names[i])] for picture, i in zip(pictures, index.tolist(), strict=True)]
     kind = "epoch" if views.fixed is None else "view"
     for epoch in range(min(_VIEWS, views.fixed or _VIEWS)):
-        seen, mixed = views.examples(train, index, epoch)
+        seen, mixed = views.examples(train, index, epoch, data.order(epoch))
         for row, image, (partner, share) in zip(rows, seen, mixed, strict=True):
-            other = "" if share == 1 else f"with {100 * (1 - share):.0f} % {names[partner]}"
+            others = f"{100 * (1 - share):.0f} %"
+            other = "" if others == "0 %" else f"with {others} {names[partner]}"
             row.append(View(_pixels(image), f"{kind} {epoch + 1}", other))
     return rows
 

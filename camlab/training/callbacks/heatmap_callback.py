@@ -133,6 +133,7 @@ class HeatmapCallback(L.Callback):
         self._probe: Probe | None = None
         self._page: PageRenewal | None = None
         self._gave_up = False
+        self._drawn = 0  # the epoch that was drawn last
         self._failures = Failures("drawing")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -161,6 +162,8 @@ class HeatmapCallback(L.Callback):
 
     @rank_zero_only
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch not in (0, self._drawn):  # stopped by a callback after this one, such as EarlyStopping
+            self._draw(trainer, pl_module, trainer.current_epoch)
         if self._page is not None:
             self._page.finish()
 
@@ -208,6 +211,8 @@ class HeatmapCallback(L.Callback):
 
     @rank_zero_only
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int) -> None:
+        self._drawn = epochs_done
+
         def draw() -> None:
             with undisturbed(pl_module):
                 if self._probe is None:

@@ -48,6 +48,10 @@ class PlainProgress(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._report(trainer, trainer.current_epoch)
+        for callback in trainer.early_stopping_callbacks:
+            if callback.stopped_epoch:
+                epochs = "1 epoch" if callback.patience == 1 else f"{callback.patience} epochs"
+                self._say("Training ends here, since %s has not improved for %s.", callback.monitor, epochs)
 
     def _report(self, trainer: L.Trainer, done: int) -> None:
         shown = (key for key in ("train/loss", "train/acc", "val/loss", "val/acc") if key in trainer.callback_metrics)
