@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from viewer_runs import SIDE, make_explained, make_run
+from viewer_runs import SIDE, make_explained, make_run, make_scored
 
 from camlab.drawing import render
 from camlab.drawing.scaling import scale
 from camlab.viewer.html import write_page
+from camlab.viewer.sources import read_source
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -117,11 +118,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[int, Any]:
-    """The results of run `a` by epoch; its page is a.html, ab.html has two runs, and photos.html one of `explain`."""
+    """The results of run `a` by epoch; its page is a.html, ab.html has two runs, photos.html and scores.html none."""
     results = make_run(folder / "a", pictures=9, names=["x.png", HOSTILE, *["y.png"] * 7])
     make_run(folder / "b", epochs=(0, 2), pictures=9, seed=1, names=["x.png", HOSTILE, *["y.png"] * 7])
     make_explained(folder / "photos", folder / "files", size=(400, 300), top_k=1)
-    write_page([folder / "photos"], folder / "photos.html")
+    make_scored(folder / "scores")
+    for name in ("photos", "scores"):
+        write_page([folder / name], folder / f"{name}.html")
     write_page([folder / "a"], folder / "a.html")
     write_page([folder / "a", folder / "b"], folder / "ab.html")
     return results
@@ -130,7 +133,7 @@ def results(folder: Path) -> dict[int, Any]:
 @pytest.fixture(scope="module")
 def views(browser: Any, folder: Path, results: dict[int, Any]) -> Iterator[dict[str, View]]:
     context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
-    yield {name: View(context.new_page(), folder / f"{name}.html") for name in ("a", "ab", "photos")}
+    yield {name: View(context.new_page(), folder / f"{name}.html") for name in ("a", "ab", "photos", "scores")}
     context.close()
 
 
@@ -508,6 +511,40 @@ def test_a_page_of_photographs_has_no_epochs(views):
     assert not view.troubles
 
 
+# ---- scores
+
+
+def test_scores_of_each_picture_are_shown_and_sort_them(views, folder):
+    view = views["scores"].open()
+    content = read_source(folder / "scores")
+    assert view.texts("#method option")[:2] == ["CAM", "Grad-CAM"]
+    assert view.page.locator("#curves").is_hidden(), "one point is no curve"
+    for measure, sign in zip(content.measures, (1, -1, 1), strict=True):
+        for place, title in ((0, "CAM"), (2, "random")):
+            values = [sign * round(float(value), 3) for value in measure.values[place]]
+            expected = sorted(range(4), key=values.__getitem__)
+            assert view.choose("method", title).choose("sort", f"score:{measure.name}").order() == expected
+        assert view.page.locator("#sort-scores").get_attribute("label") == "Scores of random"
+    assert view.texts("#sort-scores option") == [
+        "lowest auroc first",
+        "highest deletion first",
+        "lowest effective area first",
+    ]
+    shown = float(content.measures[2].values[2, 0])
+    assert view.text('[data-picture="0"] .of-map').split("\n")[-1] == f"effective area {shown:.2f}"
+    view.page.locator('[data-picture="0"] button').click()
+    rows = [row.split("\t") for row in view.settled().text("#detail-scores").splitlines()]
+    assert rows[0][1:] == ["map of the true class", "map of the predicted class"]
+    assert rows[1][1:] == ["auroc", "effective area", "deletion"]
+    assert rows[4] == ["random", *(f"{content.measures[i].values[2, 0]:.2f}" for i in (0, 2, 1))]
+    assert view.texts("#detail-scores .is-shown th") == ["random"]
+    view.press("Escape", "d").choose("method", "CAM")
+    assert not any(view.texts(".tile-note")), "the runner-up's map is stored for every picture"
+    address = view.page.evaluate("address()")
+    assert view.open(address).state("sort") == "score:effective_area"
+    assert not view.troubles
+
+
 # ---- for everybody, everywhere
 
 
@@ -566,14 +603,14 @@ def test_odd_runs(browser, tmp_path, kind):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name", ["a", "ab", "photos"])
+@pytest.mark.parametrize("name", ["a", "ab", "photos", "scores"])
 def test_page_fits_the_screen(views, name, width):
     page = views[name].page
     page.set_viewport_size({"width": width, "height": 800})
     view = views[name].open()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("#panel > summary").is_visible() is (width == 390)
-    scrubber = ("#play", "#epoch", "#epoch-label") if name != "photos" else ()
+    scrubber = ("#play", "#epoch", "#epoch-label") if name in ("a", "ab") else ()
     for selector in (*scrubber, '[data-picture="0"] canvas'):
         assert page.locator(selector).first.bounding_box()["width"] > 30
     sizes = page.locator("body *").evaluate_all("(all) => all.map((e) => parseFloat(getComputedStyle(e).fontSize))")
@@ -600,7 +637,8 @@ def axe() -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    ("name", "address"), [("a", ""), ("a", "picture=1"), ("ab", "method=all"), ("photos", "picture=1")]
+    ("name", "address"),
+    [("a", ""), ("a", "picture=1"), ("ab", "method=all"), ("photos", "picture=1"), ("scores", "picture=1")],
 )
 def test_axe_finds_no_violation(views, name, address, scheme):
     script = axe()

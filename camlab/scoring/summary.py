@@ -20,7 +20,7 @@ from camlab.scores.statistics import (
     paired_difference,
 )
 from camlab.scoring.picture_set import PictureSet
-from camlab.scoring.request import score_of_measure
+from camlab.scoring.request import is_of_true_class, score_of_measure
 from camlab.scoring.rows import Row
 
 LEAST = 10  # pictures; with fewer, nothing is ranked and no verdict is given
@@ -197,8 +197,7 @@ def _interval(measure: str, columns: Tensor, values: Tensor | None, pictures: Pi
 
 
 def _count_none(measure: str, columns: Mapping[str, Tensor]) -> int:
-    of_true = score_of_measure(measure).question in ("place", "description")
-    return int(columns["none_of_true" if of_true else "none"].nansum())
+    return int(columns["none_of_true" if is_of_true_class(measure) else "none"].nansum())
 
 
 def _chance(measure: str, pictures: PictureSet) -> float | None:
