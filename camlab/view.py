@@ -64,7 +64,8 @@ def _view(job: _Job) -> None:
     except OSError as error:
         if output.is_of_output(error):
             raise
-        place = error.filename or job.out
+        is_new = str(error.filename).endswith(".partial")  # it becomes the page once it is whole
+        place = job.out if is_new or not error.filename else error.filename
         raise UserError(f"{place}: {error.strerror or error}. Give another file with out=FILE.html.") from error
     print(f"{job.out} ({size / 1e6:.1f} MB): open it in a browser.")
     if job.opens and _has_screen():

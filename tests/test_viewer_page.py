@@ -222,6 +222,7 @@ def on_object(map_1hw: Any, picture: int) -> float:
 
 def test_one_scrubber_moves_all_pictures(view):
     assert view.text("#epoch-label") == "Epoch 3 of 3"
+    assert set(view.page.evaluate("[...decoded.keys()]")) == {"probabilities-0", "maps-0-0-3"}, "decoded when drawn"
     before = [view.tile(i) for i in range(3)]
     view.slide("epoch", 1)
     assert view.text("#epoch-label") == "Epoch 1 of 3"
@@ -415,6 +416,10 @@ def test_one_picture_by_itself(view, results):
     assert view.settled().state("klass") == "name:frog"
     view.page.locator("#film button").nth(1).click()
     assert view.settled().state("epoch") == 1
+    earlier = results[1][1].probabilities
+    assert view.texts(".class-row .percent") == [f"{100 * float(value):.0f} %" for value in earlier]
+    guess = ("cat", "dog", "frog")[int(earlier.argmax())]
+    assert view.text("#detail-tiles .guess") == guess
     view.press("ArrowRight")
     assert view.state("epoch") == 2
     view.press("Escape")
@@ -469,6 +474,17 @@ def test_two_runs_are_aligned_by_epoch(pair):
     assert dot.get_attribute("class") == "dot run-1", "run B has one point"
 
 
+def test_three_runs_are_flipped_in_turn(browser, folder, tmp_path):
+    write_page([folder / "a", folder / "b", folder / "a"], tmp_path / "page.html")
+    view = View(browser.new_page(viewport={"width": 1280, "height": 800}), tmp_path / "page.html").open("epoch=2")
+    assert view.texts('[data-picture="0"] .tile-label') == ["A", "B", "C"]
+    np.testing.assert_array_equal(view.tile(0, 0), view.tile(0, 2))
+    seen = [view.press("f").texts('[data-picture="0"] .tile-label') for _ in range(4)]
+    assert seen == [["A"], ["B"], ["C"], ["A"]]
+    assert not view.troubles
+    view.page.close()
+
+
 def test_difference_of_two_runs(pair, results):
     pair.page.locator('input[name="compare"][value="difference"]').check()
     predicted = pair.page.evaluate("about.runs.map((run, i) => run.predicted[ownEpoch(i, 3)])")
@@ -516,6 +532,7 @@ def test_a_page_of_photographs_has_no_epochs(views):
 
 def test_scores_of_each_picture_are_shown_and_sort_them(views, folder):
     view = views["scores"].open()
+    assert "Of 6 pictures that were scored, 4 are here" in view.text("#notes")
     content = read_source(folder / "scores")
     assert view.texts("#method option")[:2] == ["CAM", "Grad-CAM"]
     assert view.page.locator("#curves").is_hidden(), "one point is no curve"
@@ -619,6 +636,21 @@ def test_page_fits_the_screen(views, name, width):
     page.set_viewport_size({"width": 1280, "height": 800})
 
 
+def test_everything_can_be_reached_by_keyboard(view):
+    reached = []
+    for _ in range(40):
+        view.page.keyboard.press("Tab")
+        reached.append(view.page.evaluate("document.activeElement.id || document.activeElement.className"))
+    wanted = ["save-png", "play", "epoch", "class", "method", "scale", "opacity", "threshold", "box", "search", "sort"]
+    assert [name for name in reached if name in wanted][: len(wanted)] == wanted  # then it begins again
+    view.page.locator('[data-picture="2"] button').focus()
+    view.press("Enter")
+    assert view.state("picture") == 2
+    view.press("Escape")
+    assert view.page.evaluate("document.activeElement.closest('li').dataset.picture") == "2", "the focus comes back"
+    assert view.page.locator('[data-picture="2"] canvas').first.get_attribute("aria-label").startswith("Hottest ")
+
+
 def test_light_and_dark(view):
     light = view.page.evaluate("getComputedStyle(document.body).backgroundColor")
     view.page.emulate_media(color_scheme="dark")
@@ -626,7 +658,11 @@ def test_light_and_dark(view):
     assert light != dark
     view.page.click("#theme")
     assert view.settled().page.evaluate("getComputedStyle(document.body).backgroundColor") == light
-    view.page.emulate_media(color_scheme="light")
+    transition = "getComputedStyle(byId('theme')).transitionDuration"
+    assert view.page.evaluate(transition) != "0s"
+    view.page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    assert view.page.evaluate(transition) == "0s"
+    view.page.emulate_media(color_scheme="light", reduced_motion="no-preference")
 
 
 def axe() -> str:
