@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def score(config: DictConfig) -> int:
-    """Score the heatmaps of a network; write tables and charts to the output folder.
+    """Score the heatmaps of a network; write tables, charts and a page to the output folder.
 
     Returns:
         Number of pictures that were scored.
@@ -42,7 +42,10 @@ def score(config: DictConfig) -> int:
     from camlab.evaluation.scoring.score_pictures import score_pictures
     from camlab.models.devices import choose_device
     from camlab.scores.statistics import ScoringError
+    from camlab.evaluation.scoring.score_pictures import score_pictures
+    from camlab.evaluation.scoring.shown_maps import write_shown_maps
     from camlab.training.given_network import given_network
+    from camlab.viewer.html import write_into
 
     device, network = choose_device(config.device), config.network
     trained = given_network(config.checkpoint, network.name, network.weights, network.prefix, config.class_names)
@@ -52,13 +55,16 @@ def score(config: DictConfig) -> int:
     out = Path(HydraConfig.get().runtime.output_dir)
     try:
         summary = score_pictures(trained, pictures, out, _request(config), device, validation)
+        _write(summary, trained, config, out)
+        write_shown_maps(trained, summary, out, _request(config), device, config.maps)
     except ScoringError as error:
         told = "No table is written, and the methods that are finished are kept. Try another seed= and a larger n=, and"
         raise UserError(str(error), f"{told} report it if it stays.") from error
     except KeyboardInterrupt:
         told = "Interrupted. The methods that are finished are kept, and the same command goes on."
         raise Interrupted(signal.SIGINT, told) from None
-    _write(summary, trained, config, out)
+    if page := write_into(out):
+        log.info("Browse the heatmaps: open %s in a browser.", plain(str(page)))
     if pictures.skipped:
         count = f"{len(pictures.skipped)} picture{' was' if len(pictures.skipped) == 1 else 's were'} skipped"
         raise UserError(f"{count}; the first: {pictures.skipped[0]}")
@@ -75,7 +81,7 @@ def _write(summary: Summary, trained: TrainedNetwork, config: DictConfig, out: P
         "network": {"name": trained.name, "checkpoint": None if trained.path is None else str(trained.path)},
         "pictures": {"place": summary.pictures.place, "number": len(summary.pictures), "asked": config.n},
         "settings": {key: _words(config[key]) for key in ("methods", "layers", "scores", "imputers")}
-        | {key: config[key] for key in ("steps", "seed", "batch_size")},
+        | {key: config[key] for key in ("steps", "seed", "batch_size", "maps")},
         "left_out": dict(summary.refused),
         **provenance(),
     }

@@ -15,12 +15,13 @@ from camlab.viewer.html import MEGABYTES, write_page
 
 USAGE = "Usage: python -m camlab.view RUN [RUN…] [out=FILE.html] [open=false] [max_mb=32]"
 _HELP = f"""camlab.view writes one HTML file in which heatmaps are browsed: every epoch, class and method. Several runs,
-or several folders of camlab.explain, are shown side by side. The file needs neither a server nor a network.
+or several folders of camlab.explain or of camlab.score, are shown side by side. The file needs neither a server nor a
+network.
 
 {USAGE}
 
-  RUN       folder of a run or of camlab.explain, or a folder that holds some, such as a sweep;
-            where it holds runs, folders of camlab.explain below it are left out
+  RUN       folder of a run, of camlab.explain or of camlab.score, or a folder that holds some, such as a sweep;
+            where it holds runs, folders of the other commands below it are left out
   out       the file; by default {run_folder.VIEWER} in the first folder
   open      whether to open the file in the browser, if there is a screen (default: true)
   max_mb    largest size of the file in megabytes; of more, epochs are left out evenly (default: {MEGABYTES:g})
@@ -63,7 +64,8 @@ def _view(job: _Job) -> None:
     except OSError as error:
         if output.is_of_output(error):
             raise
-        place = error.filename or job.out
+        is_new = str(error.filename).endswith(".partial")  # it becomes the page once it is whole
+        place = job.out if is_new or not error.filename else error.filename
         raise UserError(f"{place}: {error.strerror or error}. Give another file with out=FILE.html.") from error
     print(f"{job.out} ({size / 1e6:.1f} MB): open it in a browser.")
     if job.opens and _has_screen():

@@ -90,8 +90,9 @@ def test_all_groups_are_there():
 @pytest.mark.parametrize("option", [*OPTIONS, "logger=[wandb,tensorboard]", "logger=[wandb,csv]"])
 def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if option == "logger=mlflow":
-        pytest.importorskip("mlflow", reason="mlflow is not installed (pip install mlflow)")
+    if option in ("logger=mlflow", "logger=aim"):
+        name = option.removeprefix("logger=")
+        pytest.importorskip(name, reason=f"{name} is not installed (pip install {name})")
     node = checked(option, "arch.weights=null", *PLACES.get(option, []))
     with torch.device("meta"):  # only shapes matter, and drawing weights would take time
         network = instantiate(node.arch, num_classes=10)

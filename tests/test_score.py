@@ -45,7 +45,7 @@ def make():
     return TrainedNetwork(network, Preprocess(16), tuple(map(str, range(10))), "tiny")
 """
 QUICK = ["network=own_scored.nets:make", "images=pictures", "methods=[cam]", "scores=[auroc]", "n=6", "device=cpu"]
-FILES = {"scores.json", "scores.csv", "scores.md", "ranking.png"}
+FILES = {"scores.json", "scores.csv", "scores.md", "ranking.png", "heatmaps.html"}
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ def test_the_same_command_finds_its_folder_goes_on_and_gives_the_same_numbers(pl
     said = capsys.readouterr().out
     assert "CAM" in said
     assert "Written to" in said
+    assert said.splitlines()[-1].startswith("Browse the heatmaps: open ")
     (folder,) = (place / "outputs" / "scores").iterdir()
     assert folder.name.startswith("own_scored.nets-make_pictures_")
     assert {path.name for path in folder.iterdir()} >= FILES
@@ -127,8 +128,14 @@ def test_other_scores_are_replaced_only_by_force_and_foreign_files_never(place, 
     assert command(monkeypatch, score.main, *QUICK, "out=mine") == 2
     assert "mine holds scores with other settings; nothing was changed." in capsys.readouterr().err
     assert command(monkeypatch, score.main, *QUICK, "out=mine", "force=true") == 0
-    assert "mine: removed scores.json, scores.csv, scores.md, curves.png, ranking.png." in capsys.readouterr().out
+    assert (
+        "mine: removed scores.json, scores.csv, scores.md, curves.png, ranking.png, 13 files in"
+        in capsys.readouterr().out
+    )
     assert not (place / "mine" / "curves.png").exists()
+    assert command(monkeypatch, score.main, *QUICK, "out=mine", "maps=0") == 0
+    assert not (place / "mine" / "heatmaps.html").exists()
+    assert not (place / "mine" / "heatmaps").exists()
     (place / "theirs").mkdir()
     (place / "theirs" / "scores.json").write_text("mine")
     assert command(monkeypatch, score.main, *QUICK, "out=theirs", "force=true") == 2

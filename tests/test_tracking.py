@@ -1,5 +1,6 @@
 """What W&B and TensorBoard get from a run, read back from the files that the run wrote."""
 
+import importlib
 import json
 import logging
 import re
@@ -21,6 +22,7 @@ from camlab import train
 from camlab.errors import UserError
 from camlab.evaluation.run_result import _page_within
 from camlab.runs import run_folder
+from camlab.tracking.aim_logger import AimLogger
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.tracking.mlflow_logger import MLFlowLogger
 from camlab.tracking.panels import CURVES
@@ -224,6 +226,37 @@ def test_mlflow_by_epochs_with_pictures(tmp_path, monkeypatch):
     pictures = list((tmp_path / "all" / "mlartifacts").rglob("*.png"))
     assert len(pictures) == 2
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow  # Aim is imported and makes its store
+@pytest.mark.filterwarnings("ignore")  # of Aim's own dependencies
+def test_aim_by_epochs_with_pictures(tmp_path):
+    aim = pytest.importorskip("aim", reason="aim is not installed (pip install aim)")
+    logger = AimLogger(str(tmp_path / "run"), str(tmp_path / "all"), run_name="a run")
+    assert not list(tmp_path.iterdir()), "building a logger writes nothing"
+    logger.log_hyperparams({"optimizer": {"lr": 0.1}, "name": "a\nb"})
+    for epoch in (1, 2):
+        logger.log_metrics({"val/acc": epoch / 4, "epoch": epoch}, step=100 * epoch)
+        log_pictures(logger, "heatmaps/probe", [np.zeros((8, 8, 3), np.uint8)], ["a"], epoch)
+    found = logger.version
+    logger.finalize("success")
+    logger.finish()
+    context = importlib.import_module("aim.storage.context").Context
+    run = aim.Run(found, repo=str(tmp_path / "all"))  # a reader sees it only after Aim's server has indexed it
+    assert run.name == "a run"
+    assert run["hparams"] == {"optimizer": {"lr": 0.1}, "name": "a\\nb"}
+    steps, (values, epochs, _) = run.get_metric("acc", context({"subset": "val"})).data.numpy()
+    assert (steps.tolist(), values.tolist(), epochs.tolist()) == ([1, 2], [0.25, 0.5], [1, 2])
+    steps, (images, _, _) = run.get_image_sequence("heatmaps/probe", context({})).data.numpy()
+    assert steps.tolist() == [1, 2]
+    assert [one.caption for one in images[0]] == ["a"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_logger_that_is_not_installed_is_told_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "aim.pytorch_lightning", None)
+    with pytest.raises(UserError, match=r"^logger=aim: not installed\. Run: pip install aim\.$"):
+        AimLogger(str(tmp_path), str(tmp_path))
 
 
 def test_tensorboard_by_epochs_and_the_result_beside_the_settings(tmp_path, monkeypatch):

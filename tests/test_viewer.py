@@ -234,7 +234,7 @@ def mismatch(run: Path) -> None:
         (lambda run: (run / "heatmaps" / "pictures" / "03.png").write_bytes(b"no"), "not a readable picture"),
         (
             lambda run: shutil.rmtree(run / "heatmaps"),
-            r"no heatmaps there .* Give the folder of a run, or of camlab.explain",
+            r"no heatmaps there .* Give the folder of a run, camlab.explain or camlab.score",
         ),
         (lambda run: (run / "heatmaps.html").mkdir(), None),
     ],
@@ -256,7 +256,7 @@ def test_what_cannot_be_shown_is_refused_in_one_line(tmp_path, monkeypatch, caps
     ("arguments", "told"),
     [
         ([], r"No run was given\. Usage: "),
-        (["missing"], r"missing: no such folder\. Give the folder of a run, or of camlab\.explain\."),
+        (["missing"], r"missing: no such folder\. Give the folder of a run, camlab\.explain or camlab\.score\."),
         (["run", "opne=false"], r"opne=false: unknown setting\. Did you mean open\? Usage"),
         (["run", "open=perhaps"], r"open=perhaps: must be true or false\."),
         (["run", "max_mb=-1"], r"max_mb=-1: must be a number from 1 to 500\."),

@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from viewer_runs import SIDE, make_explained, make_run
+from viewer_runs import SIDE, make_explained, make_run, make_scored
 
 from camlab.drawing import render
 from camlab.drawing.scaling import scale
 from camlab.viewer.html import write_page
+from camlab.viewer.sources import read_source
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -117,11 +118,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[int, Any]:
-    """The results of run `a` by epoch; its page is a.html, ab.html has two runs, and photos.html one of `explain`."""
+    """The results of run `a` by epoch; its page is a.html, ab.html has two runs, photos.html and scores.html none."""
     results = make_run(folder / "a", pictures=9, names=["x.png", HOSTILE, *["y.png"] * 7])
     make_run(folder / "b", epochs=(0, 2), pictures=9, seed=1, names=["x.png", HOSTILE, *["y.png"] * 7])
     make_explained(folder / "photos", folder / "files", size=(400, 300), top_k=1)
-    write_page([folder / "photos"], folder / "photos.html")
+    make_scored(folder / "scores")
+    for name in ("photos", "scores"):
+        write_page([folder / name], folder / f"{name}.html")
     write_page([folder / "a"], folder / "a.html")
     write_page([folder / "a", folder / "b"], folder / "ab.html")
     return results
@@ -130,7 +133,7 @@ def results(folder: Path) -> dict[int, Any]:
 @pytest.fixture(scope="module")
 def views(browser: Any, folder: Path, results: dict[int, Any]) -> Iterator[dict[str, View]]:
     context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
-    yield {name: View(context.new_page(), folder / f"{name}.html") for name in ("a", "ab", "photos")}
+    yield {name: View(context.new_page(), folder / f"{name}.html") for name in ("a", "ab", "photos", "scores")}
     context.close()
 
 
@@ -219,6 +222,7 @@ def on_object(map_1hw: Any, picture: int) -> float:
 
 def test_one_scrubber_moves_all_pictures(view):
     assert view.text("#epoch-label") == "Epoch 3 of 3"
+    assert set(view.page.evaluate("[...decoded.keys()]")) == {"probabilities-0", "maps-0-0-3"}, "decoded when drawn"
     before = [view.tile(i) for i in range(3)]
     view.slide("epoch", 1)
     assert view.text("#epoch-label") == "Epoch 1 of 3"
@@ -412,6 +416,10 @@ def test_one_picture_by_itself(view, results):
     assert view.settled().state("klass") == "name:frog"
     view.page.locator("#film button").nth(1).click()
     assert view.settled().state("epoch") == 1
+    earlier = results[1][1].probabilities
+    assert view.texts(".class-row .percent") == [f"{100 * float(value):.0f} %" for value in earlier]
+    guess = ("cat", "dog", "frog")[int(earlier.argmax())]
+    assert view.text("#detail-tiles .guess") == guess
     view.press("ArrowRight")
     assert view.state("epoch") == 2
     view.press("Escape")
@@ -466,6 +474,17 @@ def test_two_runs_are_aligned_by_epoch(pair):
     assert dot.get_attribute("class") == "dot run-1", "run B has one point"
 
 
+def test_three_runs_are_flipped_in_turn(browser, folder, tmp_path):
+    write_page([folder / "a", folder / "b", folder / "a"], tmp_path / "page.html")
+    view = View(browser.new_page(viewport={"width": 1280, "height": 800}), tmp_path / "page.html").open("epoch=2")
+    assert view.texts('[data-picture="0"] .tile-label') == ["A", "B", "C"]
+    np.testing.assert_array_equal(view.tile(0, 0), view.tile(0, 2))
+    seen = [view.press("f").texts('[data-picture="0"] .tile-label') for _ in range(4)]
+    assert seen == [["A"], ["B"], ["C"], ["A"]]
+    assert not view.troubles
+    view.page.close()
+
+
 def test_difference_of_two_runs(pair, results):
     pair.page.locator('input[name="compare"][value="difference"]').check()
     predicted = pair.page.evaluate("about.runs.map((run, i) => run.predicted[ownEpoch(i, 3)])")
@@ -505,6 +524,41 @@ def test_a_page_of_photographs_has_no_epochs(views):
     with view.page.expect_download() as download:
         view.page.click("#save-png")
     assert download.value.suggested_filename == "heatmaps.png"
+    assert not view.troubles
+
+
+# ---- scores
+
+
+def test_scores_of_each_picture_are_shown_and_sort_them(views, folder):
+    view = views["scores"].open()
+    assert "Of 6 pictures that were scored, 4 are here" in view.text("#notes")
+    content = read_source(folder / "scores")
+    assert view.texts("#method option")[:2] == ["CAM", "Grad-CAM"]
+    assert view.page.locator("#curves").is_hidden(), "one point is no curve"
+    for measure, sign in zip(content.measures, (1, -1, 1), strict=True):
+        for place, title in ((0, "CAM"), (2, "random")):
+            values = [sign * round(float(value), 3) for value in measure.values[place]]
+            expected = sorted(range(4), key=values.__getitem__)
+            assert view.choose("method", title).choose("sort", f"score:{measure.name}").order() == expected
+        assert view.page.locator("#sort-scores").get_attribute("label") == "Scores of random"
+    assert view.texts("#sort-scores option") == [
+        "lowest auroc first",
+        "highest deletion first",
+        "lowest effective area first",
+    ]
+    shown = float(content.measures[2].values[2, 0])
+    assert view.text('[data-picture="0"] .of-map').split("\n")[-1] == f"effective area {shown:.2f}"
+    view.page.locator('[data-picture="0"] button').click()
+    rows = [row.split("\t") for row in view.settled().text("#detail-scores").splitlines()]
+    assert rows[0][1:] == ["map of the true class", "map of the predicted class"]
+    assert rows[1][1:] == ["auroc", "effective area", "deletion"]
+    assert rows[4] == ["random", *(f"{content.measures[i].values[2, 0]:.2f}" for i in (0, 2, 1))]
+    assert view.texts("#detail-scores .is-shown th") == ["random"]
+    view.press("Escape", "d").choose("method", "CAM")
+    assert not any(view.texts(".tile-note")), "the runner-up's map is stored for every picture"
+    address = view.page.evaluate("address()")
+    assert view.open(address).state("sort") == "score:effective_area"
     assert not view.troubles
 
 
@@ -566,20 +620,35 @@ def test_odd_runs(browser, tmp_path, kind):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name", ["a", "ab", "photos"])
+@pytest.mark.parametrize("name", ["a", "ab", "photos", "scores"])
 def test_page_fits_the_screen(views, name, width):
     page = views[name].page
     page.set_viewport_size({"width": width, "height": 800})
     view = views[name].open()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("#panel > summary").is_visible() is (width == 390)
-    scrubber = ("#play", "#epoch", "#epoch-label") if name != "photos" else ()
+    scrubber = ("#play", "#epoch", "#epoch-label") if name in ("a", "ab") else ()
     for selector in (*scrubber, '[data-picture="0"] canvas'):
         assert page.locator(selector).first.bounding_box()["width"] > 30
     sizes = page.locator("body *").evaluate_all("(all) => all.map((e) => parseFloat(getComputedStyle(e).fontSize))")
     assert min(sizes) >= 11
     assert not view.troubles
     page.set_viewport_size({"width": 1280, "height": 800})
+
+
+def test_everything_can_be_reached_by_keyboard(view):
+    reached = []
+    for _ in range(40):
+        view.page.keyboard.press("Tab")
+        reached.append(view.page.evaluate("document.activeElement.id || document.activeElement.className"))
+    wanted = ["save-png", "play", "epoch", "class", "method", "scale", "opacity", "threshold", "box", "search", "sort"]
+    assert [name for name in reached if name in wanted][: len(wanted)] == wanted  # then it begins again
+    view.page.locator('[data-picture="2"] button').focus()
+    view.press("Enter")
+    assert view.state("picture") == 2
+    view.press("Escape")
+    assert view.page.evaluate("document.activeElement.closest('li').dataset.picture") == "2", "the focus comes back"
+    assert view.page.locator('[data-picture="2"] canvas').first.get_attribute("aria-label").startswith("Hottest ")
 
 
 def test_light_and_dark(view):
@@ -589,7 +658,11 @@ def test_light_and_dark(view):
     assert light != dark
     view.page.click("#theme")
     assert view.settled().page.evaluate("getComputedStyle(document.body).backgroundColor") == light
-    view.page.emulate_media(color_scheme="light")
+    transition = "getComputedStyle(byId('theme')).transitionDuration"
+    assert view.page.evaluate(transition) != "0s"
+    view.page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    assert view.page.evaluate(transition) == "0s"
+    view.page.emulate_media(color_scheme="light", reduced_motion="no-preference")
 
 
 def axe() -> str:
@@ -600,7 +673,8 @@ def axe() -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    ("name", "address"), [("a", ""), ("a", "picture=1"), ("ab", "method=all"), ("photos", "picture=1")]
+    ("name", "address"),
+    [("a", ""), ("a", "picture=1"), ("ab", "method=all"), ("photos", "picture=1"), ("scores", "picture=1")],
 )
 def test_axe_finds_no_violation(views, name, address, scheme):
     script = axe()

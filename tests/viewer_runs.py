@@ -2,17 +2,29 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from camlab.attribution.results import PictureResult, Source
 from camlab.drawing import render
 from camlab.drawing.maps_file import write_maps
+from camlab.models.preprocess import Preprocess
+from camlab.models.trained_network import TrainedNetwork
 from camlab.runs import run_folder
+from camlab.evaluation.scoring.picture_set import PictureSet
+from camlab.evaluation.scoring.report import write_tables
+from camlab.evaluation.scoring.request import Request
+from camlab.evaluation.scoring.score_pictures import score_pictures
+from camlab.evaluation.scoring.shown_maps import write_shown_maps
+from camlab.evaluation.scoring.summary import Summary
+from tests.scores.networks import small_network
 
+Keep = Callable[[Path, int], None]
 SIDE = 16  # pixels of the pictures
 
 
@@ -119,3 +131,30 @@ def make_explained(
     about = {"network": {"name": "vgg16"}, "settings": style, "images": str(photos)}
     (folder / "explain.json").write_text(json.dumps(about))
     return results
+
+
+def make_scored(
+    folder: Path, count: int = 4, names: tuple[str, ...] = ("cat", "dog", "frog"), n: int = 6
+) -> tuple[Summary, nn.Module, Keep]:
+    """Make a folder of `camlab.score` for the small network and pictures of noise with masks, as the command does.
+
+    Returns:
+        What was found, the network, and a function that writes the maps of some pictures into a folder.
+    """
+
+    def keep(place: Path, wanted: int) -> None:
+        write_shown_maps(trained, summary, place, request, torch.device("cpu"), wanted)
+
+    images = torch.randint(0, 256, (n, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    masks = torch.zeros(n, SIDE, SIDE, dtype=torch.bool)
+    masks[:-1, 4:9, 4:10] = True  # the last picture has none
+    labels = torch.arange(n) % 3
+    places = tuple(f"{names[int(label)]}/{i}.png" for i, label in enumerate(labels))
+    pictures = PictureSet(images, places, torch.arange(n), "photos", labels, masks)
+    trained = TrainedNetwork(small_network(), Preprocess(SIDE), names, "small")
+    request = Request(("cam", "grad_cam"), (), ("auroc", "deletion", "effective_area"))
+    summary = score_pictures(trained, pictures, folder, request, torch.device("cpu"))
+    about = {"network": {"name": "small"}, "pictures": {"place": "photos", "number": n}}
+    write_tables(folder, summary, about)
+    keep(folder, count)
+    return summary, trained.network, keep

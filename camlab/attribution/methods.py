@@ -55,6 +55,28 @@ METHODS = {
 }
 
 
+def method_of(name: str) -> str:
+    """The method in a name that may also give its layer.
+
+    Example:
+        >>> method_of("grad_cam@features.10"), method_of("cam")
+        ('grad_cam', 'cam')
+    """
+    return name.partition("@")[0]
+
+
+def title_of(name: str) -> str:
+    """The name for people of a method, with the layer that its name may give; a name that is not known stays.
+
+    Example:
+        >>> title_of("grad_cam@features.10"), title_of("random")
+        ('Grad-CAM at features.10', 'random')
+    """
+    method, at, layer = name.partition("@")
+    title = METHODS[method].title if method in METHODS else method
+    return f"{title} at {layer}" if at else title
+
+
 def check_methods(names: Iterable[str]) -> None:
     """Refuse unknown method names.
 

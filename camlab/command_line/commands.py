@@ -140,6 +140,7 @@ class Score(TypedDict, total=False):
     steps: Required[Annotated[int, Field(ge=1, le=1000)]]
     seed: Required[Seed]
     batch_size: Required[Count]
+    maps: Required[Annotated[int, Field(ge=0, le=1000)]]
     device: Required[Annotated[str, Words("auto", "cpu", "gpu", "cuda", "mps")]]
     force: Required[bool]
 

@@ -15,13 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from camlab.errors import UserError, plain
 from camlab.runs import ownership, run_folder
+from camlab.runs.score_files import remove_maps
 from camlab.storage.files import write_atomically
 
 log = logging.getLogger(__name__)
 
 RESULTS = {"evaluate": "evaluation.json", "explain": "explain.json", "score": "scores.json"}  # by command
 _SCORES = ("scores.json", "scores.csv", "scores.md", "curves.png", "ranking.png")
-_INDECISIVE = ("paths", "force", "device", "batch_size")
+_INDECISIVE = ("paths", "force", "device", "batch_size", "maps")
 _KEPT = ".scores"  # folder with the values of finished methods
 _NOTES = ".job.json"  # in the job's folder: its settings, and whether it is finished
 
@@ -80,6 +81,7 @@ def begin(config: DictConfig, folder: Path) -> None:
         removed = [name for name in _SCORES if (folder / name).is_file()]
         for name in removed:
             (folder / name).unlink()
+        removed += remove_maps(folder)
         if removed:
             log.info("%s: removed %s.", plain(str(folder)), ", ".join(removed))
     _write(folder, {"settings": _settings_hash(config), "finished": False})

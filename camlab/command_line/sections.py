@@ -229,6 +229,16 @@ class MLFlow(TypedDict, total=False):
     tags: dict[str, Any] | None
 
 
+@section
+class Aim(TypedDict, total=False):
+    """Arguments of camlab's logger for Aim."""
+
+    save_dir: Any
+    folder: str
+    experiment: Name
+    run_name: Name | None
+
+
 SECTIONS: dict[str, Any] = {
     "camlab.models.cam_net.CamNet": CamNet,
     "camlab.models.classifier_net.ClassifierNet": ClassifierNet,
@@ -240,6 +250,7 @@ SECTIONS: dict[str, Any] = {
     "camlab.training.callbacks.heatmap_logger.HeatmapLogger": HeatmapLogger,
     "camlab.training.callbacks.score_logger.ScoreLogger": ScoreLogger,
     "camlab.training.callbacks.frozen_first.FrozenFirst": FrozenFirst,
+    "camlab.tracking.aim_logger.AimLogger": Aim,
     "camlab.tracking.mlflow_logger.MLFlowLogger": MLFlow,
     "camlab.tracking.wandb_logger.WandbLogger": Wandb,
     "camlab.tracking.tensorboard_logger.TensorBoardLogger": TensorBoard,

@@ -86,7 +86,7 @@ def _boxes(methods: Mapping[str, Sequence[str]]) -> str:
     for method in methods:
         titles[METHODS[method].box_share].append(METHODS[method].title)
     shares = " or ".join(f"{100 * share:.0f} % ({', '.join(names)})" for share, names in titles.items())
-    return f"Box around the largest region above {shares} of the map's maximum"
+    return f"Box around the largest region above {shares} of the map's maximum; none is drawn around the whole picture"
 
 
 def _layers(layers: Mapping[str, Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Send pictures to all loggers that can show them: W&B, TensorBoard, MLflow, Comet and Neptune.
+"""Send pictures to all loggers that can show them: W&B, TensorBoard, MLflow, Aim, Comet and Neptune.
 
 Neptune's service has ended; later versions of Lightning 2.6 refuse to make its logger.
 """
@@ -59,6 +59,13 @@ def _to_mlflow(
         logger.experiment.log_image(logger.run_id, picture, key=f"{key}/{i:02d}", step=epochs_done)
 
 
+def _to_aim(logger: Any, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epochs_done: int) -> None:
+    from aim import Image
+
+    images = [Image(picture, caption) for picture, caption in zip(pictures, captions, strict=True)]
+    logger.experiment.track(images, name=key, step=epochs_done, epoch=epochs_done)
+
+
 def _to_comet(logger: Any, key: str, pictures: Sequence[np.ndarray], captions: Sequence[str], epochs_done: int) -> None:
     for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         told = {"name": f"{key}/{i:02d}", "step": epochs_done, "metadata": {"caption": caption}}
@@ -79,6 +86,7 @@ _SENDERS: dict[str, Send] = {
     "WandbLogger": _to_wandb,
     "TensorBoardLogger": _to_tensorboard,
     "MLFlowLogger": _to_mlflow,
+    "AimLogger": _to_aim,
     "CometLogger": _to_comet,
     "NeptuneLogger": _to_neptune,
 }

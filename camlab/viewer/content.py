@@ -1,4 +1,4 @@
-"""What the viewer shows of a run, or of a folder of `explain`: pictures, and raw maps by epoch, method and class."""
+"""What the viewer shows of a folder: pictures, and raw maps by epoch, method and class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from camlab.attribution.methods import METHODS
+from camlab.attribution.methods import METHODS, method_of
 from camlab.runs.records import Curve
 
 
@@ -32,7 +32,7 @@ class MapSeries:
     """The raw maps of one method at one layer, epoch by epoch.
 
     Attributes:
-        method: Name of the method.
+        method: Name of the method, after which `@LAYER` may stand.
         title: Name of the method for people, with the layer where the method has several.
         layer: Name of the layer.
         maps: Signed maps, float16 E×N×K×h×w.
@@ -56,7 +56,27 @@ class MapSeries:
     @property
     def box_share(self) -> float:
         """Threshold of the box, as a share of the map's maximum."""
-        return METHODS[self.method].box_share if self.method in METHODS else 0.15
+        method = method_of(self.method)
+        return METHODS[method].box_share if method in METHODS else 0.15
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A score that each picture has, method by method.
+
+    Attributes:
+        name: Name of the score.
+        title: Its name for people.
+        higher_is_better: None if neither end is good.
+        of_class: Which class's map is scored: `true` or `predicted`.
+        values: A value for each series and picture, float32 S×N, NaN where there is none.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool | None
+    of_class: str
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,7 @@ class RunContent:
         class_idx: The R classes that each picture's maps are of: E×N×R.
         probabilities: Probabilities of the classes, float32 E×N×M.
         series: The maps by method and layer.
+        measures: Scores of the pictures; empty if they were not scored.
         curves: Points (epochs done, value) of each metric.
         settings: Settings of the drawn heatmaps, such as `alpha`, as text; empty if they are not known.
         overrides: Settings that tell the run from others, such as those given on the command line.
@@ -87,6 +108,7 @@ class RunContent:
     class_idx: np.ndarray
     probabilities: np.ndarray
     series: list[MapSeries]
+    measures: list[Measure] = field(default_factory=list)
     curves: dict[str, Curve] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     overrides: dict[str, str] = field(default_factory=dict)
@@ -115,4 +137,5 @@ class RunContent:
             class_idx=self.class_idx[:, columns],
             probabilities=self.probabilities[:, columns],
             series=[one.of_pictures(columns) for one in self.series],
+            measures=[replace(one, values=one.values[:, columns]) for one in self.measures],
         )

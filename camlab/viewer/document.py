@@ -15,7 +15,7 @@ from camlab.runs.short_names import shorten
 from camlab.runs.watchers import HEAT
 from camlab.tracking.panels import SCORES
 from camlab.viewer import measures
-from camlab.viewer.content import MapSeries, Picture, RunContent
+from camlab.viewer.content import MapSeries, Measure, Picture, RunContent
 from camlab.viewer.pictures import encoded, space_of
 
 COLORMAPS = ("jet", "viridis", "cividis")
@@ -56,7 +56,8 @@ def make_document(runs: Sequence[RunContent], megabytes: float) -> Document:
     pictures, told = encoded(runs[0].pictures, megabytes, as_jpeg=not runs[0].has_epochs)
     space = megabytes * 1e6 - _PAGE
     if not runs[0].has_epochs:
-        runs, pictures, told = _first_pictures(runs, pictures, space)
+        runs, pictures, left_out = _first_pictures(runs, pictures, space)
+        told = [*told, *left_out]
     runs, thinned = _fitted(runs, space - sum(map(space_of, pictures)))
     names = _names(runs)
     classes = list(dict.fromkeys(name for run in runs for name in run.class_names))
@@ -95,6 +96,7 @@ def _about_run(run: RunContent, name: str, classes: list[str]) -> dict[str, Any]
         },
         "shift": _rounded(measures.shift(first, run)),
         "onObject": _mean_on_object(first, run),
+        "measures": [_about_measure(measure) for measure in run.measures],
     }
 
 
@@ -122,6 +124,17 @@ def _about_series(series: MapSeries, run: RunContent) -> dict[str, Any]:
         "boxShare": series.box_share,
         "peaks": measures.peaks(series, run),
         "signedPeaks": measures.signed_peaks(series, run),
+    }
+
+
+def _about_measure(measure: Measure) -> dict[str, Any]:
+    values = [[None if math.isnan(value) else value for value in of] for of in measure.values.tolist()]
+    return {
+        "name": measure.name,
+        "title": measure.title,
+        "higherIsBetter": measure.higher_is_better,
+        "ofClass": measure.of_class,
+        "values": _rounded(values),
     }
 
 
@@ -209,11 +222,12 @@ def _fitting_epochs(runs: Sequence[RunContent], space: float) -> int:
 
 
 def _size(runs: Sequence[RunContent], epochs: int) -> float:
-    """Characters that the maps, probabilities and class indices of some epochs take."""
+    """Characters that the maps, probabilities and class indices of some epochs take, and the scores of pictures."""
     total = 0.0
     for run in runs:
         each = sum(one.maps[0].nbytes for one in run.series) + 2 * run.probabilities[0].size
         total += min(epochs, len(run.epochs)) * (each * 4 / 3 + 16 * len(run.pictures) + 100 * len(run.series))
+        total += 8 * sum(measure.values.size for measure in run.measures)
     return total
 
 

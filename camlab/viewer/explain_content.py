@@ -111,7 +111,7 @@ def _visible(box: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _notes(stored: StoredMaps, shown: Sequence[int], tried: int) -> tuple[str, ...]:
-    notes = ["Photographs are reduced and stored as JPEG, to limit the size of this file."]
+    notes = ["Photographs are reduced, to limit the size of this file."]
     if any(_visible(stored.visible[i]) != (0, 0, *stored.sizes[i].tolist()) for i in shown):
         notes.append("Pictures show the part that the network saw.")
     if tried < len(stored.files):

@@ -22,8 +22,8 @@ MOST_RUNS = 6
 _GENERATOR, _HEAD_BYTES = b'<meta name="generator" content="camlab">', 500
 # In the order in which they are run; each uses the functions of those before it.
 SCRIPTS = (
-    "data", "heat", "state", "choice", "object", "tile", "playback", "figure", "grid", "curves", "colour_bar", "detail",
-    "pointer", "controls", "keyboard", "animation", "save", "main",
+    "data", "heat", "state", "choice", "object", "scores", "tile", "playback", "figure", "grid", "curves", "colour_bar",
+    "detail", "pointer", "controls", "keyboard", "animation", "save", "main",
 )  # fmt: skip
 
 

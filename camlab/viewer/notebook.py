@@ -41,7 +41,7 @@ def browse(
     """Browse heatmaps in a notebook: every epoch, class and method. Put the call at the end of a cell.
 
     Args:
-        run: Folder of a run or of `camlab.explain`, or a folder that holds some.
+        run: Folder of a run, of `camlab.explain` or of `camlab.score`, or a folder that holds some.
         *others: More of them, which are shown side by side.
         height: Height of the frame in pixels, 200 to 4000.
         max_mb: Largest size of the page in megabytes, 1 to 500, by which the notebook's file grows; of more, epochs are
@@ -54,7 +54,7 @@ def browse(
         >>> import camlab
         >>> camlab.browse("missing")
         Traceback (most recent call last):
-        camlab.errors.UserError: missing: no such folder. Give the folder of a run, or of camlab.explain.
+        camlab.errors.UserError: missing: no such folder. Give the folder of a run, camlab.explain or camlab.score.
     """
     if not 200 <= height <= 4000:
         raise UserError(f"height={height}: must be a number of pixels from 200 to 4000.")

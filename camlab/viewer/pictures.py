@@ -11,10 +11,13 @@ from camlab.viewer.content import Picture
 
 _SHARE = 0.25  # of the file's size, above which pictures are stored as JPEG
 _QUALITY = 90
+_SMALL = 100  # pixels of the shorter side
 
 
 def encoded(pictures: Sequence[Picture], megabytes: float, as_jpeg: bool) -> tuple[list[dict[str, Any]], list[str]]:
     """The pictures as data URLs: JPEG if that is asked for, else lossless unless they would take too much of the file.
+
+    Small pictures, whose pixels the page enlarges, are lossless unless they would take too much.
 
     Args:
         pictures: The pictures.
@@ -24,11 +27,15 @@ def encoded(pictures: Sequence[Picture], megabytes: float, as_jpeg: bool) -> tup
     Returns:
         What the page gets of each picture, and sentences on what was changed.
     """
-    files = [_file(picture.image, ".jpg" if as_jpeg else ".png") for picture in pictures]
-    kind, notes = "jpeg" if as_jpeg else "png", []
-    if not as_jpeg and sum(map(len, files)) * 4 / 3 > _SHARE * megabytes * 1e6:
-        files = [_file(picture.image, ".jpg") for picture in pictures]
-        kind, notes = "jpeg", ["Pictures are stored as JPEG, to limit the size of this file."]
+    kinds = ["jpeg" if as_jpeg and min(picture.image.shape[:2]) > _SMALL else "png" for picture in pictures]
+    files = [_file(picture.image, kind) for picture, kind in zip(pictures, kinds, strict=True)]
+    if (
+        sum(len(file) for file, kind in zip(files, kinds, strict=True) if kind == "png") * 4 / 3
+        > _SHARE * megabytes * 1e6
+    ):
+        kinds = ["jpeg"] * len(pictures)
+        files = [_file(picture.image, "jpeg") for picture in pictures]
+    notes = ["Pictures are stored as JPEG, to limit the size of this file."] if "jpeg" in kinds else []
     return [
         {
             "name": picture.name,
@@ -37,7 +44,7 @@ def encoded(pictures: Sequence[Picture], megabytes: float, as_jpeg: bool) -> tup
             "image": f"data:image/{kind};base64,{base64.b64encode(file).decode()}",
             "mask": None if picture.mask is None else base64.b64encode(np.packbits(picture.mask).tobytes()).decode(),
         }
-        for picture, file in zip(pictures, files, strict=True)
+        for picture, file, kind in zip(pictures, files, kinds, strict=True)
     ], notes
 
 
@@ -46,7 +53,7 @@ def space_of(picture: dict[str, Any]) -> int:
     return len(picture["image"]) + len(picture["mask"] or "") + len(picture["name"])
 
 
-def _file(image: np.ndarray, ending: str) -> bytes:
-    options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if ending == ".jpg" else []
-    made: np.ndarray = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
+def _file(image: np.ndarray, kind: str) -> bytes:
+    options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY] if kind == "jpeg" else []
+    made: np.ndarray = cv2.imencode(f".{kind}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
     return made.tobytes()

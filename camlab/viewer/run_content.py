@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from camlab.errors import UserError, plain
+from camlab.errors import UserError
 from camlab.runs import run_folder
 from camlab.runs.records import read_run
 from camlab.storage.maps_file import StoredMaps
-from camlab.storage.pictures import read_picture
-from camlab.viewer.content import Picture, RunContent
-from camlab.viewer.stored import class_names_of, read_sound, series_of
+from camlab.viewer.content import RunContent
+from camlab.viewer.stored import class_names_of, pictures_of, read_sound, series_of
 
 _EPOCH = re.compile(r"epoch_\d+")
 
@@ -43,7 +42,7 @@ def read_content(folder: Path) -> RunContent:
         folder=folder,
         epochs=[int(one.epoch or 0) for one in stored],
         class_names=class_names_of(stored[-1]),
-        pictures=_pictures(stored[-1], place),
+        pictures=pictures_of(stored[-1], place, "Draw the heatmaps again."),
         predicted=np.stack([one.class_idx[:, 0] for one in stored]),
         class_idx=np.stack([one.class_idx for one in stored]),
         probabilities=np.stack([one.probabilities for one in stored]).astype(np.float32),
@@ -72,30 +71,3 @@ def _kind(stored: StoredMaps) -> tuple[object, ...]:
     labels = None if stored.labels is None else stored.labels.tolist()
     every = None if stored.cam_of_all_classes is None else stored.cam_of_all_classes.shape
     return stored.files, stored.names, stored.class_names, stored.layers, maps, repr(labels), every
-
-
-def _pictures(stored: StoredMaps, place: Path) -> list[Picture]:
-    """Read the pictures and, where there are any, their masks.
-
-    Raises:
-        UserError: A picture is missing or damaged, is not the one that was explained, or was shown only in part.
-    """
-    pictures = []
-    for i, (file, name) in enumerate(zip(stored.files, stored.names, strict=True)):
-        path = stored.folder / file
-        if not path.is_file():
-            raise UserError(f"{path} is missing; heatmaps cannot be shown without their pictures. Draw them again.")
-        image = np.asarray(read_picture(path))
-        height, width = image.shape[:2]
-        if [width, height] != stored.sizes[i].tolist() or stored.visible[i].tolist() != [0, 0, width, height]:
-            raise UserError(f"{path}: {width}×{height} is not what the network saw. Draw the heatmaps again.")
-        label = None if stored.labels is None else int(stored.labels[i])
-        pictures.append(Picture(plain(name), label, image, _mask(place / "masks" / Path(file).name, image)))
-    return pictures
-
-
-def _mask(path: Path, image: np.ndarray) -> np.ndarray | None:
-    if not path.is_file():
-        return None
-    mask: np.ndarray = np.asarray(read_picture(path))[..., 0] > 127
-    return mask if mask.shape == image.shape[:2] else None

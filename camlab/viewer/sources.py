@@ -1,4 +1,4 @@
-"""Find the folders that the viewer can show, and read each as its kind asks: runs, and folders of `explain`."""
+"""Find the folders that the viewer can show, and read each as its kind asks: runs, folders of `explain` and `score`."""
 
 import logging
 import os
@@ -11,9 +11,11 @@ from camlab.runs import run_folder
 from camlab.viewer.content import RunContent
 from camlab.viewer.explain_content import is_explained, read_explained
 from camlab.viewer.run_content import has_epochs, read_content
+from camlab.viewer.score_content import ABOUT, is_scored, read_scored
 
 log = logging.getLogger(__name__)
 
+_GIVE = "Give the folder of a run, camlab.explain or camlab.score."
 _NOT_SEARCHED = frozenset(["checkpoints", "wandb", "tensorboard", "overlays"])
 
 
@@ -34,7 +36,11 @@ def _is_run(folder: Path) -> bool:
     return has_epochs(folder) or has_epochs(folder / run_folder.HEATMAPS)
 
 
-KINDS = (Kind(_is_run, read_content), Kind(is_explained, read_explained))  # a further kind needs its line here only
+KINDS = (
+    Kind(_is_run, read_content),
+    Kind(is_explained, read_explained),
+    Kind(is_scored, read_scored),
+)  # a further kind needs its line here only
 
 
 def find_sources(folder: Path) -> list[Path]:
@@ -46,7 +52,7 @@ def find_sources(folder: Path) -> list[Path]:
         UserError: There are none.
     """
     if not os.path.isdir(folder):
-        raise UserError(f"{folder}: no such folder. Give the folder of a run, or of camlab.explain.")
+        raise UserError(f"{folder}: no such folder. {_GIVE}")
     if _kind(folder):
         is_inner = folder.absolute().name == run_folder.HEATMAPS and has_epochs(folder)
         return [folder.absolute().parent if is_inner else folder]
@@ -96,7 +102,11 @@ def _kind(folder: Path) -> Kind | None:
 
 
 def _no_heatmaps(folder: Path) -> UserError:
+    if (folder / ABOUT).is_file():
+        return UserError(
+            f"{folder}: there are scores, but no heatmaps (maps=0, or an older camlab). Give the command camlab.score"
+            " again with maps=24: it computes only what is missing."
+        )
     return UserError(
-        f"{folder}: no heatmaps there (heatmaps/epoch_NNNN/maps.npz, or maps.npz beside explain.json)."
-        " Give the folder of a run, or of camlab.explain."
+        f"{folder}: no heatmaps there (heatmaps/epoch_NNNN/maps.npz, or maps.npz beside explain.json). {_GIVE}"
     )

@@ -1,4 +1,4 @@
-"""Read files of raw maps for the viewer, and refuse those that are damaged."""
+"""Read files of raw maps for the viewer, with the pictures beside them, and refuse those that are damaged."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from camlab.attribution.methods import METHODS
+from camlab.attribution.methods import title_of
 from camlab.errors import UserError, first_line, plain
 from camlab.storage.maps_file import StoredMaps, read_maps
-from camlab.viewer.content import MapSeries
+from camlab.storage.pictures import read_picture
+from camlab.viewer.content import MapSeries, Picture
 
 _LARGEST = np.finfo(np.float16).max
 
@@ -65,7 +66,7 @@ def series_of(stored: Sequence[StoredMaps]) -> list[MapSeries]:
     """The maps by method and layer; of CAM those of all classes, if they are kept."""
     last, series = stored[-1], []
     for method, layers in last.maps.items():
-        title = METHODS[method].title if method in METHODS else plain(method)
+        title = plain(title_of(method))
         title = f"{title} against the class" if last.counterfactual else title
         for i, layer in enumerate(map(plain, last.layers[method])):
             shown = f"{title} at {layer}" if len(layers) > 1 else title
@@ -74,3 +75,35 @@ def series_of(stored: Sequence[StoredMaps]) -> list[MapSeries]:
             clipped = np.clip(np.stack([part for part in parts if part is not None]), -_LARGEST, _LARGEST)
             series.append(MapSeries(method, shown, layer, clipped.astype(np.float16), is_complete))
     return series
+
+
+def pictures_of(stored: StoredMaps, place: Path, way_out: str) -> list[Picture]:
+    """Read the pictures and, where there are any, their masks.
+
+    Args:
+        stored: The maps, whose pictures the network saw as a whole.
+        place: Folder with the folder `masks`.
+        way_out: Sentence that ends the message about a picture that cannot be used.
+
+    Raises:
+        UserError: A picture is missing or damaged, is not the one that was explained, or was shown only in part.
+    """
+    pictures = []
+    for i, (file, name) in enumerate(zip(stored.files, stored.names, strict=True)):
+        path = stored.folder / file
+        if not path.is_file():
+            raise UserError(f"{path} is missing; heatmaps cannot be shown without their pictures. {way_out}")
+        image = np.asarray(read_picture(path))
+        height, width = image.shape[:2]
+        if [width, height] != stored.sizes[i].tolist() or stored.visible[i].tolist() != [0, 0, width, height]:
+            raise UserError(f"{path}: {width}×{height} is not what the network saw. {way_out}")
+        label = None if stored.labels is None else int(stored.labels[i])
+        pictures.append(Picture(plain(name), label, image, _mask(place / "masks" / Path(file).name, image)))
+    return pictures
+
+
+def _mask(path: Path, image: np.ndarray) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    mask: np.ndarray = np.asarray(read_picture(path))[..., 0] > 127
+    return mask if mask.shape == image.shape[:2] else None

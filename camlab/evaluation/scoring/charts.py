@@ -156,7 +156,7 @@ def _gate_panel(axes: "Axes", summary: Summary, rows: list[Row]) -> None:
     _dots(axes, summary, rows, {name: verdict.similarity for name, verdict in summary.verdicts.items()})
     axes.set_xlim(-0.6, 1.08)
     axes.axvspan(GATE, 1.08, color=_FAILS, alpha=0.07, lw=0)
-    _title(axes, "Same map for a random network?", "sanity gate: fails beyond ½")
+    _title(axes, "Alike for a random network?", "sanity gate: fails beyond ½")
 
 
 def _caption(figure: "Figure", summary: Summary) -> None:

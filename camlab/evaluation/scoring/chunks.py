@@ -33,6 +33,11 @@ class Chunk:
     masks: Tensor | None
     boxes: Tensor | None
 
+    @property
+    def classes(self) -> Tensor:
+        """The true class and the runner-up, N×R: wherever the prediction is wrong, the runner-up is what it says."""
+        return self.true[:, None] if self.runner_up is None else torch.stack([self.true, self.runner_up], dim=1)
+
 
 class Chunks:
     """The pictures in chunks; each is prepared when it is needed.

@@ -49,6 +49,16 @@ class Measuring:
             found["effective_area"] = scores.effective_area(shown)
         return found
 
+    def maps(self, chunk: Chunk) -> Tensor:
+        """Signed maps of the chunk's classes, N×R×h×w; a pseudo-method has the same for all of them.
+
+        Raises:
+            UserError: A map is not finite.
+        """
+        if self._row.is_pseudo:
+            return self._maps(chunk)[0][:, None].expand(-1, chunk.classes.shape[1], -1, -1)
+        return torch.stack([self._explained(chunk, class_idx) for class_idx in chunk.classes.unbind(dim=1)], dim=1)
+
     def _maps(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """Signed maps of the predicted and of the true class, N×h×w each."""
         passes = chunk.passes

@@ -1,6 +1,7 @@
 """The pictures that are scored, with what is known about their objects."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,6 +40,13 @@ class PictureSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def some(self, rows: Sequence[int]) -> "PictureSet":
+        """Return the same set with some of its pictures, given by their positions, without notes."""
+        chosen = list(rows)
+        labels, masks, boxes = (None if of is None else of[chosen] for of in (self.labels, self.masks, self.boxes))
+        names = tuple(self.names[i] for i in chosen)
+        return PictureSet(self.images[chosen], names, self.numbers[chosen], self.place, labels, masks, boxes)
 
     def fingerprint(self) -> str:
         """Hash of the pictures and of what is known about them, 16 hex digits."""

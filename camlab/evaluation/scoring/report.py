@@ -18,6 +18,10 @@ from camlab.evaluation.scoring.rows import Row
 from camlab.evaluation.scoring.sentences import sentence, sentences
 from camlab.evaluation.scoring.summary import LEAST, Cell, Summary
 from camlab.scores.statistics import Interval
+from camlab.evaluation.scoring.request import is_of_true_class, score_of_measure, titled
+from camlab.evaluation.scoring.rows import Row
+from camlab.evaluation.scoring.sentences import sentence, sentences
+from camlab.evaluation.scoring.summary import LEAST, Cell, Summary
 from camlab.storage.files import write_atomically
 
 JSON, TABLE, PICTURES = "scores.json", "scores.md", "scores.csv"
@@ -37,7 +41,7 @@ def write_tables(folder: Path, summary: Summary, about: Mapping[str, Any]) -> No
     """
     write_atomically(folder / PICTURES, _per_image(summary).encode("utf-8", "surrogateescape"))
     write_atomically(folder / TABLE, _markdown(summary))
-    content = {**about, "scores": _scores(summary), "sentences": sentences(summary)}
+    content = {**about, "measures": _measures(summary), "scores": _scores(summary), "sentences": sentences(summary)}
     write_atomically(folder / JSON, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -171,6 +175,18 @@ def _per_image(summary: Summary) -> str:
             cells = ("" if of is None or math.isnan(of[i]) else f"{of[i]:.6g}" for of in columns)
             writer.writerow([name, row.name, *cells])
     return table.getvalue()
+
+
+def _measures(summary: Summary) -> dict[str, dict[str, Any]]:
+    """What each score in the tables is called, which end is good, and which class's map it is of."""
+    return {
+        name: {
+            "title": titled(name),
+            "higher_is_better": score_of_measure(name).higher_is_better,
+            "class": "true" if is_of_true_class(name) else "predicted",
+        }
+        for name in summary.measures
+    }
 
 
 def _scores(summary: Summary) -> dict[str, Any]:

@@ -71,6 +71,16 @@ def score_of_measure(measure: str) -> Score:
     return score_of("srg" if measure.startswith("srg_") else measure)
 
 
+def is_of_true_class(measure: str) -> bool:
+    """Whether a measure scores the map of the true class, where that is known; else it is of the predicted class.
+
+    Example:
+        >>> is_of_true_class("auroc"), is_of_true_class("srg_blur")
+        (True, False)
+    """
+    return score_of_measure(measure).question in ("place", "description")
+
+
 def titled(measure: str) -> str:
     """A measure in words.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from camlab.attribution.doubts import check_grids
 from camlab.attribution.explainer import Explainer
-from camlab.attribution.methods import METHODS
+from camlab.attribution.methods import title_of
 from camlab.errors import UserError, first_line
 from camlab.evaluation.scoring.request import Request
 from camlab.runs.score_names import METHODS_OF_AUTO, PSEUDO_METHODS
@@ -80,8 +80,7 @@ def _row(network: nn.Module, images: Tensor, name: str, method: str, layer: str 
     explanation = explainer.explain(images[:1], (method,))
     check_grids(explanation, explainer.survey(images))
     (maps,) = explanation.maps[method]
-    title = METHODS[method].title + name.removeprefix(method).replace("@", " at ")
-    return Row(name, title, method, layer, explanation.layers[method], (maps.shape[2], maps.shape[3]))
+    return Row(name, title_of(name), method, layer, explanation.layers[method], (maps.shape[2], maps.shape[3]))
 
 
 def _pseudo_rows(grid: tuple[int, int], of_many: bool, with_masks: bool) -> Iterable[Row]:

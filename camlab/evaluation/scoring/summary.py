@@ -22,6 +22,9 @@ from camlab.scores.statistics import (
     mean_interval,
     paired_difference,
 )
+from camlab.evaluation.scoring.picture_set import PictureSet
+from camlab.evaluation.scoring.request import is_of_true_class, score_of_measure
+from camlab.evaluation.scoring.rows import Row
 
 LEAST = 10  # pictures; with fewer, nothing is ranked and no verdict is given
 
@@ -197,8 +200,7 @@ def _interval(measure: str, columns: Tensor, values: Tensor | None, pictures: Pi
 
 
 def _count_none(measure: str, columns: Mapping[str, Tensor]) -> int:
-    of_true = score_of_measure(measure).question in ("place", "description")
-    return int(columns["none_of_true" if of_true else "none"].nansum())
+    return int(columns["none_of_true" if is_of_true_class(measure) else "none"].nansum())
 
 
 def _chance(measure: str, pictures: PictureSet) -> float | None:

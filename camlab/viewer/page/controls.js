@@ -3,7 +3,7 @@
 
 const ONE_MAP =
   "The map of one class is stored for each picture; a difference needs two." +
-  (about.hasEpochs ? "" : " Repeat camlab.explain with top_k=2.");
+  (about.hasEpochs || measures.length > 0 ? "" : " Repeat camlab.explain with top_k=2.");
 
 function buildControls() {
   setText(byId("title"), about.title);
@@ -49,6 +49,7 @@ function fillSelects() {
   classChoices.forEach((name, i) => addOption("class", ONE_CLASS + name, i < 9 ? `${name}   (${i + 1})` : name));
   for (const title of methods) addOption("method", title, title);
   if (methods.length > 1) addOption("method", ALL_METHODS, "all, side by side");
+  addScoreSorts();
   const known = hasLabels();
   if (!known) setText(byId("difference-title"), "Predicted − runner-up");
   byId("true-class").hidden = !known;
@@ -126,7 +127,7 @@ function drawControls() {
     selectById(id).value = state[id];
   selectById("colours").disabled = isSignedView();
   selectById("colours").title = isSignedView() ? "Differences have colours of their own." : "";
-  drawSortByObject();
+  drawSorts();
   selectById("speed").value = String(state.speed);
   for (const id of /** @type {const} */ (["opacity", "threshold"]))
     inputById(id).value = String(Math.round(100 * state[id]));
@@ -137,11 +138,12 @@ function drawControls() {
   document.documentElement.dataset.theme = state.theme;
 }
 
-/** Name the map by which "least heat on the object" sorts; differences have no such share. */
-function drawSortByObject() {
+/** Name the maps by which pictures are sorted; differences have no share on the object. */
+function drawSorts() {
+  const run = about.runs.length > 1 ? `${LETTERS[state.run]}, ` : "";
+  if (measures.length > 0) byId("sort-scores").setAttribute("label", `Scores of ${run}${sortedMethod()}`);
   const option = [...selectById("sort").options].find(({ value }) => value === "object");
   if (!option) return;
-  const run = about.runs.length > 1 ? `${LETTERS[state.run]}, ` : "";
   option.disabled = state.klass === "difference";
   setText(
     option,

@@ -25,7 +25,7 @@ const TITLES = {
 const charts = [];
 
 function buildCurves() {
-  const groups = curveGroups();
+  const groups = about.hasEpochs ? curveGroups() : [];
   for (const [title, curves] of groups) charts.push(buildChart(title, curves));
   byId("curves").hidden = charts.length === 0;
   drawers.push(drawCurves);

@@ -7,7 +7,8 @@
  *   peaks: number[], signedPeaks: number[]}} Series
  * @typedef {{name: string, overrides: string[], epochs: number[], classes: number[], labels: (number | null)[], predicted: number[][],
  *   explained: number[][][], reference: number[][], runnersUp: number[][], series: Series[], curves: Object<string, [number, number][]>,
- *   shift: number[], onObject: [number, number][] | null}} Run
+ *   shift: number[], onObject: [number, number][] | null, measures: Measure[]}} Run
+ * @typedef {{name: string, title: string, higherIsBetter: boolean | null, ofClass: string, values: (number | null)[][]}} Measure
  * @typedef {{klass: string, box: boolean, colours: string, scale: string, opacity: number}} Style
  * @typedef {{title: string, classes: string[], pictures: Picture[], epochs: number[], hasEpochs: boolean,
  *   runs: Run[], colours: Object<string, string>, style: Style, scoreTitles: Object<string, string>, notes: string[]}} About

@@ -55,6 +55,7 @@ function drawDetail() {
     [epochText(), hottestPlace(heatOf(chosen[0], state.picture, state.epoch))].filter(Boolean).join(". "),
   );
   drawClasses(chosen[0].run);
+  drawScores(chosen[0].run, state.method);
   drawFilm(chosen[0]);
 }
 

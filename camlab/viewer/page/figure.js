@@ -121,7 +121,7 @@ function drawCaption(caption, slot, picture, heat) {
   caption.classList.toggle("wrong", Boolean(told?.isWrong));
   setText(guess, told ? told.name : "");
   setText(percent, told ? percentage(told.share) : "");
-  setText(ofMap, textOfMap(slot.run, heat, picture));
+  setText(ofMap, [textOfMap(slot.run, heat, picture), scoreText(slot, picture)].filter(Boolean).join("\n"));
   ofMap.hidden = ofMap.textContent === "";
 }
 

@@ -50,7 +50,7 @@ function headingOf(picture) {
 }
 
 function drawGrid() {
-  const by = [state.sort, state.filter, state.search, state.run].join("\n");
+  const by = [state.sort, sortedMeasure() && sortedMethod(), state.filter, state.search, state.run].join("\n");
   if (by !== arrangedBy) {
     arrangedBy = by;
     arrange();
@@ -115,6 +115,8 @@ function sortKey(picture) {
   if (state.sort === "unsure") return told ? told.share : 2;
   if (state.sort === "object")
     return onObject(heatOfRun(state.run, sortedMethod(), picture, state.epoch), picture) ?? 2;
+  const measure = sortedMeasure();
+  if (measure) return scoreKey(measure, picture);
   if (state.sort === "shift") return -about.runs[state.run].shift[picture];
   return picture;
 }

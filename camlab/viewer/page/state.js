@@ -10,11 +10,18 @@
 const CLASS_KINDS = ["predicted", "true", "difference"];
 const ONE_CLASS = "name:"; // before the name of a class, which may be "true"
 const ALL_METHODS = "all";
+const SCORE = "score:"; // before the name of a score by which pictures are sorted
+
+/** The scores of all runs, each once. */
+const measures = [
+  ...new Map(about.runs.flatMap((run) => run.measures.map((one) => /** @type {const} */ ([one.name, one])))).values(),
+];
+
 const CHOICES = {
   compare: ["side", "flip", "difference"],
   scale: ["per_image", "shared", "raw"],
   colours: ["jet", "viridis", "cividis"],
-  sort: ["stored", "wrong", "unsure", "object", "shift"],
+  sort: ["stored", "wrong", "unsure", "object", "shift", ...measures.map(({ name }) => SCORE + name)],
   filter: ["all", "wrong", "right"],
   theme: ["auto", "light", "dark"],
 };
