@@ -6,9 +6,10 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from camlab.attribution.calls import ACTIVATIONS
 from camlab.attribution.classifier import Classifier
 from camlab.attribution.hooks import cut, reading
-from camlab.attribution.survey import ACTIVATIONS, Survey
+from camlab.attribution.survey import Survey
 from camlab.errors import UserError, did_you_mean
 
 Layer = str | nn.Module
