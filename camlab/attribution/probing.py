@@ -2,10 +2,12 @@
 
 The network sees pictures of noise that differ from each other in one place only: at the top left, at the top
 right, at the bottom left, and off the diagonal. The arrangement in which the output differs most in these places is the
-right one.
+right one. A network that flips, crops, turns or shifts the picture is noticed where the output differs in few cells,
+and these are elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +21,56 @@ from camlab.attribution.network_input import output_of
 # up to 20 rows, one of the others is in a row of odd number, and tells whether these run backwards.
 _PLACES = ((0.0, 0.0, 0.0625), *((*at, 0.125) for at in ((0.1, 0.9), (0.9, 0.1), (0.3, 0.75), (0.5, 0.2), (0.2, 0.75))))
 
+_NOISE = 1e-5  # of the greatest value: an output that differs less is the same
+_DIFFERENT = 1e-3  # change of a cell that counts, as a share of the greatest
+_FEW = 0.3  # share of the cells, if the change is to show a place
+_BESIDE = (1.0, 0.05)  # how far a change may be from its place: cells, and a share of the side
 
-def probe(model: nn.Module, image: Tensor, names: set[str]) -> dict[str, Layout]:
-    """Return the layouts that probing finds, by the name of the layer."""
-    found: dict[str, Layout] = {}
+
+@dataclass(frozen=True)
+class Probed:
+    """What probing finds about the outputs of layers.
+
+    Attributes:
+        layouts: The only layout that is right, by the name of the layer.
+        moved: Names of layers with an output N×K×H×W that differs in few cells elsewhere than the picture does, or that
+            see a part of the picture only.
+    """
+
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    moved: set[str] = field(default_factory=set)
+
+
+def probe(model: nn.Module, image: Tensor, names: Set[str], names_nchw: Set[str]) -> Probed:
+    """Probe a network.
+
+    Args:
+        model: A network in eval mode, in a context for passes (`camlab.attribution.hooks.passing`).
+        image: 1×C×H×W.
+        names: Names of the layers whose layout is asked for.
+        names_nchw: Names of those whose output is known to be N×K×H×W.
+    """
+    found = Probed()
     if image.is_meta:  # there are no values to compare
         return found
+    is_seen = torch.zeros(len(_PLACES), dtype=torch.bool)
 
     def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
-        if name in names and len(output) == 1 + len(_PLACES):
-            right = _right_layouts(output.float(), (image.shape[-2], image.shape[-1]))
-            if len(right) == 1:
-                found[name] = right[0]
+        if name not in names or len(output) != 1 + len(_PLACES):
+            return
+        output = output.float()
+        right = _right_layouts(output, (image.shape[-2], image.shape[-1]))
+        if len(right) == 1:
+            found.layouts[name] = right[0]
+        change = (output[1:] - output[:1]).flatten(1).abs().amax(dim=1)
+        is_seen.logical_or_((change > _NOISE * output.abs().max()).cpu())
+        if name in names_nchw and not any(layout.order == "NCHW" for layout in right) and _is_moved(output):
+            found.moved.add(name)
 
     with hooked(model, record):
         output_of(model, _noise_that_differs_in_places(image))
+    if int((~is_seen).sum()) > 1 and bool(is_seen.any()):  # the network crops the picture
+        found.moved.update(names_nchw - found.layouts.keys())
     return found
 
 
@@ -82,3 +119,28 @@ def _is_near(change_HW: Tensor, place: tuple[float, float, float]) -> bool:
     offsets = [abs(at + 0.5 - share * side) for at, share, side in zip(highest, place, change_HW.shape, strict=False)]
     near = all(offset <= 0.75 + 0.1 * side for offset, side in zip(offsets, change_HW.shape, strict=True))
     return near and bool(change_HW.max() > 0)
+
+
+def _is_moved(output: Tensor) -> bool:
+    """Whether an output N×K×H×W differs in few cells, and mostly elsewhere than the picture.
+
+    A convolution cannot do that, whatever its stride, padding or dilation: the cell at a share of the map's height and
+    width reads the pixel at the same share of the picture's. Where a change has no effect, or one on many cells,
+    nothing is known.
+    """
+    beside = [
+        _is_beside(cells_HW > _DIFFERENT * cells_HW.max(), place)
+        for cells_HW, place in zip(_relative_change(output, 1)[:, 0], _PLACES, strict=True)
+    ]
+    return beside.count(True) >= max(2, beside.count(False))
+
+
+def _is_beside(differs_HW: Tensor, place: tuple[float, float, float]) -> bool | None:
+    """Whether the box around the cells that differ leaves the place out; None if they are none or many."""
+    if not 0 < differs_HW.float().mean() <= _FEW:
+        return None
+    for side, share, used in zip(differs_HW.shape, place, (differs_HW.any(dim=1), differs_HW.any(dim=0)), strict=False):
+        cells = used.nonzero()
+        if max(int(cells.min()) - share * side, share * side - int(cells.max()) - 1) > _BESIDE[0] + _BESIDE[1] * side:
+            return True
+    return False

@@ -3,9 +3,11 @@
 A 4-D output is not always N×K×H×W, and tokens do not say which of them form the grid. The arrangement is found by
 probing, unless most layers with as many tokens contradict it. If probing finds none, or more than one, the arrangement
 is taken from the convolutions, poolings and batch norms that give or take the tensor, provided that probing finds no
-other arrangement than theirs in the network. Otherwise it is unknown, and no map is computed from the layer.
+other arrangement than theirs in the network, and does not find that the network flips, crops, turns or shifts the
+picture. Otherwise it is unknown, and no map is computed from the layer.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from math import prod
@@ -20,6 +22,11 @@ from camlab.errors import UserError
 
 _MOST_STRETCHED = 4.0  # how much longer a cell of a map may be in one direction than in the other
 
+MOVED = (
+    "the network flips, crops, turns or shifts the picture (a change in one place changes features in another), so a"
+    " map would be drawn in the wrong place. Do this before the network instead."
+)
+
 
 class Survey:
     """Calls of a network's modules for images of one size, and the layouts of their outputs.
@@ -28,6 +35,12 @@ class Survey:
         model: A network in eval mode, in a context for passes (`camlab.attribution.hooks.passing`).
         image: 1×C×H×W.
         reshape: What the user states about the layouts of layers.
+
+    Attributes:
+        calls: The calls in order.
+        once: Calls of modules that are called once.
+        layouts: Layouts of their outputs, where they are known, by the name of the layer.
+        moved: Names of layers whose output is N×K×H×W, but of a picture that the network has flipped, cropped or moved.
 
     Raises:
         UserError: The network cannot take the image, or a stated layout does not fit.
@@ -40,17 +53,33 @@ class Survey:
         self.image_size = (image.shape[-2], image.shape[-1])
         counts = Counter(call.name for call in self.calls)
         self.once = [call for call in self.calls if counts[call.name] == 1]
-        probed = probe(model, image, {call.name for call in self.once if not call.is_vector})
-        if any(layout.order not in ("NCHW", "NCWH") for layout in probed.values()):
-            found = probed  # here, a convolution may run over something else than the picture
-        else:
-            found = {call.name: nchw(call.shape) for call in self.once if call.is_nchw and _is_map(call.shape)} | probed
-        found = _agreeing({name: at for name, at in found.items() if _is_plausible(at, self.image_size)})
+        self.moved: set[str] = set()
+        found = self._find(model, image)
         shapes = {call.name: call.shape for call in self.once}
         for name, how in (reshape or {}).items():
             if self._first_name[name] in shapes:
                 found[self._first_name[name]] = stated(how, shapes[self._first_name[name]], name)
         self.layouts = {call.name: found[call.name] for call in self.once if call.name in found}
+
+    def _find(self, model: nn.Module, image: Tensor) -> dict[str, Layout]:
+        """Probe the network, and add what its convolutions tell."""
+        by_modules = {call.name: nchw(call.shape) for call in self.once if call.is_nchw and _is_map(call.shape)}
+        by_modules = {name: at for name, at in by_modules.items() if _is_plausible(at, self.image_size)}
+        names = {call.name for call in self.once if not call.is_vector}
+        probed = probe(model, image, names, by_modules.keys())
+        if any(layout.order not in ("NCHW", "NCWH") for layout in probed.layouts.values()):
+            by_modules = {}  # here, a convolution may run over something else than the picture
+        is_moved = False
+        for call in self.once:  # where probing tells nothing, the picture is where it was before
+            if call.name in probed.moved:
+                is_moved = True
+            elif call.name in probed.layouts and probed.layouts[call.name].order != "NCWH":
+                is_moved = False
+            if is_moved and call.name in by_modules:
+                del by_modules[call.name]
+                self.moved.add(call.name)
+        found = by_modules | probed.layouts
+        return _agreeing({name: at for name, at in found.items() if _is_plausible(at, self.image_size)})
 
     def layout(self, name: str) -> Layout:
         """Return the layout of a layer's output.
@@ -66,6 +95,8 @@ class Survey:
             raise UserError(f"layer={name}: used more than once in a pass; choose the block that contains it.")
         if recorded_as in self.layouts:
             return self.layouts[recorded_as]
+        if recorded_as in self.moved:
+            raise UserError(f"layer={name}: {MOVED} Or state in Python how the output is arranged (reshape=).")
         shape = "×".join(map(str, calls[0].shape[1:]))
         if calls[0].is_vector:
             raise UserError(
@@ -91,7 +122,14 @@ class Survey:
         names = [call.name for call in self.calls]
         end = max((i for i, name in enumerate(names) if name in self.layouts), default=-1)
         known = [call.is_vector or (call.is_nchw and call.shape[0] == 1) for call in self.calls[end + 1 :]]
-        return not all(known)
+        return self.is_moved_at_end or not all(known)
+
+    @property
+    def is_moved_at_end(self) -> bool:
+        """Whether the network moves the picture behind the last layer with a known layout."""
+        end = list(self.layouts)[-1:]
+        behind = itertools.dropwhile(lambda name: name not in end, [call.name for call in self.calls])
+        return not self.moved.isdisjoint(behind if end else self.moved)
 
     @property
     def last_linear(self) -> nn.Linear | None:
