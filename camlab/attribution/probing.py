@@ -53,7 +53,7 @@ def probe(model: nn.Module, image: Tensor, names: Set[str], names_nchw: Set[str]
     found = Probed()
     if image.is_meta:  # there are no values to compare
         return found
-    is_seen = torch.zeros(len(_PLACES), dtype=torch.bool)
+    is_seen = torch.zeros(len(_PLACES), dtype=torch.bool, device="cpu")
 
     def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
         if name not in names or len(output) != 1 + len(_PLACES):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from camlab.errors import UserError, cut
-from camlab.scores.checked import check_same_images, check_whole, checked_maps
+from camlab.scores.checked import check_same_images, check_tensors, check_whole, checked_maps
 from camlab.scores.removal import STEPS, RemovalCurves, cell_order
 
 Scale = Literal["probability", "logit"]
@@ -61,8 +61,10 @@ def _check_head(cam_NMHW: Tensor, bias_M: Tensor | None, target: Tensor) -> None
         raise UserError(f"target: one class index for each of {n} images is needed, int64.")
     if n and not 0 <= int(target.min()) <= int(target.max()) < m:
         raise UserError(f"target: the CAM has the classes 0 to {m - 1}.")
-    if bias_M is not None and (not isinstance(bias_M, Tensor) or bias_M.shape != (m,)):
-        raise UserError(f"bias: one value for each of {m} classes is needed, as a tensor.")
+    if bias_M is not None:
+        check_tensors(bias=bias_M)
+        if bias_M.shape != (m,):
+            raise UserError(f"bias: {tuple(bias_M.shape)} values for {m} classes.")
 
 
 def feature_curves(
