@@ -80,3 +80,47 @@ def test_kernels_that_cover_most_cells_are_told_where_auto_chooses():
         explainer = BatchExplainer(network(7, stride=2), Request(methods))
         explainer.explain(images, [None])
         assert len(explainer.doubts) == count
+
+
+class Ensemble(nn.Module):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(Residual() for _ in range(count))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([member(images) for member in self.members]).mean(dim=0)
+
+
+class Residual(nn.Module):
+    """A network with a way around its last block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.head = nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stem(images)
+        return self.head((features + self.block(features).relu()).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("count", "layers", "is_part"),
+    [
+        (1, None, False),
+        (2, None, True),
+        (2, ["members.1.block"], True),
+        (2, ["members.0.block", "members.1.block"], False),
+    ],
+)
+def test_one_member_of_an_ensemble_is_told(count, layers, is_part):
+    torch.manual_seed(0)
+    explainer = BatchExplainer(Ensemble(count).eval(), Request(["grad_cam"], layers))
+    explainer.explain(torch.rand(1, 3, 16, 16), [None])
+    assert [doubt for doubt in explainer.doubts if "explain members.1 only" in doubt] == explainer.doubts
+    assert bool(explainer.doubts) == is_part
+
+
+def test_a_way_around_the_last_block_is_no_reason():
+    explainer = BatchExplainer(Residual().eval(), Request(["grad_cam"], ["block"]))
+    explainer.explain(torch.rand(1, 3, 16, 16), [None])
+    assert not explainer.doubts

@@ -346,6 +346,7 @@ class Activated(nn.Module):
         (lambda x: x * torch.sigmoid(x), r"x · sigmoid\(x\)"),
         (lambda x: torch.sigmoid(1.7 * x) * x, r"x · sigmoid\(x\)"),
         (lambda x: torch.where(x > 0, x, 0.0), "where"),
+        (lambda x: x * (x > 0), r"x · \(x > 0\)"),
         (lambda x: x.clamp_(0), "clamp"),
         (lambda x: torch.max(x, torch.zeros(())), "maximum"),
         (torch.relu_, "ReLUs that cannot be replaced"),

@@ -98,7 +98,7 @@ def test_classes_that_are_none():
     explainer = Explainer(convolutional())
     with pytest.raises(UserError, match="class_idx: got float32, but indices of classes are needed"):
         explainer.explain(IMAGES, ["cam"], torch.zeros(3, 1))
-    with pytest.raises(UserError, match="top_k=0: must be at least 1"):
+    with pytest.raises(UserError, match="top_k=0: must be a whole number of at least 1"):
         explainer.explain(IMAGES, ["cam"], top_k=0)
 
 

@@ -96,7 +96,9 @@ class BatchExplainer:
             raise
         if not self.layers:
             is_auto = request.methods is None or "auto" in request.methods
-            self.doubts = doubts_of(explanation, self._explainer.survey(inputs), is_auto)
+            self.doubts = doubts_of(
+                explanation, self._explainer.survey(inputs), is_auto, self._explainer.classifier, inputs
+            )
         self.layers = explanation.layers
         single = labels if labels is not None and labels.dim() == 1 else None
         return results_of(explanation, sources, single, request.all_classes, request.multi_label)

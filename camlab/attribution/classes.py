@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from camlab.errors import UserError, cut
+from camlab.errors import UserError, cut, first_line
 
 Chooser = Callable[[Tensor], Tensor]  # logits N×M → the R classes to explain for each image, N×R
 
@@ -56,11 +56,16 @@ def choose(logits: Tensor, class_idx: Tensor | Chooser | None, top_k: int) -> Te
     """
     n, count = logits.shape
     if class_idx is None:
-        if top_k < 1:
-            raise UserError(f"top_k={top_k}: must be at least 1.")
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise UserError(f"top_k={top_k}: must be a whole number of at least 1.")
         return logits.detach().topk(min(top_k, count), dim=1).indices
-    given = class_idx(logits.detach()) if callable(class_idx) else class_idx
-    chosen = torch.as_tensor(given, device=logits.device)
+    try:
+        given = class_idx(logits.detach()) if callable(class_idx) else class_idx
+        chosen = torch.as_tensor(given, device=logits.device)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a function of the user's raises
+        raise UserError(f"class_idx: N×R classes are needed, as a tensor: {first_line(error)}") from error
     if chosen.numel() == 0:
         raise UserError("class_idx: there are no classes or no images to explain.")
     if chosen.is_floating_point() or chosen.dtype == torch.bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from camlab.attribution.network_input import described, output_of
-from camlab.errors import UserError, listed
+from camlab.errors import UserError, first_line, listed
 
 # Which part of an odd output is the logits: a key or attribute, an index, or a function of the output.
 Output = str | int | Callable[[object], Tensor]
@@ -29,6 +29,9 @@ class Classifier:
     network: nn.Module
     output: Output | None = None
 
+    def __post_init__(self) -> None:
+        check_output(self.output)
+
     def logits(self, images: Tensor, rows: int | None = None) -> Tensor:
         """Run the network and return its logits, N×M.
 
@@ -41,6 +44,24 @@ class Classifier:
         """
         given = output_of(self.network, images.clone())
         return logits_of(given if self.output is None else _chosen(given, self.output), rows or len(images))
+
+
+def check_output(output: object) -> None:
+    """Refuse what names no part of an output.
+
+    Raises:
+        UserError: It is neither a key, an index, a function nor None.
+
+    Example:
+        >>> check_output(1.5)
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: output: got float, but a key, an index or a function of the output is needed.
+    """
+    if output is not None and not isinstance(output, (str, int)) and not callable(output):
+        raise UserError(
+            f"output: got {type(output).__name__}, but a key, an index or a function of the output is needed."
+        )
 
 
 def count_classes(network: nn.Module, side: int) -> int:
@@ -111,7 +132,12 @@ def _chosen(output: object, part: Output) -> object:
         UserError: The output has no such part.
     """
     if callable(part):
-        return part(output)
+        try:
+            return part(output)
+        except Exception as error:  # whatever the function raises
+            raise UserError(
+                f"output: the function cannot take what the network gives, {_described(output)}: {first_line(error)}"
+            ) from error
     try:
         if isinstance(part, str) and not isinstance(output, Mapping):
             return getattr(output, part)

@@ -1,10 +1,14 @@
-"""Reasons to doubt maps that can be computed: cells that are too few, and kernels that mix most of them."""
+"""Reasons to doubt maps that can be computed: too few cells, kernels that mix most of them, one of several networks."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
+import torch
 from torch import Tensor, nn
 
+from camlab.attribution.classifier import Classifier
 from camlab.attribution.explainer import Explanation
+from camlab.attribution.hooks import passing, replaced
 from camlab.attribution.methods import METHODS
 from camlab.attribution.survey import Survey
 from camlab.errors import UserError
@@ -61,17 +65,54 @@ def _width(convolution: nn.Conv2d) -> int:
     return min(dilation * (side - 1) + 1 for side, dilation in sides)
 
 
-def doubts_of(explanation: Explanation, survey: Survey, is_auto: bool) -> list[str]:
+def one_of_several(classifier: Classifier, layers: Sequence[str], images: Tensor, survey: Survey) -> str | None:
+    """Why the maps show a part of the evidence only: the picture reaches the output by other ways, as in an ensemble.
+
+    The modules that contain the layers and give a vector (logits or features) are made to give zeros. If two pictures
+    of noise still have different logits, something else than these modules sees the picture. Ways around a layer within
+    such a module, as in residual networks, are no reason.
+
+    Args:
+        classifier: The network.
+        layers: Names of the target layers.
+        images: N×C×H×W, for size, number format and device.
+        survey: Survey of the network for images of this size.
+    """
+    vectors = {call.name: call.module for call in survey.once if call.is_vector}
+    around = [[name for name in vectors if layer.startswith(f"{name}.")] for layer in layers]
+    if not all(around):
+        return None
+    outer = sorted({min(names, key=len) for names in around})
+    noise = torch.randn((2, *images.shape[1:]), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    with passing(classifier.network, images.device), torch.no_grad(), ExitStack() as stack:
+        for name in outer:
+            stack.enter_context(replaced(vectors[name], torch.zeros_like))
+        first, second = classifier.logits(noise.to(images))
+    if torch.allclose(first, second, rtol=1e-4, equal_nan=True):
+        return None
+    return (
+        f"Maps at {', '.join(layers)} explain {', '.join(outer)} only, but the output also depends on the picture in"
+        " other ways (an ensemble, a second branch). Explain each network by itself, or give layers of all of them."
+    )
+
+
+def doubts_of(
+    explanation: Explanation, survey: Survey, is_auto: bool, classifier: Classifier, images: Tensor
+) -> list[str]:
     """All reasons to doubt the maps of an explanation, each once.
 
     Args:
         explanation: The maps.
         survey: Survey of the network for images of this size.
         is_auto: Whether `auto` has chosen the methods.
+        classifier: The network.
+        images: Its input, N×C×H×W.
     """
     found = [too_coarse(of_layers, survey) for of_layers in explanation.maps.values()]
     if is_auto:
         found += [mixed_cells(method, explanation.layers[method][0], survey) for method in explanation.maps]
+    for layers in {names for method, names in explanation.layers.items() if METHODS[method].kind != "attention"}:
+        found.append(one_of_several(classifier, layers, images, survey))
     return list(dict.fromkeys(filter(None, found)))
 
 

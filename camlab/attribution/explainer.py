@@ -13,7 +13,7 @@ from camlab.attribution.classes import Chooser, choose, one_per_image
 from camlab.attribution.classifier import Classifier, Output
 from camlab.attribution.forward_pass import record_pass
 from camlab.attribution.hooks import passing, unwrapped
-from camlab.attribution.layouts import Layout, Reshape
+from camlab.attribution.layouts import Layout, Reshape, check_reshape
 from camlab.attribution.methods import METHODS, check_counterfactual, check_methods
 from camlab.attribution.network_input import (
     check_images,
@@ -109,6 +109,10 @@ class Explainer:
         output: As in `heatmaps`.
         reshape: As in `heatmaps`; it holds for all layers that are given.
 
+    Attributes:
+        model: The network, not wrapped.
+        classifier: The same, with the choice of its logits.
+
     Raises:
         UserError: A layer is not part of the network, or the network is compiled to TorchScript; or a layout is given
             without a layer.
@@ -132,8 +136,10 @@ class Explainer:
     ) -> None:
         check_model(model)
         check_layers(layer)
+        if reshape is not None:
+            check_reshape(reshape)
         self.model = unwrapped(model)
-        self._classifier = Classifier(self.model, output)
+        self.classifier = Classifier(self.model, output)
         named = self.model.named_modules(remove_duplicate=False)  # a module may have two names
         self._modules = {name: module for name, module in named if name}
         self._layers = () if layer is None else layer_names(self._modules, layer)
@@ -198,12 +204,12 @@ class Explainer:
             layouts = {layer: survey.layout(layer) for names in layers.values() for layer in names}
             by_gradients = [METHODS[name] for name in methods if METHODS[name].kind in ("gradients", "pixels")]
             scores = sorted({method.score for method in by_gradients})
-            passed = record_pass(self._classifier, images, self._modules, survey.last_linear, layouts, chosen, scores)
+            passed = record_pass(self.classifier, images, self._modules, survey.last_linear, layouts, chosen, scores)
         else:
             with passing(self.model, images.device):
-                attention = record_attention(self._classifier, images, survey, chosen)
+                attention = record_attention(self.classifier, images, survey, chosen)
             passed = attention.detached()
-        computed = RawMaps(self._classifier, self._modules, survey, passed, -1 if counterfactual else 1, attention)
+        computed = RawMaps(self.classifier, self._modules, survey, passed, -1 if counterfactual else 1, attention)
         found = {name: computed.of_method(name, layers[name]) for name in methods}
         for name, of_layers in found.items():
             layers[name] = layers[name] or (computed.attention.where,)
@@ -213,6 +219,7 @@ class Explainer:
 
     def method_for(self, images: Tensor, counterfactual: bool = False) -> str:
         """Return the name of the method that `auto` stands for; one image runs through the network to find it."""
+        check_images(images)
         key = (images.shape[1:], counterfactual)
         if key not in self._auto:
             check_values(images)  # what follows takes an error for an answer
@@ -237,33 +244,34 @@ class Explainer:
         survey = self.survey(images)
         try:
             with passing(self.model, images.device):
-                record_attention(
-                    self._classifier, images[:1], survey, lambda logits: logits.argmax(dim=1, keepdim=True)
-                )
+                record_attention(self.classifier, images[:1], survey, lambda logits: logits.argmax(dim=1, keepdim=True))
         except UserError:
             return False
         return True
 
     def default_layer(self, images: Tensor) -> str:
         """Return the name of the default layer for gradient methods; one image runs through the network to find it."""
-        size, survey = images.shape[1:], self.survey(images)
+        survey, size = self.survey(images), images.shape[1:]
         if (named := self._named("grad_cam_layer")) is not None:
             return named
         if size not in self._defaults:
             with passing(self.model, images.device):
-                self._defaults[size] = layer_for_gradients(self._classifier, images[:1].clone(), survey)
+                self._defaults[size] = layer_for_gradients(self.classifier, images[:1].clone(), survey)
         return self._defaults[size]
 
     def layout_of(self, layer: str, images: Tensor) -> Layout:
         """Return how the output of a layer is arranged for images of this size.
 
         Raises:
-            UserError: The layout is not known, or the layer is not used exactly once.
+            UserError: The network has no such layer, its layout is not known, or it is not used exactly once.
         """
-        return self.survey(images).layout(layer)
+        check_layers(layer)
+        return self.survey(images).layout(layer_names(self._modules, layer)[0])
 
     def survey(self, images: Tensor) -> Survey:
         """Return the survey of the network for images of this size; one image runs through the network to make it."""
+        if not (isinstance(images, Tensor) and images.is_meta):  # shapes alone will do
+            check_images(images)
         size = images.shape[1:]
         if size not in self._surveys:
             with passing(self.model, images.device), torch.no_grad():

@@ -70,8 +70,16 @@ def _other_activation(output: Tensor) -> str | None:
             return "ReLUs that cannot be replaced" if name == "Relu" else name.lower()
         if name == "Mul" and _gates_itself(node):
             return "x · sigmoid(x)"
+        if name == "Mul" and _is_masked(node):
+            return "x · (x > 0), or another product with a bool mask"
         waiting += [before for before, _ in node.next_functions]
     return None
+
+
+def _is_masked(product: Any) -> bool:
+    """Whether a node of the graph is a product with a bool tensor."""
+    factors = (getattr(product, "_saved_self", None), getattr(product, "_saved_other", None))
+    return any(isinstance(factor, Tensor) and factor.dtype == torch.bool for factor in factors)
 
 
 def _gates_itself(product: Any) -> bool:

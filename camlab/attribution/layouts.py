@@ -105,6 +105,23 @@ class Rearrangement(Layout):
 Reshape = Layout | Callable[[Tensor], Tensor]
 
 
+def check_reshape(reshape: object) -> None:
+    """Refuse what states no layout.
+
+    Raises:
+        UserError: It is neither a layout nor a function.
+
+    Example:
+        >>> check_reshape("NCHW")
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: reshape: got str, but a Layout (camlab.attribution.layouts) or a function is needed.
+    """
+    if not isinstance(reshape, Layout) and not callable(reshape):
+        kind = type(reshape).__name__
+        raise UserError(f"reshape: got {kind}, but a Layout (camlab.attribution.layouts) or a function is needed.")
+
+
 def stated(reshape: Reshape, shape: torch.Size, layer: str) -> Layout:
     """Return the layout that the user states for the output of a layer.
 
@@ -122,6 +139,7 @@ def stated(reshape: Reshape, shape: torch.Size, layer: str) -> Layout:
         '2×2 by reshape'
     """
     size = "×".join(map(str, shape[1:]))
+    check_reshape(reshape)
     if isinstance(reshape, Layout):
         if not reshape.fits(shape):
             raise UserError(f"reshape={reshape}: the output of {layer} for one image is {size}, which does not fit.")
@@ -129,7 +147,7 @@ def stated(reshape: Reshape, shape: torch.Size, layer: str) -> Layout:
     places = torch.arange(math.prod(shape[1:])).view(1, *shape[1:])
     try:
         found = reshape(places)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except Exception as error:  # whatever the function raises
         raise UserError(
             f"reshape: the function cannot take the output of {layer}, 1×{size}: {first_line(error)}"
         ) from error

@@ -90,6 +90,8 @@ def check_methods(names: Iterable[str]) -> None:
         ...
         camlab.errors.UserError: method=gradcam: unknown method. Did you mean grad_cam? Choose from cam, ...
     """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise UserError(f"methods: got {type(names).__name__}, but a list of names is needed.")
     for name in names:
         if not isinstance(name, str) or name not in METHODS:
             hint = did_you_mean(str(name), METHODS)

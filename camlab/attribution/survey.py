@@ -1,75 +1,31 @@
 """Survey a network: which of its modules are called for images of one size, and how their outputs are arranged.
 
 A 4-D output is not always N×K×H×W, and tokens do not say which of them form the grid. The arrangement is found by
-probing: the network sees pictures of noise that differ from each other in one place only: at the top left, at the top
-right, at the bottom left, and off the diagonal. The arrangement in which the output differs most in these places is the
-right one, unless most layers with as many tokens contradict it. If there is none, or more than one, the arrangement is
-taken from the convolutions, poolings and batch norms that give or take the tensor, provided that probing finds no other
-arrangement than theirs in the network. Otherwise it is unknown, and no map is computed from the layer.
+probing, unless most layers with as many tokens contradict it. If probing finds none, or more than one, the arrangement
+is taken from the convolutions, poolings and batch norms that give or take the tensor, provided that probing finds no
+other arrangement than theirs in the network, and does not find that the network flips, crops, turns or shifts the
+picture. Otherwise it is unknown, and no map is computed from the layer.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from camlab.attribution.hooks import first_tensor
-from camlab.attribution.layouts import Layout, Reshape, nchw, possible_layouts, stated
-from camlab.attribution.network_input import output_of
+from camlab.attribution.calls import record_calls
+from camlab.attribution.layouts import Layout, Reshape, nchw, stated
+from camlab.attribution.probing import probe
 from camlab.errors import UserError
-
-# Modules whose input and output are N×K×H×W.
-_CHANNELS_FIRST = (
-    nn.Conv2d,
-    nn.ConvTranspose2d,
-    nn.BatchNorm2d,
-    nn.InstanceNorm2d,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.LPPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Upsample,
-    nn.Dropout2d,
-    nn.LocalResponseNorm,
-)
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish)
-_ELEMENTWISE = (*ACTIVATIONS, nn.Identity, nn.Dropout, nn.Sigmoid, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus)
-
-# Where the pictures differ: row and column of the centre, and the side, as shares of the picture. The place at the top
-# left tells the first row from tokens before the grid; as it is on the diagonal, it cannot tell rows from columns. With
-# up to 20 rows, one of the others is in a row of odd number, and tells whether these run backwards.
-_PLACES = ((0.0, 0.0, 0.0625), *((*at, 0.125) for at in ((0.1, 0.9), (0.9, 0.1), (0.3, 0.75), (0.5, 0.2), (0.2, 0.75))))
 
 _MOST_STRETCHED = 4.0  # how much longer a cell of a map may be in one direction than in the other
 
-
-@dataclass(frozen=True)
-class Call:
-    """A call of a module.
-
-    Attributes:
-        name: Name of the module in the network.
-        module: The module.
-        shape: Shape of its output or, if the output is a tuple, of the first tensor in it.
-        is_nchw: Whether the output is known to be N×K×H×W.
-    """
-
-    name: str
-    module: nn.Module
-    shape: torch.Size
-    is_nchw: bool
-
-    @property
-    def is_vector(self) -> bool:
-        """Whether the output of one image has no space left: K, K×1×1, or a single token."""
-        if self.shape[0] != 1:  # pieces of the picture in the batch, or an axis of tokens before that of the batch
-            return False
-        return len(self.shape) <= 2 or prod(self.shape[2:]) == 1 or (len(self.shape) == 3 and self.shape[1] == 1)
+MOVED = (
+    "the network flips, crops, turns or shifts the picture (a change in one place changes features in another), so a"
+    " map would be drawn in the wrong place. Do this before the network instead."
+)
 
 
 class Survey:
@@ -80,28 +36,50 @@ class Survey:
         image: 1×C×H×W.
         reshape: What the user states about the layouts of layers.
 
+    Attributes:
+        calls: The calls in order.
+        once: Calls of modules that are called once.
+        layouts: Layouts of their outputs, where they are known, by the name of the layer.
+        moved: Names of layers whose output is N×K×H×W, but of a picture that the network has flipped, cropped or moved.
+
     Raises:
         UserError: The network cannot take the image, or a stated layout does not fit.
     """
 
     def __init__(self, model: nn.Module, image: Tensor, reshape: Mapping[str, Reshape] | None = None) -> None:
-        self.calls = _record_calls(model, image)
+        self.calls = record_calls(model, image)
         first = {id(module): name for name, module in model.named_modules()}
         self._first_name = {name: first[id(module)] for name, module in model.named_modules(remove_duplicate=False)}
         self.image_size = (image.shape[-2], image.shape[-1])
         counts = Counter(call.name for call in self.calls)
         self.once = [call for call in self.calls if counts[call.name] == 1]
-        probed = _probe(model, image, {call.name for call in self.once if not call.is_vector})
-        if any(layout.order not in ("NCHW", "NCWH") for layout in probed.values()):
-            found = probed  # here, a convolution may run over something else than the picture
-        else:
-            found = {call.name: nchw(call.shape) for call in self.once if call.is_nchw and _is_map(call.shape)} | probed
-        found = _agreeing({name: at for name, at in found.items() if _is_plausible(at, self.image_size)})
+        self.moved: set[str] = set()
+        found = self._find(model, image)
         shapes = {call.name: call.shape for call in self.once}
         for name, how in (reshape or {}).items():
             if self._first_name[name] in shapes:
                 found[self._first_name[name]] = stated(how, shapes[self._first_name[name]], name)
         self.layouts = {call.name: found[call.name] for call in self.once if call.name in found}
+
+    def _find(self, model: nn.Module, image: Tensor) -> dict[str, Layout]:
+        """Probe the network, and add what its convolutions tell."""
+        by_modules = {call.name: nchw(call.shape) for call in self.once if call.is_nchw and _is_map(call.shape)}
+        by_modules = {name: at for name, at in by_modules.items() if _is_plausible(at, self.image_size)}
+        names = {call.name for call in self.once if not call.is_vector}
+        probed = probe(model, image, names, by_modules.keys())
+        if any(layout.order not in ("NCHW", "NCWH") for layout in probed.layouts.values()):
+            by_modules = {}  # here, a convolution may run over something else than the picture
+        is_moved = False
+        for call in self.once:  # where probing tells nothing, the picture is where it was before
+            if call.name in probed.moved:
+                is_moved = True
+            elif call.name in probed.layouts and probed.layouts[call.name].order != "NCWH":
+                is_moved = False
+            if is_moved and call.name in by_modules:
+                del by_modules[call.name]
+                self.moved.add(call.name)
+        found = by_modules | probed.layouts
+        return _agreeing({name: at for name, at in found.items() if _is_plausible(at, self.image_size)})
 
     def layout(self, name: str) -> Layout:
         """Return the layout of a layer's output.
@@ -117,6 +95,8 @@ class Survey:
             raise UserError(f"layer={name}: used more than once in a pass; choose the block that contains it.")
         if recorded_as in self.layouts:
             return self.layouts[recorded_as]
+        if recorded_as in self.moved:
+            raise UserError(f"layer={name}: {MOVED} Or state in Python how the output is arranged (reshape=).")
         shape = "×".join(map(str, calls[0].shape[1:]))
         if calls[0].is_vector:
             raise UserError(
@@ -142,7 +122,14 @@ class Survey:
         names = [call.name for call in self.calls]
         end = max((i for i, name in enumerate(names) if name in self.layouts), default=-1)
         known = [call.is_vector or (call.is_nchw and call.shape[0] == 1) for call in self.calls[end + 1 :]]
-        return not all(known)
+        return self.is_moved_at_end or not all(known)
+
+    @property
+    def is_moved_at_end(self) -> bool:
+        """Whether the network moves the picture behind the last layer with a known layout."""
+        end = list(self.layouts)[-1:]
+        behind = itertools.dropwhile(lambda name: name not in end, [call.name for call in self.calls])
+        return not self.moved.isdisjoint(behind if end else self.moved)
 
     @property
     def last_linear(self) -> nn.Linear | None:
@@ -191,110 +178,3 @@ def _agreeing(found: dict[str, Layout]) -> dict[str, Layout]:
         for name, layout in found.items()
         if name not in of_tokens or 2 * layouts[layout] > layers[layout.positions]
     }
-
-
-@contextmanager
-def _hooked(model: nn.Module, record: Callable[[str, nn.Module, Sequence[object], Tensor], None]) -> Iterator[None]:
-    """Call a function after each call of each module that gives a tensor."""
-
-    def hook_of(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-            if (tensor := first_tensor(output)) is not None and tensor.dim() > 0:
-                record(name, module, inputs, tensor)
-
-        return hook
-
-    handles = [module.register_forward_hook(hook_of(name)) for name, module in model.named_modules() if name]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _record_calls(model: nn.Module, image: Tensor) -> list[Call]:
-    """The calls in order. Tensors are followed by identity, to know which of them are N×K×H×W."""
-    seen: list[tuple[str, nn.Module, Tensor]] = []
-    nchw_ids: set[int] = set()
-    same: list[tuple[int, int]] = []  # input and output of elementwise modules
-    alive: list[object] = []  # so that no two tensors of the pass have the same id
-
-    def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
-        alive.extend(inputs)
-        seen.append((name, module, output))
-        given = [tensor for tensor in inputs if isinstance(tensor, Tensor)]
-        if isinstance(module, _CHANNELS_FIRST):
-            nchw_ids.update(id(tensor) for tensor in (output, *given) if tensor.dim() == 4)
-        elif isinstance(module, _ELEMENTWISE):
-            same.extend((id(tensor), id(output)) for tensor in given if tensor.shape == output.shape)
-
-    with _hooked(model, record):
-        output_of(model, image)
-    for one, other in (*same, *reversed(same)):
-        if one in nchw_ids or other in nchw_ids:
-            nchw_ids.update((one, other))
-    return [Call(name, module, output.shape, id(output) in nchw_ids) for name, module, output in seen]
-
-
-def _probe(model: nn.Module, image: Tensor, names: set[str]) -> dict[str, Layout]:
-    """The layouts that probing finds, by the name of the layer."""
-    found: dict[str, Layout] = {}
-    if image.is_meta:  # there are no values to compare
-        return found
-
-    def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
-        if name in names and len(output) == 1 + len(_PLACES):
-            right = _right_layouts(output.float(), (image.shape[-2], image.shape[-1]))
-            if len(right) == 1:
-                found[name] = right[0]
-
-    with _hooked(model, record):
-        output_of(model, _noise_that_differs_in_places(image))
-    return found
-
-
-def _noise_that_differs_in_places(image: Tensor) -> Tensor:
-    """A picture of noise, and copies that differ from it in one of `_PLACES` each."""
-    generator = torch.Generator("cpu").manual_seed(0)
-    height, width = image.shape[-2:]
-    noise = torch.randn(image.shape[1:], generator=generator, device="cpu")
-    pictures = noise.repeat(1 + len(_PLACES), 1, 1, 1)
-    for picture, (row, column, side) in zip(pictures[1:], _PLACES, strict=True):
-        top, left = max(0, int((row - side / 2) * height)), max(0, int((column - side / 2) * width))
-        bottom, right = max(top + 1, int((row + side / 2) * height)), max(left + 1, int((column + side / 2) * width))
-        part = picture[:, top:bottom, left:right]
-        part.copy_(2 * torch.randn(part.shape, generator=generator, device="cpu"))
-    return pictures.to(image)
-
-
-def _right_layouts(output: Tensor, image_size: tuple[int, int]) -> list[Layout]:
-    """The layouts in which the output differs most in `_PLACES`."""
-    changes: dict[int, Tensor] = {}  # by the axis of the channels, since layouts with the same axis are many
-    right = []
-    for layout in possible_layouts(output.shape, image_size):
-        if layout.channel_axis not in changes:
-            changes[layout.channel_axis] = _relative_change(output, layout.channel_axis)
-        if _is_right(layout, changes[layout.channel_axis]):
-            right.append(layout)
-    return right
-
-
-def _relative_change(output: Tensor, channel_axis: int) -> Tensor:
-    """How much each cell differs from that of the first picture; the axis of the channels is kept, with length 1."""
-    norms = output[:1].norm(dim=channel_axis, keepdim=True)
-    return (output[1:] - output[:1]).norm(dim=channel_axis, keepdim=True) / (norms + norms.mean() + 1e-12)
-
-
-def _is_right(layout: Layout, change: Tensor) -> bool:
-    """Whether the change, arranged in this layout, is greatest in `_PLACES`."""
-    cells = layout.to_map(change)[:, 0]
-    if layout.prefix and bool((change[:, : layout.prefix].amax(dim=(1, 2)) > cells.amax(dim=(1, 2))).any()):
-        return False
-    return all(_is_near(cells_HW, place) for cells_HW, place in zip(cells, _PLACES, strict=True))
-
-
-def _is_near(change_HW: Tensor, place: tuple[float, float, float]) -> bool:
-    highest = divmod(int(change_HW.argmax()), change_HW.shape[1])
-    offsets = [abs(at + 0.5 - share * side) for at, share, side in zip(highest, place, change_HW.shape, strict=False)]
-    near = all(offset <= 0.75 + 0.1 * side for offset, side in zip(offsets, change_HW.shape, strict=True))
-    return near and bool(change_HW.max() > 0)

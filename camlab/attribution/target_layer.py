@@ -6,9 +6,10 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from camlab.attribution.calls import ACTIVATIONS
 from camlab.attribution.classifier import Classifier
 from camlab.attribution.hooks import cut, reading
-from camlab.attribution.survey import ACTIVATIONS, Survey
+from camlab.attribution.survey import MOVED, Survey
 from camlab.errors import UserError, did_you_mean
 
 Layer = str | nn.Module
@@ -60,6 +61,8 @@ def layer_for_cam(survey: Survey) -> str:
         UserError: No layer has a spatial output.
     """
     with_space = [call.name for call in survey.once if call.name in survey.layouts]
+    if not with_space and survey.moved:
+        raise UserError(f"layer: {MOVED}")
     if not with_space:
         raise UserError("The network has no layer with a spatial output (larger than 1×1) that is used once.")
     return with_space[-1]
@@ -87,6 +90,8 @@ def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -
     named = [call.name for call in survey.once if call.name in survey.layouts]
     reached = _reached_by_gradient(classifier, image, _stages(classifier, named), survey)
     reached = reached or _reached_by_gradient(classifier, image, named, survey)
+    if survey.is_moved_at_end:
+        raise UserError(f"layer: {MOVED} Or give a layer before it, such as {last}.")
     if not reached or survey.has_unknown_end:
         raise UserError(
             "It is not known how the network's last features are arranged in space, or no score depends on them. Give"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from camlab.errors import UserError
-from camlab.scores.checked import checked_maps, checked_masks
+from camlab.scores.checked import check_shares, check_sides, check_tensors, checked_maps, checked_masks
 from camlab.scores.heat import heat
 
 THRESHOLDS = tuple(step / 20 for step in range(20))  # shares of the map's maximum
@@ -24,6 +24,7 @@ def mask_boxes(masks_NHW: Tensor) -> Tensor:
         >>> mask_boxes(torch.tensor([[[False, True, True], [False, True, False]]])).tolist()
         [[0, 1, 2, 3]]
     """
+    check_tensors(masks=masks_NHW)
     masks = checked_masks(masks_NHW, len(masks_NHW))
     sides = []
     for used in (masks.any(dim=2), masks.any(dim=1)):  # rows, columns
@@ -58,6 +59,9 @@ def box_overlaps(
         [[1.0]]
     """
     signed = checked_maps(maps_NHW)
+    check_tensors(boxes=boxes)
+    check_sides(size, "size")
+    check_shares(thresholds, "thresholds", "from 0 to 1")
     true = (boxes[:, None] if boxes.dim() == 2 else boxes).to(signed.device)
     if true.dim() != 3 or true.shape[::2] != (len(signed), 4):
         raise UserError(f"boxes: got {tuple(boxes.shape)}, but N×4 or N×B×4 is needed for {len(signed)} maps.")
@@ -77,6 +81,8 @@ def box_thresholds(overlaps_NT: Tensor, levels: Sequence[float] = LEVELS) -> Ten
         >>> box_thresholds(torch.tensor([[0.2, 0.8], [0.6, 0.4]]), [0.3, 0.5]).tolist()
         [1, 0]
     """
+    check_tensors(overlaps=overlaps_NT)
+    check_shares(levels, "levels", "from 0 to 1")
     known = overlaps_NT[~overlaps_NT.isnan().any(dim=1)]
     return torch.stack([(known >= level).float().sum(dim=0).argmax() for level in levels])
 
@@ -93,6 +99,14 @@ def box_accuracy(overlaps_NT: Tensor, chosen: Tensor, levels: Sequence[float] = 
         >>> box_accuracy(torch.tensor([[0.2, 0.6]]), torch.tensor([1, 1, 1])).tolist()
         [0.6666666865348816]
     """
+    check_tensors(overlaps=overlaps_NT, chosen=chosen)
+    check_shares(levels, "levels", "from 0 to 1")
+    count = overlaps_NT.shape[1]
+    if chosen.shape != (len(levels),) or not bool(((chosen >= 0) & (chosen < count)).all()):
+        raise UserError(
+            f"chosen: the index of one of {count} thresholds is needed for each of {len(levels)} levels, as from"
+            " box_thresholds."
+        )
     reached = overlaps_NT[:, chosen] >= torch.tensor(levels, device=overlaps_NT.device)
     return reached.float().mean(dim=1).where(~overlaps_NT.isnan().any(dim=1), torch.nan)
 

@@ -106,6 +106,6 @@ def score_of(name: str) -> Score:
         ...
         camlab.errors.UserError: score=srq: unknown. Did you mean srg? Choose from auroc, ...
     """
-    if name not in SCORES:
+    if not isinstance(name, str) or name not in SCORES:
         raise UserError(f"score={name}: unknown. {did_you_mean(str(name), SCORES)}Choose from {', '.join(SCORES)}.")
     return SCORES[name]

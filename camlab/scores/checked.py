@@ -1,10 +1,12 @@
 """Checks of the maps and masks that are to be scored: what makes no sense is refused in one line."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from camlab.attribution.network_input import check_values, described
-from camlab.errors import UserError
+from camlab.errors import UserError, cut
 
 
 def checked_maps(maps_NHW: Tensor, name: str = "maps") -> Tensor:
@@ -36,17 +38,82 @@ def checked_maps(maps_NHW: Tensor, name: str = "maps") -> Tensor:
     return found if found.dtype == torch.float64 else found.float()
 
 
-def check_count(count: int, name: str) -> None:
-    """Refuse a number of steps, copies or the like that is not a positive whole number.
+def check_tensors(**values: object) -> None:
+    """Refuse arguments that are no tensors.
 
     Example:
-        >>> check_count(0, "steps")
+        >>> check_tensors(values_N=[0.5])
         Traceback (most recent call last):
         ...
-        camlab.errors.UserError: steps=0: must be a whole number of at least 1.
+        camlab.errors.UserError: values_N: got list, but a tensor is needed.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise UserError(f"{name}={count}: must be a whole number of at least 1.")
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{name}: got {type(value).__name__}, but a tensor is needed.")
+
+
+def check_number(value: object, name: str, low: float, high: float = math.inf) -> None:
+    """Refuse what is no finite number from `low` to `high`.
+
+    Example:
+        >>> check_number(-1.0, "sigma", 0)
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: sigma=-1.0: must be a number of at least 0.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high or math.isinf(value):  # type: ignore[operator, arg-type]
+        bounds = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise UserError(f"{name}={cut(str(value), 60)}: must be a number {bounds}.")
+
+
+def check_whole(value: object, name: str, least: int = 0) -> None:
+    """Refuse what is no whole number of at least `least`.
+
+    Example:
+        >>> check_whole(1.5, "seed")
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: seed=1.5: must be a whole number of at least 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{name}={cut(str(value), 60)}: must be a whole number of at least {least}.")
+
+
+def check_sides(sides: object, name: str) -> None:
+    """Refuse what is no pair of positive whole numbers: height and width, or rows and columns.
+
+    Example:
+        >>> check_sides((0, 8), "size")
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: size=(0, 8): must be two whole numbers of at least 1, for rows and columns.
+    """
+    each = tuple(sides) if isinstance(sides, (tuple, list)) else ()
+    if len(each) != 2 or not all(isinstance(side, int) and side >= 1 for side in each):
+        raise UserError(f"{name}={cut(str(sides), 60)}: must be two whole numbers of at least 1, for rows and columns.")
+
+
+def check_shares(shares: object, name: str, ends: str = "between 0 and 1") -> None:
+    """Refuse what is no sequence of numbers between 0 and 1: at least one, 0 and 1 left out.
+
+    Args:
+        shares: What is given.
+        name: Name of the argument, for the message.
+        ends: `from 0 to 1` if both may be given.
+
+    Example:
+        >>> check_shares([10, 50], "shares")
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: shares=[10, 50]: must be numbers between 0 and 1, at least one.
+    """
+    each = list(shares) if isinstance(shares, (tuple, list)) else []
+    right = [isinstance(share, (int, float)) and 0 <= share <= 1 for share in each]
+    if ends == "between 0 and 1":
+        right = [is_share and 0 < share < 1 for is_share, share in zip(right, each, strict=True)]
+    if not right or not all(right):
+        raise UserError(f"{name}={cut(str(shares), 60)}: must be numbers {ends}, at least one.")
 
 
 def checked_masks(masks_NHW: Tensor, n: int, grid: tuple[int, int] = (1, 1)) -> Tensor:

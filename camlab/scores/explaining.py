@@ -43,9 +43,16 @@ class Explaining:
         output: Output | None = None,
         reshape: Reshape | None = None,
     ) -> None:
+        if not isinstance(methods, (str, list, tuple, Mapping)):
+            raise UserError(
+                f"methods: got {type(methods).__name__}, but names of methods, or functions by name, are needed."
+            )
         names = [methods] if isinstance(methods, str) else list(methods)
         self.names = tuple(names)
         self._own = dict(methods) if isinstance(methods, Mapping) else {}
+        for name, function in self._own.items():
+            if not callable(function):
+                raise UserError(f"{name}: got {type(function).__name__}, but a function that computes maps is needed.")
         self._options = (layer, output, reshape)
         self._explainer: Explainer | None = None
 

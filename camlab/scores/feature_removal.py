@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from camlab.errors import UserError
-from camlab.scores.checked import check_count, check_same_images, checked_maps
+from camlab.errors import UserError, cut
+from camlab.scores.checked import check_same_images, check_tensors, check_whole, checked_maps
 from camlab.scores.removal import STEPS, RemovalCurves, cell_order
 
 Scale = Literal["probability", "logit"]
@@ -61,8 +61,10 @@ def _check_head(cam_NMHW: Tensor, bias_M: Tensor | None, target: Tensor) -> None
         raise UserError(f"target: one class index for each of {n} images is needed, int64.")
     if n and not 0 <= int(target.min()) <= int(target.max()) < m:
         raise UserError(f"target: the CAM has the classes 0 to {m - 1}.")
-    if bias_M is not None and bias_M.shape != (m,):
-        raise UserError(f"bias: {tuple(bias_M.shape)} values for {m} classes.")
+    if bias_M is not None:
+        check_tensors(bias=bias_M)
+        if bias_M.shape != (m,):
+            raise UserError(f"bias: {tuple(bias_M.shape)} values for {m} classes.")
 
 
 def feature_curves(
@@ -76,12 +78,16 @@ def feature_curves(
     numbers: Tensor | None = None,
 ) -> RemovalCurves:
     """Class probabilities or logits while feature cells are set to zero; arguments and errors as for `feature_srg`."""
+    if not isinstance(cam_NMHW, Tensor) or cam_NMHW.dim() != 4:
+        raise UserError("cam: the signed CAM of all classes, N×M×h×w, is needed.")
+    if scale not in ("probability", "logit"):
+        raise UserError(f"scale={cut(str(scale), 60)}: choose from probability and logit.")
     signed = checked_maps(maps_NHW).to(cam_NMHW.device)
     check_same_images(signed, cam_NMHW, "maps and CAM")
     if signed.shape[1:] != cam_NMHW.shape[2:]:
         own, features = (f"{grid[0]}×{grid[1]}" for grid in (signed.shape[1:], cam_NMHW.shape[2:]))
         raise UserError(f"maps: {own} cells, but the features have {features}. Only maps on their grid can be scored.")
-    check_count(steps, "steps")
+    check_whole(steps, "steps", least=1)
     _check_head(cam_NMHW, bias_M, target)
     n, cells = len(signed), signed.shape[1] * signed.shape[2]
     counts = torch.tensor(sorted({round(step * cells / steps) for step in range(steps + 1)}), device=signed.device)

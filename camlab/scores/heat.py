@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from camlab import maps
+from camlab.scores.checked import check_sides, checked_maps
 
 
 def heat(maps_NHW: Tensor, size: tuple[int, int]) -> Tensor:
@@ -20,7 +21,8 @@ def heat(maps_NHW: Tensor, size: tuple[int, int]) -> Tensor:
         >>> heat(torch.tensor([[[-1.0, 4.0]]]), (1, 4)).tolist()
         [[[0.0, 0.25, 0.75, 1.0]]]
     """
-    return enlarged(maps.normalize(maps_NHW), size)
+    check_sides(size, "size")
+    return enlarged(maps.normalize(checked_maps(maps_NHW)), size)
 
 
 def without_evidence(maps_NHW: Tensor) -> Tensor:
@@ -30,7 +32,7 @@ def without_evidence(maps_NHW: Tensor) -> Tensor:
         >>> without_evidence(torch.tensor([[[0.0, -1.0]], [[0.0, 1.0]]])).tolist()
         [True, False]
     """
-    return maps_NHW.flatten(1).amax(dim=1) <= 0
+    return checked_maps(maps_NHW).flatten(1).amax(dim=1) <= 0
 
 
 def enlarged(maps_NHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from camlab.scores.checked import checked_maps, checked_masks
+from camlab.scores.checked import check_tensors, check_whole, checked_maps, checked_masks
 from camlab.scores.heat import heat, without_evidence
 from camlab.scores.ranks import doubled_ranks
 
@@ -115,6 +115,7 @@ def pointing_game(maps_NHW: Tensor, masks_NHW: Tensor, tolerance: int = 2) -> Te
         >>> pointing_game(torch.tensor([[[2.0, 2.0]]]), masks, 0).tolist()
         [0.5]
     """
+    check_whole(tolerance, "tolerance")
     signed = checked_maps(maps_NHW)
     _, rows, columns = signed.shape
     inside = checked_masks(masks_NHW, len(signed), (rows, columns)).to(signed.device)
@@ -145,6 +146,8 @@ def dilate(masks_NHW: Tensor, pixels: int) -> Tensor:
         >>> dilate(torch.tensor([[[True, False, False]]]), 1).tolist()
         [[[True, True, False]]]
     """
+    check_tensors(masks=masks_NHW)
+    check_whole(pixels, "pixels")
     side = 2 * pixels + 1
     return F.max_pool2d(masks_NHW.float()[:, None], side, stride=1, padding=pixels)[:, 0] > 0
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from camlab import maps
 from camlab.attribution.classifier import Output
-from camlab.scores.checked import check_same_images, checked_maps
+from camlab.scores.checked import check_same_images, check_tensors, checked_maps
 from camlab.scores.passes import Passes, Target
 
 
@@ -77,9 +77,13 @@ def increase(
 
 def average_drop_of(intact_N: Tensor, left_N: Tensor) -> Tensor:
     """`average_drop` from the probabilities of the unchanged images and of their heat alone: N."""
+    check_tensors(intact_N=intact_N, left_N=left_N)
+    check_same_images(intact_N, left_N, "probabilities")
     return (intact_N - left_N).relu() / intact_N.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def increase_of(intact_N: Tensor, left_N: Tensor) -> Tensor:
     """`increase` from the probabilities of the unchanged images and of their heat alone: N."""
+    check_tensors(intact_N=intact_N, left_N=left_N)
+    check_same_images(intact_N, left_N, "probabilities")
     return (left_N > intact_N).float()

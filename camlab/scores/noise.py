@@ -8,12 +8,18 @@ import math
 import torch
 from torch import Tensor
 
+from camlab.errors import UserError
+
 _GOLDEN, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # splitmix64's, as int64
 
 
 def image_numbers(n: int, numbers: Tensor | None, device: torch.device) -> Tensor:
     """Return the numbers of a batch's images in their set, int64, N; 0 to N - 1 if none are given."""
-    return torch.arange(n, device=device) if numbers is None else numbers.to(device=device, dtype=torch.int64)
+    if numbers is None:
+        return torch.arange(n, device=device)
+    if not isinstance(numbers, Tensor) or numbers.shape != (n,) or numbers.is_floating_point():
+        raise UserError(f"numbers: a whole number for each of {n} images is needed, as a tensor.")
+    return numbers.to(device=device, dtype=torch.int64)
 
 
 def bits(seed: int, numbers_N: Tensor, count: int) -> Tensor:

@@ -12,6 +12,7 @@ from camlab.attribution.hooks import passing, unwrapped
 from camlab.attribution.network_input import check_images, check_logits, check_model, check_values
 from camlab.errors import UserError
 from camlab.scores import noise
+from camlab.scores.checked import check_whole
 from camlab.scores.imputers import Fill, Imputer, imputer_of
 
 Target = int | Tensor | Sequence[int] | None
@@ -61,6 +62,8 @@ class Passes:
         check_model(model)
         check_images(images)
         check_values(images)
+        check_whole(seed, "seed")
+        check_whole(batch_size, "batch_size", least=1)
         if len(images) == 0:
             raise UserError("images: there are none to score.")
         self.images, self.seed, self.batch_size = images, seed, batch_size

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from camlab.scores.checked import checked_maps, checked_masks
+from camlab.scores.checked import check_tensors, checked_maps, checked_masks
 from camlab.scores.heat import heat
 from camlab.scores.statistics import Interval, bootstrap
 
@@ -52,6 +52,7 @@ def average_precision(counts: Tensor) -> Tensor:
         >>> average_precision(torch.tensor([[0, 1], [1, 1]])).item()
         1.0
     """
+    check_tensors(counts=counts)
     true, found = counts.cpu().double().flip(-1).cumsum(dim=-1).unbind(-2)
     recall = true / true[..., -1:]
     gained = recall.diff(dim=-1, prepend=torch.zeros_like(recall[..., :1]))

@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from camlab.attribution.network_input import check_images
 from camlab.scores import noise
-from camlab.scores.checked import checked_masks
+from camlab.scores.checked import check_sides, check_whole, checked_masks
 
 CENTRE = 0.2  # standard deviation of `centre`, as a share of the map's height and width
 _CHANNEL = 0xC0FFEE  # added to the seed, so that random maps do not share numbers with the shuffling of ties
@@ -101,6 +102,9 @@ def pseudo_maps(
         >>> list(pseudo_maps(torch.rand(2, 3, 8, 8), (4, 4)))
         ['random', 'constant', 'centre', 'edges']
     """
+    check_images(images)
+    check_sides(grid, "grid")
+    check_whole(seed, "seed")
     n, numbered = len(images), noise.image_numbers(len(images), numbers, images.device)
     found = {
         "random": random(n, grid, seed, numbered),

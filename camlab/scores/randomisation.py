@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from camlab.attribution.classifier import Output
 from camlab.attribution.hooks import unwrapped
-from camlab.errors import UserError
-from camlab.scores.checked import check_same_images, checked_maps
+from camlab.errors import UserError, cut
+from camlab.scores.checked import check_same_images, check_whole, checked_maps
 from camlab.scores.explaining import Methods, explaining_of
 from camlab.scores.passes import Passes, Target
 from camlab.scores.ranks import spearman
@@ -160,6 +160,8 @@ def emprt(before_NHW: Tensor, after_NHW: Tensor, bins: int | None = None) -> Ten
         >>> round(float(emprt(before, after)), 3)
         0.233
     """
+    if bins is not None:
+        check_whole(bins, "bins", least=1)
     before, after = checked_maps(before_NHW), checked_maps(after_NHW)
     check_same_images(before, after, "maps")
     first, second = (histogram_entropy(signed, bins) for signed in (before, after))
@@ -238,7 +240,11 @@ def randomise(module: nn.Module, generator: torch.Generator) -> None:
 def _stages(model: nn.Module, layers: Sequence[str] | None, stages: int | None) -> list[list[tuple[str, nn.Module]]]:
     """Group the layers that have weights of their own into stages, from the one that is defined last to the first."""
     named = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
+    if stages is not None:
+        check_whole(stages, "stages", least=1)
     if layers is not None:
+        if not isinstance(layers, (list, tuple)):
+            raise UserError(f"layers={cut(str(layers), 60)}: give a list of names of layers.")
         known = dict(named)
         for name in layers:
             if name not in known:

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from camlab.attribution.network_input import check_images
 from camlab.errors import UserError
-from camlab.scores.checked import checked_masks
-from camlab.scores.noise import normal
+from camlab.scores.checked import check_number, check_same_images, check_tensors, check_whole, checked_masks
+from camlab.scores.noise import image_numbers, normal
 from camlab.scores.passes import Passes
 from camlab.scores.statistics import bootstrap
 
@@ -32,6 +33,9 @@ def reliance(before_N: Tensor, after_N: Tensor, marked_N: Tensor) -> Tensor:
         >>> reliance(torch.tensor([2, 1, 0]), torch.tensor([0, 1, 0]), torch.tensor([0, 0, 0])).tolist()
         [1.0, 0.0, 0.0]
     """
+    check_tensors(before_N=before_N, after_N=after_N, marked_N=marked_N)
+    check_same_images(before_N, after_N, "predictions before and after")
+    check_same_images(before_N, marked_N, "predictions and marks")
     return ((after_N == marked_N) & (before_N != marked_N)).float()
 
 
@@ -113,12 +117,16 @@ def noisy_hits(
     Returns:
         Two times 0 or 1 for each image, float32, N; NaN where the mask is empty or full.
     """
+    check_images(images)
+    check_tensors(true_N=true_N)
+    check_number(sigma, "sigma", 0)
+    check_whole(seed, "seed")
     masks = checked_masks(masks_NHW, len(images)).to(images.device)
     if true_N.shape != (len(images),):
         raise UserError(f"true classes: got {tuple(true_N.shape)} for {len(images)} images. Give one for each.")
-    numbers_N = torch.arange(len(images)) if numbers is None else numbers
+    numbers_N = image_numbers(len(images), numbers, images.device)
     inside = F.interpolate(masks[:, None].float(), size=images.shape[-2:], mode="nearest-exact") > 0.5
-    drawn = normal(seed, numbers_N.to(images.device), images[0].numel()).view_as(images).to(images.dtype) * sigma
+    drawn = normal(seed, numbers_N, images[0].numel()).view_as(images).to(images.dtype) * sigma
     known = masks.flatten(1).any(dim=1) & ~masks.flatten(1).all(dim=1)
     found = []
     for where in (~inside, inside):
@@ -139,6 +147,8 @@ def foreground_sensitivity(background_N: Tensor, foreground_N: Tensor, seed: int
         >>> found.acc_background, found.acc_foreground, found.rfs
         (0.75, 0.25, 0.5)
     """
+    check_tensors(background_N=background_N, foreground_N=foreground_N)
+    check_same_images(background_N, foreground_N, "hits")
     both = torch.stack([background_N, foreground_N]).double().cpu()
     both = both[:, ~both.isnan().any(dim=0)]
     n = both.shape[1]

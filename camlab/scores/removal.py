@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from camlab.attribution.classifier import Output
 from camlab.errors import UserError, cut
 from camlab.scores import noise
-from camlab.scores.checked import check_count, check_same_images, checked_maps
+from camlab.scores.checked import check_same_images, check_shares, check_whole, checked_maps
 from camlab.scores.heat import in_cells
 from camlab.scores.imputers import Imputer
 from camlab.scores.passes import Passes, Target
@@ -194,8 +194,7 @@ def road(
 def road_of(passes: Passes, maps_NHW: Tensor, shares: Sequence[float] = ROAD_SHARES) -> Tensor:
     """`road` for images whose unchanged probabilities are known: N."""
     signed = _maps_for(passes, maps_NHW)
-    if not shares or not all(0 < share < 1 for share in shares):
-        raise UserError(f"shares={cut(str(list(shares)), 60)}: shares of the cells between 0 and 1 are needed.")
+    check_shares(shares, "shares")
     counts = [round(share * signed.shape[1] * signed.shape[2]) for share in shares]
     highest_gone, lowest_gone = _while_removing(passes, signed, counts, "road", (1, -1)).mean(dim=2).unbind(1)
     return (lowest_gone - highest_gone) / 2
@@ -231,10 +230,12 @@ def removal_curves(
         >>> found["blur"].shape
         torch.Size([5])
     """
-    check_count(steps, "steps")
+    check_whole(steps, "steps", least=1)
     signed = _maps_for(passes, maps_NHW)
     cells = signed.shape[1] * signed.shape[2]
     counts = sorted({round(step * cells / steps) for step in range(steps + 1)})
+    if not which or not set(which) <= {"highest_first", "lowest_first"}:
+        raise UserError(f"which={cut(str(which), 60)}: choose from highest_first and lowest_first, in a list.")
     signs = [sign for name, sign in (("highest_first", 1), ("lowest_first", -1)) if name in which]
     inner = _while_removing(passes, signed, counts[1:-1], imputer, signs)
     ends = passes.intact[:, None], passes.emptied(imputer)[:, None]
@@ -259,7 +260,7 @@ def cell_order(maps_NHW: Tensor, seed: int = 0, numbers: Tensor | None = None) -
         >>> cell_order(torch.tensor([[[1.0, 3.0], [-2.0, 2.0]]])).tolist()
         [[1, 3, 0, 2]]
     """
-    flat = maps_NHW.flatten(1)
+    flat = checked_maps(maps_NHW).flatten(1)
     shuffled = noise.bits(seed, noise.image_numbers(len(flat), numbers, flat.device), flat.shape[1]).argsort(dim=1)
     return shuffled.gather(1, flat.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
 

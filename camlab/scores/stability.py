@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from camlab.attribution.classifier import Output
 from camlab.scores import noise
-from camlab.scores.checked import check_count
+from camlab.scores.checked import check_number, check_whole
 from camlab.scores.explaining import Methods, explaining_of
 from camlab.scores.passes import Passes, Target
 from camlab.scores.ranks import spearman
@@ -49,7 +49,8 @@ def max_sensitivity(
         >>> max_sensitivity(network, torch.rand(2, 3, 8, 8), "cam", radius=0)["cam"].tolist()
         [0.0, 0.0]
     """
-    check_count(copies, "copies")
+    check_number(radius, "radius", 0)
+    check_whole(copies, "copies", least=1)
     class_idx, explaining = Passes(model, images, target, output).class_idx, explaining_of(methods, output)
     numbered = noise.image_numbers(len(images), numbers, images.device)
     first = explaining(model, images, class_idx)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from camlab.attribution.network_input import described
 from camlab.errors import UserError
+from camlab.scores.checked import check_number, check_tensors, check_whole
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -65,6 +66,10 @@ def mean_interval(values_N: Tensor, level: float = LEVEL, resamples: int = RESAM
         >>> mean_interval(torch.tensor([0.5, 0.5, torch.nan]))
         Interval(mean=0.5, low=0.5, high=0.5, n=2, unscored=1)
     """
+    check_tensors(values_N=values_N)
+    check_number(level, "level", 0, 1)
+    check_whole(resamples, "resamples", least=1)
+    check_whole(seed, "seed")
     if values_N.dim() != 1:
         raise UserError(f"values: got {described(values_N)}, but one value for each image is needed.")
     values = values_N.detach().cpu().double()
@@ -84,6 +89,7 @@ def paired_difference(first_N: Tensor, second_N: Tensor, seed: int = 0) -> Inter
         >>> paired_difference(torch.tensor([0.9, 0.7, 0.8]), torch.tensor([0.5, 0.5, torch.nan])).n
         2
     """
+    check_tensors(first_N=first_N, second_N=second_N)
     if first_N.shape != second_N.shape:
         raise UserError(f"values: {len(first_N)} and {len(second_N)} images. Give the values of the same images.")
     return mean_interval(first_N.detach().cpu() - second_N.detach().cpu(), seed=seed)

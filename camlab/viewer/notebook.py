@@ -56,6 +56,12 @@ def browse(
         Traceback (most recent call last):
         camlab.errors.UserError: missing: no such folder. Give the folder of a run, camlab.explain or camlab.score.
     """
+    for name, number in (("height", height), ("max_mb", max_mb)):
+        if not isinstance(number, (int, float)):
+            raise UserError(f"{name}: got {type(number).__name__}, but a number is needed.")
+    for folder in (run, *others):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise UserError(f"run: got {type(folder).__name__}, but the path of a folder is needed.")
     if not 200 <= height <= 4000:
         raise UserError(f"height={height}: must be a number of pixels from 200 to 4000.")
     if not 1 <= max_mb <= 500:

@@ -19,6 +19,25 @@ def check_counts(least: int = 1, **counts: int) -> None:
             raise UserError(f"{name}={count!r}: must be a whole number, at least {least}.")
 
 
+def check_names(**lists: object) -> None:
+    """Refuse what is no list of names, such as one name or a number; None is allowed.
+
+    Example:
+        >>> check_names(class_names="cat")
+        Traceback (most recent call last):
+        ...
+        camlab.errors.UserError: class_names: got str, but a list of names is needed.
+    """
+    for what, names in lists.items():
+        if names is None:
+            continue
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise UserError(f"{what}: got {type(names).__name__}, but a list of names is needed.")
+        for name in names:
+            if not isinstance(name, str):
+                raise UserError(f"{what}: got {type(name).__name__}, but each name must be text.")
+
+
 def check_scores(names: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names of scores that a training can log, in their usual order; None stands for all.
 

@@ -14,8 +14,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from camlab.attribution.batch_explainer import BatchExplainer, Request
-from camlab.attribution.classifier import Output
-from camlab.attribution.layouts import Reshape
+from camlab.attribution.classifier import Output, check_output
+from camlab.attribution.layouts import Reshape, check_reshape
 from camlab.attribution.methods import check_methods
 from camlab.data.any_batch import ReadBatch, images_and_labels, normalization_of
 from camlab.drawing.layout import same_size
@@ -25,7 +25,7 @@ from camlab.errors import UserError, first_line
 from camlab.maps import Normalization
 from camlab.tracking.pictures import log_pictures
 from camlab.tracking.wandb_logger import IMAGES_PER_KEY
-from camlab.training.callbacks.heatmap_arguments import check_counts, check_style, normalizer_of
+from camlab.training.callbacks.heatmap_arguments import check_counts, check_names, check_style, normalizer_of
 from camlab.training.failures import Failures
 from camlab.training.module_network import find_network, inputs_for, logits, undisturbed
 from camlab.training.probe_set import (
@@ -111,7 +111,11 @@ class HeatmapCallback(L.Callback):
         self.class_names, self.model, self.every_n_epochs, self.folder = class_names, model, every_n_epochs, folder
         self.read_batch, self.num_images, self.multi_label = read_batch, min(num_images, IMAGES_PER_KEY), multi_label
         methods = [methods] if isinstance(methods, str) else methods
-        check_methods(method for method in methods or () if method != "auto")
+        check_names(class_names=class_names, methods=methods, layers=layers)
+        check_output(output)
+        if reshape is not None:
+            check_reshape(reshape)
+        check_methods([method for method in methods or () if method != "auto"])
         self.output, self.reshape = output, reshape
         self.request = Request(methods, layers, top_k=top_k, all_classes=methods is None)
         self.style = Style(normalize=normalize, alpha=alpha, colormap=colormap, boxes=False)

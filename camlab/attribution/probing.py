@@ -1,0 +1,146 @@
+"""Probe a network to find how the outputs of its layers are arranged.
+
+The network sees pictures of noise that differ from each other in one place only: at the top left, at the top
+right, at the bottom left, and off the diagonal. The arrangement in which the output differs most in these places is the
+right one. A network that flips, crops, turns or shifts the picture is noticed where the output differs in few cells,
+and these are elsewhere.
+"""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from camlab.attribution.calls import hooked
+from camlab.attribution.layouts import Layout, possible_layouts
+from camlab.attribution.network_input import output_of
+
+# Where the pictures differ: row and column of the centre, and the side, as shares of the picture. The place at the top
+# left tells the first row from tokens before the grid; as it is on the diagonal, it cannot tell rows from columns. With
+# up to 20 rows, one of the others is in a row of odd number, and tells whether these run backwards.
+_PLACES = ((0.0, 0.0, 0.0625), *((*at, 0.125) for at in ((0.1, 0.9), (0.9, 0.1), (0.3, 0.75), (0.5, 0.2), (0.2, 0.75))))
+
+_NOISE = 1e-5  # of the greatest value: an output that differs less is the same
+_DIFFERENT = 1e-3  # change of a cell that counts, as a share of the greatest
+_FEW = 0.3  # share of the cells, if the change is to show a place
+_BESIDE = (1.0, 0.05)  # how far a change may be from its place: cells, and a share of the side
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What probing finds about the outputs of layers.
+
+    Attributes:
+        layouts: The only layout that is right, by the name of the layer.
+        moved: Names of layers with an output N×K×H×W that differs in few cells elsewhere than the picture does, or that
+            see a part of the picture only.
+    """
+
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    moved: set[str] = field(default_factory=set)
+
+
+def probe(model: nn.Module, image: Tensor, names: Set[str], names_nchw: Set[str]) -> Probed:
+    """Probe a network.
+
+    Args:
+        model: A network in eval mode, in a context for passes (`camlab.attribution.hooks.passing`).
+        image: 1×C×H×W.
+        names: Names of the layers whose layout is asked for.
+        names_nchw: Names of those whose output is known to be N×K×H×W.
+    """
+    found = Probed()
+    if image.is_meta:  # there are no values to compare
+        return found
+    is_seen = torch.zeros(len(_PLACES), dtype=torch.bool, device="cpu")
+
+    def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
+        if name not in names or len(output) != 1 + len(_PLACES):
+            return
+        output = output.float()
+        right = _right_layouts(output, (image.shape[-2], image.shape[-1]))
+        if len(right) == 1:
+            found.layouts[name] = right[0]
+        change = (output[1:] - output[:1]).flatten(1).abs().amax(dim=1)
+        is_seen.logical_or_((change > _NOISE * output.abs().max()).cpu())
+        if name in names_nchw and not any(layout.order == "NCHW" for layout in right) and _is_moved(output):
+            found.moved.add(name)
+
+    with hooked(model, record):
+        output_of(model, _noise_that_differs_in_places(image))
+    if int((~is_seen).sum()) > 1 and bool(is_seen.any()):  # the network crops the picture
+        found.moved.update(names_nchw - found.layouts.keys())
+    return found
+
+
+def _noise_that_differs_in_places(image: Tensor) -> Tensor:
+    """A picture of noise, and copies that differ from it in one of `_PLACES` each."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    height, width = image.shape[-2:]
+    noise = torch.randn(image.shape[1:], generator=generator, device="cpu")
+    pictures = noise.repeat(1 + len(_PLACES), 1, 1, 1)
+    for picture, (row, column, side) in zip(pictures[1:], _PLACES, strict=True):
+        top, left = max(0, int((row - side / 2) * height)), max(0, int((column - side / 2) * width))
+        bottom, right = max(top + 1, int((row + side / 2) * height)), max(left + 1, int((column + side / 2) * width))
+        part = picture[:, top:bottom, left:right]
+        part.copy_(2 * torch.randn(part.shape, generator=generator, device="cpu"))
+    return pictures.to(image)
+
+
+def _right_layouts(output: Tensor, image_size: tuple[int, int]) -> list[Layout]:
+    """The layouts in which the output differs most in `_PLACES`."""
+    changes: dict[int, Tensor] = {}  # by the axis of the channels, since layouts with the same axis are many
+    right = []
+    for layout in possible_layouts(output.shape, image_size):
+        if layout.channel_axis not in changes:
+            changes[layout.channel_axis] = _relative_change(output, layout.channel_axis)
+        if _is_right(layout, changes[layout.channel_axis]):
+            right.append(layout)
+    return right
+
+
+def _relative_change(output: Tensor, channel_axis: int) -> Tensor:
+    """How much each cell differs from that of the first picture; the axis of the channels is kept, with length 1."""
+    norms = output[:1].norm(dim=channel_axis, keepdim=True)
+    return (output[1:] - output[:1]).norm(dim=channel_axis, keepdim=True) / (norms + norms.mean() + 1e-12)
+
+
+def _is_right(layout: Layout, change: Tensor) -> bool:
+    """Whether the change, arranged in this layout, is greatest in `_PLACES`."""
+    cells = layout.to_map(change)[:, 0]
+    if layout.prefix and bool((change[:, : layout.prefix].amax(dim=(1, 2)) > cells.amax(dim=(1, 2))).any()):
+        return False
+    return all(_is_near(cells_HW, place) for cells_HW, place in zip(cells, _PLACES, strict=True))
+
+
+def _is_near(change_HW: Tensor, place: tuple[float, float, float]) -> bool:
+    highest = divmod(int(change_HW.argmax()), change_HW.shape[1])
+    offsets = [abs(at + 0.5 - share * side) for at, share, side in zip(highest, place, change_HW.shape, strict=False)]
+    near = all(offset <= 0.75 + 0.1 * side for offset, side in zip(offsets, change_HW.shape, strict=True))
+    return near and bool(change_HW.max() > 0)
+
+
+def _is_moved(output: Tensor) -> bool:
+    """Whether an output N×K×H×W differs in few cells, and mostly elsewhere than the picture.
+
+    A convolution cannot do that, whatever its stride, padding or dilation: the cell at a share of the map's height and
+    width reads the pixel at the same share of the picture's. Where a change has no effect, or one on many cells,
+    nothing is known.
+    """
+    beside = [
+        _is_beside(cells_HW > _DIFFERENT * cells_HW.max(), place)
+        for cells_HW, place in zip(_relative_change(output, 1)[:, 0], _PLACES, strict=True)
+    ]
+    return beside.count(True) >= max(2, beside.count(False))
+
+
+def _is_beside(differs_HW: Tensor, place: tuple[float, float, float]) -> bool | None:
+    """Whether the box around the cells that differ leaves the place out; None if they are none or many."""
+    if not 0 < differs_HW.float().mean() <= _FEW:
+        return None
+    for side, share, used in zip(differs_HW.shape, place, (differs_HW.any(dim=1), differs_HW.any(dim=0)), strict=False):
+        cells = used.nonzero()
+        if max(int(cells.min()) - share * side, share * side - int(cells.max()) - 1) > _BESIDE[0] + _BESIDE[1] * side:
+            return True
+    return False

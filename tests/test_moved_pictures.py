@@ -1,0 +1,82 @@
+"""Networks that flip, crop, turn or shift the picture themselves: their maps would lie in the wrong place."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import camlab
+from camlab.errors import UserError
+
+SIDE = 32
+IMAGES = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+class Moving(nn.Module):
+    """A network that moves the picture, or its features between two convolutions."""
+
+    def __init__(self, move, inside: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.move, self.inside = move, inside
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.move(self.stem(images)) if self.inside else self.stem(self.move(images))
+        return self.fc(self.pool(self.block(features)).flatten(1))
+
+
+MOVES = {
+    "flip": lambda x: x.flip(3),
+    "upside_down": lambda x: x.flip(2),
+    "half_turn": lambda x: x.flip(2, 3),
+    "quarter_turn": lambda x: x.rot90(1, (2, 3)),
+    "transpose": lambda x: x.transpose(2, 3),
+    "shift": lambda x: x.roll(x.shape[3] // 3, 3),
+    "crop": lambda x: x[..., 8:24, 8:24],
+    "corner": lambda x: x[..., :16, :16],
+    "pad": lambda x: F.pad(x, [16] * 4),
+    "pad_right": lambda x: F.pad(x, [0, 16, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+def test_a_network_that_moves_the_picture_is_refused(move):
+    network = Moving(move).eval()
+    with pytest.raises(UserError, match="flips, crops, turns or shifts the picture"):
+        camlab.heatmaps(network, IMAGES)
+    with pytest.raises(UserError, match=r"layer=block: the network flips.*reshape="):
+        camlab.heatmaps(network, IMAGES, "grad_cam", layer="block")
+
+
+def test_layers_before_the_move_are_explained():
+    network = Moving(MOVES["flip"], inside=True).eval()
+    with pytest.raises(UserError, match=r"Or give a layer before it, such as stem\."):
+        camlab.heatmaps(network, IMAGES, "grad_cam")
+    assert camlab.heatmaps(network, IMAGES, "grad_cam", layer="stem").shape == (1, SIDE, SIDE)
+
+
+def test_a_stated_layout_puts_the_map_in_its_place():
+    moving, plain = Moving(MOVES["flip"]).eval(), Moving(nn.Identity()).eval()
+    found = camlab.heatmaps(moving, IMAGES, "hires_cam", "block", 0, reshape=lambda features: features.flip(3))
+    expected = camlab.heatmaps(plain, IMAGES.flip(3), "hires_cam", "block", 0).flip(2)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"padding": 4, "dilation": 4}, {"padding": 0, "kernel_size": 5}, {"stride": 3}, {"padding": 5, "kernel_size": 11}],
+    ids=str,
+)
+@pytest.mark.parametrize("resize", [0.5, 1, 2])
+def test_dilated_strided_and_padded_networks_are_not_refused(options, resize):
+    def resized(pictures: Tensor) -> Tensor:
+        return F.interpolate(pictures, scale_factor=resize, mode="bilinear")
+
+    options = {"kernel_size": 3, **options}
+    network = Moving(resized).eval()
+    network.block[0] = nn.Conv2d(8, 8, **options)
+    explainer = camlab.Explainer(network)
+    assert explainer.method_for(IMAGES) == "cam"
