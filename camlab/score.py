@@ -40,10 +40,9 @@ def score(config: DictConfig) -> int:
         Interrupted: The user has interrupted the command, which can be given again.
     """
     from camlab.evaluation.scoring.score_pictures import score_pictures
+    from camlab.evaluation.scoring.shown_maps import write_shown_maps
     from camlab.models.devices import choose_device
     from camlab.scores.statistics import ScoringError
-    from camlab.evaluation.scoring.score_pictures import score_pictures
-    from camlab.evaluation.scoring.shown_maps import write_shown_maps
     from camlab.training.given_network import given_network
     from camlab.viewer.html import write_into
 

@@ -11,8 +11,8 @@ from test_viewer import run_view
 from viewer_runs import SIDE, make_scored
 
 from camlab.models.preprocess import Preprocess
-from camlab.scores import Explaining
 from camlab.runs.score_files import remove_maps
+from camlab.scores import Explaining
 from camlab.storage.maps_file import read_maps
 from camlab.viewer.document import make_document
 from camlab.viewer.html import write_into

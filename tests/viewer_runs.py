@@ -13,15 +13,15 @@ from torch import nn
 from camlab.attribution.results import PictureResult, Source
 from camlab.drawing import render
 from camlab.drawing.maps_file import write_maps
-from camlab.models.preprocess import Preprocess
-from camlab.models.trained_network import TrainedNetwork
-from camlab.runs import run_folder
 from camlab.evaluation.scoring.picture_set import PictureSet
 from camlab.evaluation.scoring.report import write_tables
 from camlab.evaluation.scoring.request import Request
 from camlab.evaluation.scoring.score_pictures import score_pictures
 from camlab.evaluation.scoring.shown_maps import write_shown_maps
 from camlab.evaluation.scoring.summary import Summary
+from camlab.models.preprocess import Preprocess
+from camlab.models.trained_network import TrainedNetwork
+from camlab.runs import run_folder
 from tests.scores.networks import small_network
 
 Keep = Callable[[Path, int], None]

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from camlab import __version__
 from camlab.errors import UserError, first_line
-from camlab.models.preprocess import Preprocess
-from camlab.storage.progress import progress
 from camlab.evaluation.scoring.chunks import Chunk, Chunks
 from camlab.evaluation.scoring.measuring import Measuring
 from camlab.evaluation.scoring.picture_set import PictureSet
 from camlab.evaluation.scoring.request import Request, packed, unpacked
 from camlab.evaluation.scoring.rows import Row
+from camlab.models.preprocess import Preprocess
 from camlab.storage.array_store import ArrayStore
+from camlab.storage.progress import progress
 
 Computed = TypeVar("Computed")
 

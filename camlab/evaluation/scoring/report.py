@@ -13,15 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from camlab.errors import plain
-from camlab.evaluation.scoring.request import score_of_measure, titled
-from camlab.evaluation.scoring.rows import Row
-from camlab.evaluation.scoring.sentences import sentence, sentences
-from camlab.evaluation.scoring.summary import LEAST, Cell, Summary
-from camlab.scores.statistics import Interval
 from camlab.evaluation.scoring.request import is_of_true_class, score_of_measure, titled
 from camlab.evaluation.scoring.rows import Row
 from camlab.evaluation.scoring.sentences import sentence, sentences
 from camlab.evaluation.scoring.summary import LEAST, Cell, Summary
+from camlab.scores.statistics import Interval
 from camlab.storage.files import write_atomically
 
 JSON, TABLE, PICTURES = "scores.json", "scores.md", "scores.csv"

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from camlab.errors import UserError, first_line
-from camlab.models.trained_network import TrainedNetwork
 from camlab.evaluation.scoring.chunks import Chunks
 from camlab.evaluation.scoring.kept import Kept, NotScored
 from camlab.evaluation.scoring.picture_set import PictureSet
 from camlab.evaluation.scoring.request import Request
 from camlab.evaluation.scoring.rows import Row, find_rows
 from camlab.evaluation.scoring.summary import Summary, check_scoring, summarise
+from camlab.models.trained_network import TrainedNetwork
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ from torch import Tensor
 from camlab.attribution.results import PictureResult, Source
 from camlab.drawing import render
 from camlab.drawing.maps_file import write_maps
-from camlab.models.trained_network import TrainedNetwork
-from camlab.storage.progress import progress
-from camlab.runs import run_folder
 from camlab.evaluation.scoring.chunks import Chunks
 from camlab.evaluation.scoring.kept import Kept, NotScored
-from camlab.runs.score_files import MAPS, MASKS, PICTURES, picture_name, remove_maps
 from camlab.evaluation.scoring.picture_set import PictureSet, spread
 from camlab.evaluation.scoring.request import Request
 from camlab.evaluation.scoring.rows import Row
 from camlab.evaluation.scoring.summary import Summary
+from camlab.models.trained_network import TrainedNetwork
+from camlab.runs import run_folder
+from camlab.runs.score_files import MAPS, MASKS, PICTURES, picture_name, remove_maps
+from camlab.storage.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camlab.evaluation.scoring.picture_set import PictureSet
-from camlab.evaluation.scoring.request import score_of_measure
+from camlab.evaluation.scoring.request import is_of_true_class, score_of_measure
 from camlab.evaluation.scoring.rows import Row
 from camlab.scores.boxes import box_accuracy, box_thresholds
 from camlab.scores.catalogue import SCORES, Score
@@ -22,9 +22,6 @@ from camlab.scores.statistics import (
     mean_interval,
     paired_difference,
 )
-from camlab.evaluation.scoring.picture_set import PictureSet
-from camlab.evaluation.scoring.request import is_of_true_class, score_of_measure
-from camlab.evaluation.scoring.rows import Row
 
 LEAST = 10  # pictures; with fewer, nothing is ranked and no verdict is given
 
