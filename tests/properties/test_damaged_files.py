@@ -284,4 +284,4 @@ def test_some_damaged_files(laboratory, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_thousand_damaged_files(laboratory, name):
-    check(laboratory, [name], 10 * FEW.get(name, 1))
+    check(laboratory, [name], 25 * FEW.get(name, 1))
