@@ -34,7 +34,7 @@ def explain(config: DictConfig) -> int:
         UserError: The input is invalid, or some pictures could not be read; this is raised after all others are done.
     """
     out = Path(HydraConfig.get().runtime.output_dir)
-    files, true_classes, place = _files(config, out)
+    files, true_classes, several, place = _files(config, out)
 
     from camlab.attribution.batch_explainer import Request
     from camlab.drawing.explain_pictures import explain_pictures
@@ -59,7 +59,7 @@ def explain(config: DictConfig) -> int:
     style = Style(normalize=config.normalize, alpha=config.alpha, colormap=config.colormap, boxes=config.boxes)
     weights = config.network.weights if config.checkpoint is None else None
     about = {"images": place, "checkpoint": config.checkpoint, "weights": weights}
-    labels = _labels(true_classes, trained.class_names)
+    labels = _labels(true_classes, trained.class_names, several)
     made = explain_pictures(trained, files, out, request, style, config.batch_size, device, about, labels)
     log.info("%d picture%s explained. Open %s", made.done, "" if made.done == 1 else "s", made.sheet or made.folder)
     if page := write_into(out):
@@ -70,25 +70,31 @@ def explain(config: DictConfig) -> int:
     return made.done
 
 
-def _files(config: DictConfig, out: Path) -> tuple[list[Path], list[str], str]:
-    """The pictures that are explained, the names of their classes if they are known, and where they come from."""
+def _files(config: DictConfig, out: Path) -> tuple[list[Path], list[tuple[str, ...]], bool, str]:
+    """The pictures, their classes if they are known, whether each may have several, and where they come from."""
     if config.images is not None:
         from camlab.storage.pictures import find_pictures
 
-        return find_pictures(str(config.images)), [], str(config.images)
+        return find_pictures(str(config.images)), [], False, str(config.images)
 
     from hydra.utils import instantiate
 
     data: OwnPictures = instantiate(config.data)
-    return *data.files(config.split, out / "pictures"), data.place
+    return *data.files(config.split, out / "pictures"), data.multi_label, data.place
 
 
-def _labels(true_classes: Sequence[str], class_names: Sequence[str]) -> list[int] | None:
-    """Indices of the pictures' classes in the network; None if they are not known, or are others than the network's."""
-    if other := next((name for name in true_classes if name not in class_names), None):
+def _labels(
+    true_classes: Sequence[Sequence[str]], class_names: Sequence[str], several: bool
+) -> list[int] | list[tuple[int, ...]] | None:
+    """Indices of the pictures' classes in the network: one for each picture, or several.
+
+    They are None if the classes are not known, or are others than the network's.
+    """
+    if other := next((name for own in true_classes for name in own if name not in class_names), None):
         log.warning("True classes are not shown: the network has no class %s.", cut(other))
         return None
-    return [class_names.index(name) for name in true_classes] or None
+    index = [tuple(class_names.index(name) for name in sorted(own, key=class_names.index)) for own in true_classes]
+    return (index if several else [label for (label,) in index]) or None
 
 
 def _words(value: Any) -> tuple[str, ...]:

@@ -174,12 +174,12 @@ def test_the_learning_rate_falls_where_validation_stands_still(tmp_path, camlab,
     ]  # fmt: skip
     code, said = camlab("a", *plateau)
     assert code == 0, said
-    assert metrics(tmp_path / "a")["train/lr"] == pytest.approx(1e-5)
+    assert metrics(tmp_path / "a")["train/lr"] == pytest.approx(1e-4)
     killed_in_its_test("b", *plateau)
     (schedule,) = torch.load(tmp_path / "b" / run_folder.LAST, weights_only=True)["lr_schedulers"]
     assert schedule["last_epoch"] == 3
     assert camlab("c", *plateau, "trainer.limit_val_batches=0", "+scheduler.mode=max")[0] == 0
-    assert metrics(tmp_path / "c")["train/lr"] == pytest.approx(1e-5)
+    assert metrics(tmp_path / "c")["train/lr"] == pytest.approx(1e-4)
 
 
 def test_lbfgs_is_refused(camlab):  # noqa: F811

@@ -146,6 +146,25 @@ def test_a_caption_of_a_certain_class():
     assert tiles.caption(sure, CLASSES) == "predicted dog (100\u00a0%), then cat (<1\u00a0%)"
 
 
+@pytest.mark.parametrize(
+    ("of", "probabilities", "expected"),
+    [
+        ({}, [0.6, 0.73, 0.12], "yes: dog (73 %), cat (60 %); next: deer (12 %)"),
+        ({"true_classes": (0, 1)}, [0.6, 0.73, 0.12], "true cat, dog; yes: dog (73 %), cat (60 %); next: deer (12 %)"),
+        ({"true_classes": ()}, [0.4, 0.3, 0.12], "true none; yes: none; next: cat (40 %)"),
+        ({"class_idx": (2,)}, [0.6, 0.3, 0.12], "yes: cat (60 %); next: dog (30 %); deer (12 %)"),
+        ({}, [0.9, 0.8, 0.7], "yes: cat (90 %), dog (80 %), deer (70 %)"),
+        ({}, [0.9, 0.8, 0.7, 0.6, 0.51], "yes: cat (90 %), dog (80 %), deer (70 %), … (5 in all)"),
+    ],
+)
+def test_captions_tell_which_of_several_classes_a_picture_has(of, probabilities, expected):
+    several = {"probabilities": torch.tensor(probabilities), "class_idx": (0,), "one_by_one": True}
+    one = dataclasses.replace(result(), **{**several, **of})
+    assert tiles.caption(one, (*CLASSES, "cow", "ant")) == expected.replace(" %", "\u00a0%")
+    drawn = tiles.panel(white(20, 30), one, [], (*CLASSES, "cow", "ant"))
+    assert (drawn.caption < 255).any()
+
+
 def test_each_class_is_drawn_once():
     one = result(label=1, classes=(1, 1))
     (heat,) = scale([one], "per_image").heat

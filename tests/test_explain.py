@@ -27,6 +27,7 @@ from camlab.attribution import decoding
 from camlab.attribution.batch_explainer import Request
 from camlab.attribution.explainer import Explainer
 from camlab.attribution.methods import METHODS
+from camlab.data.table import Table
 from camlab.drawing import render, tiles
 from camlab.drawing.explain_pictures import explain_pictures as explain_files
 from camlab.drawing.maps_file import StoredMaps, read_maps
@@ -341,13 +342,33 @@ def red(path: Path, values: Any) -> Path:
 
 def test_true_classes_that_are_known_are_in_every_file(redness, tmp_path, caplog):
     files = [red(tmp_path / f"{i}.png", np.full((8, 8), 200)) for i in range(2)]
-    labels = explain._labels(["not red", "red"], redness.class_names)
+    labels = explain._labels([("not red",), ("red",)], redness.class_names, False)
     explain_files(redness, files, tmp_path / "out", Request(("cam",)), labels=labels)
     assert read_maps(tmp_path / "out" / "maps.npz").labels.tolist() == [1, 0]
     assert [row["true_class"] for row in table(tmp_path / "out" / "predictions.csv")] == ["not red", "red"]
     assert [picture.label for picture in read_explained(tmp_path / "out").pictures] == [1, 0]
-    assert explain._labels(["red", "blue"], redness.class_names) is explain._labels([], redness.class_names) is None
+    assert explain._labels([("red",), ("blue",)], redness.class_names, False) is None
+    assert explain._labels([], redness.class_names, False) is None
     assert caplog.messages == ["True classes are not shown: the network has no class blue."]
+
+
+def test_all_true_classes_of_a_table_with_several_labels_are_told(redness, tmp_path):
+    for i in range(4):
+        red(tmp_path / f"{i}.png", np.full((8, 8), 200))
+    (tmp_path / "t.csv").write_text(
+        "path,label,split\n0.png,not red;red,test\n1.png,red,test\n2.png,,test\n3.png,red,train\n"
+    )
+    data = Table(str(tmp_path / "t.csv"), multi_label=True)
+    files, names = data.files("test", tmp_path)
+    labels, request = explain._labels(names, redness.class_names, data.multi_label), Request(("cam",), multi_label=True)
+    assert labels == [(0, 1), (0,), ()]
+    explain_files(redness, files, tmp_path / "out", request, labels=labels)
+    rows = table(tmp_path / "out" / "predictions.csv")
+    assert [row["true_class"] for row in rows] == ["red; not red", "red", ""]
+    stored = read_maps(tmp_path / "out" / "maps.npz")
+    assert stored.names == ["0.png: true red, not red", "1.png: true red", "2.png: true none"]
+    assert stored.labels is None
+    assert len(read_explained(tmp_path / "out").pictures) == 3
 
 
 def test_boxes_by_hand(redness, tmp_path):

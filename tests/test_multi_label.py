@@ -73,6 +73,14 @@ def test_a_table_gives_each_picture_any_number_of_labels(tmp_path, caplog):
     assert "2 classes (blue: 20, red: 20, 10 without a label); train 24, val 8, test 8" in caplog.text
     (tmp_path / "t.jsonl").write_text('{"path": "photos/1.png", "label": ["red", "blue", "red"]}')
     assert Table(str(tmp_path / "t.jsonl"), multi_label=True).find()[0].labels == ("red", "blue")
+    (tmp_path / "t.jsonl").write_text(
+        '{"path": "photos/1.png", "label": [null]}\n{"path": "photos/2.png", "label": null}'
+    )
+    caplog.clear()
+    assert [picture.labels for picture in Table(str(tmp_path / "t.jsonl"), multi_label=True).find()] == [(), ()]
+    assert caplog.messages == [
+        f"{tmp_path / 't.jsonl'}: no picture has several labels. The separator is ';', as in 'cat; dog'."
+    ]
     with pytest.raises(UserError, match=r"row 1: its label is a list\. Give data.multi_label=true"):
         Table(str(tmp_path / "t.jsonl")).find()
     (tmp_path / "t.csv").write_text("path,label\nphotos/1.png,red;blue\nphotos/2.png,red")
@@ -103,13 +111,13 @@ def test_figures_equal_torchmetrics_and_losses_those_of_torch():
     assert figures == pytest.approx({"acc": 5 / 6, "balanced_acc": (0.5 + 1 + 1) / 3, "f1": (2 / 3 + 1) / 2, "map": 1})
 
 
-@pytest.mark.slow  # 4 epochs with heatmaps
 def test_a_process_without_pictures_gathers_none():
     counts = LabelCounts(3)
     counts.sync(should_sync=False)
     assert [tuple(part.shape) for part in (*counts.logits, *counts.labels)] == [(0, 3), (0, 3)]
 
 
+@pytest.mark.slow  # 4 epochs with heatmaps
 def test_a_multi_label_run_learns_each_label_and_reports_it(tmp_path, caplog):
     caplog.set_level("INFO")
     module, data = classifier(), table(tmp_path, masks=True, balance="weights")

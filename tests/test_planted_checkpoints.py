@@ -101,6 +101,7 @@ BEST += " 'train_time_interval': None}"
         (at(*EPOCHS, "completed", value=torch.zeros(2)), "current.completed cannot be 2"),
         (at(*EPOCHS[:-1], "current", value=1), ""),
         (at("camlab", "best_acc", value="x" * 9999), "best_acc cannot be 'xxx"),
+        (at("camlab", "last_rate", value="x"), "last_rate cannot be 'x'"),
         (at("callbacks", BEST, "best_model_score", value="x"), "best_model_score cannot be 'x'"),
     ],
 )

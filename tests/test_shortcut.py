@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import Coloured
+from omegaconf import OmegaConf
 from PIL import Image
 from test_training import classifier, trainer
 from torch import nn
 
 from camlab import scores
+from camlab.command_line.run_data import with_data_of_run
 from camlab.data.folder import Folder
 from camlab.data.image_set import ImageSet
 from camlab.data.planted_set import PlantedSet, on_another_class, on_own_class, planted
 from camlab.data.shortcut import KINDS, Marks, Shortcut, class_indices, draw_boxes, paste
 from camlab.errors import UserError
 from camlab.evaluation.report import metric_lines
+from camlab.runs import run_folder
 from camlab.training.callbacks.known_truth import heat_on_mark, known_truth
 
 MARK = {"shortcut": "patch", "shortcut_classes": ["class1"], "shortcut_strength": 1.0}
@@ -50,6 +53,30 @@ def test_exactly_the_pixels_of_the_mask_change_and_each_picture_is_the_same_wher
     assert torch.equal(torch.cat([some.images for some in set_of.batches(7)]), whole.images)
     colours = {tuple(whole.images[i][:, changed[i]].float().mean(dim=1).round().tolist()) for i in range(40)}
     assert len(colours) > 2 or kind != "tint"  # each class has a mark of its own
+
+
+def test_a_line_names_the_classes_with_a_mark(caplog):
+    caplog.set_level("INFO")
+    data = coloured(shortcut="tint", shortcut_classes=["class2", 0], shortcut_strength=1)
+    own = [int((data.splits["train"].labels == label).sum()) for label in (2, 0)]
+    counts = f"class2 ({own[0]} of {own[0]}), class0 ({own[1]} of {own[1]})"
+    assert f"Shortcut: training pictures that carry a tint: {counts}." in caplog.messages
+
+
+def test_an_evaluation_without_the_shortcut_drops_its_other_settings(tmp_path):
+    data = "data:\n  _target_: camlab.data.shapes.Shapes\n  test_size: 9\n  shortcut: patch\n  shortcut_classes: [0]\n"
+    run_folder.write_config(tmp_path, data + "  shortcut_strength: 0.5\n", "0")
+    (tmp_path / "x.ckpt").touch()
+
+    def settings(**given: Any) -> dict[str, Any]:
+        about = {"checkpoint": str(tmp_path / "x.ckpt"), "paths": {"cache": "c"}, **({"data": given} if given else {})}
+        return dict(with_data_of_run(OmegaConf.create(about)).data)
+
+    assert settings()["shortcut_classes"] == [0]
+    assert settings(shortcut="tint")["shortcut_strength"] == 0.5
+    without = settings(shortcut=None)
+    assert not [name for name in without if name.startswith("shortcut_")]
+    assert (without["shortcut"], without["test_size"]) == (None, 9)
 
 
 @pytest.mark.parametrize("kind", ["patch", "stripe"])

@@ -10,10 +10,8 @@ from camlab.attribution.classifier import Output
 from camlab.attribution.doubts import doubts_of
 from camlab.attribution.explainer import Explainer
 from camlab.attribution.layouts import Reshape
-from camlab.attribution.results import PictureResult, Source, results_of
+from camlab.attribution.results import MOST_NAMED, PictureResult, Source, results_of
 from camlab.errors import UserError
-
-TRUE_CLASSES = 3  # of a picture that has several; more would not fit beside each other
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,7 @@ class BatchExplainer:
                 explanation, self._explainer.survey(inputs), is_auto, self._explainer.classifier, inputs
             )
         self.layers = explanation.layers
-        single = labels if labels is not None and labels.dim() == 1 else None
-        return results_of(explanation, sources, single, request.all_classes, request.multi_label)
+        return results_of(explanation, sources, labels, request.all_classes, request.multi_label)
 
     def _classes(self, inputs: Tensor, labels: Tensor | None) -> Tensor | Callable[[Tensor], Tensor] | None:
         if labels is not None:
@@ -130,6 +127,6 @@ def _predicted_and_true(logits: Tensor, labels: Tensor, top_k: int) -> Tensor:
     if labels.dim() == 1:
         return torch.cat([best, labels[:, None]], dim=1)
     scores = logits.float().masked_fill(labels == 0, -torch.inf)
-    most = max(1, min(TRUE_CLASSES, int((labels != 0).sum(dim=1).max())))
+    most = max(1, min(MOST_NAMED, int((labels != 0).sum(dim=1).max())))
     true = scores.topk(most, dim=1)
     return torch.cat([best, torch.where(true.values.isfinite(), true.indices, best[:, :1])], dim=1)

@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from camlab.attribution.explainer import Explanation
+from camlab.errors import listed
+
+MOST_NAMED = 3  # classes of a picture that has several; more would not fit beside each other
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,10 @@ class PictureResult:
         class_idx: The R classes that the maps are of.
         probabilities: Softmax of the logits, M; sigmoids if there is one logit or a picture may have several classes.
         maps: Signed maps by method, R×h×w for each target layer, on the layer's own grid.
-        label: The true class; None if it is not known.
+        label: The true class; None if it is not known, or if a picture may have several.
         cam_of_all_classes: CAM of every class, M×h×w; None if it is not kept.
+        true_classes: All true classes, if a picture may have any number; None if they are not known.
+        one_by_one: Whether each class is decided on its own, so that the probabilities are sigmoids.
     """
 
     source: Source
@@ -63,6 +69,15 @@ class PictureResult:
     maps: dict[str, list[Tensor]]
     label: int | None = None
     cam_of_all_classes: Tensor | None = None
+    true_classes: tuple[int, ...] | None = None
+    one_by_one: bool = False
+
+    def name_with_truth(self, class_names: Sequence[str]) -> str:
+        """The picture's name and, if it may have any number of classes, the true ones: `a.jpg: true cat, dog`."""
+        if self.true_classes is None:
+            return self.source.name
+        truth = f"true {listed([class_names[k] for k in self.true_classes], most=MOST_NAMED) or 'none'}"
+        return ": ".join(filter(None, (self.source.name, truth)))
 
 
 def results_of(
@@ -77,7 +92,7 @@ def results_of(
     Args:
         explanation: Logits and maps of the batch, on any device.
         sources: The pictures of the batch.
-        labels: True classes, N.
+        labels: True classes, N, or N×M with ones for them if there may be any number.
         all_classes: Whether to keep the CAM of every class, if there is one.
         multi_label: Whether a picture may have several classes.
     """
@@ -85,7 +100,12 @@ def results_of(
     one_by_one = multi_label or logits.shape[1] == 1
     probabilities = (logits.sigmoid() if one_by_one else logits.softmax(dim=1)).cpu()
     class_idx = explanation.class_idx.tolist()
-    known = [None] * len(sources) if labels is None else labels.tolist()
+    known: list[int | None] = [None] * len(sources)
+    several: list[tuple[int, ...] | None] = [None] * len(sources)
+    if labels is not None and labels.dim() == 2:
+        several = [tuple(torch.nonzero(row).flatten().tolist()) for row in labels]
+    elif labels is not None:
+        known = labels.tolist()
     maps = {method: [part.float().cpu() for part in layers] for method, layers in explanation.maps.items()}
     every = explanation.cam_of_all_classes if all_classes else None
     every = None if every is None else every.float().cpu()
@@ -97,6 +117,8 @@ def results_of(
             maps={method: [part[i] for part in layers] for method, layers in maps.items()},
             label=known[i],
             cam_of_all_classes=None if every is None else every[i],
+            true_classes=several[i],
+            one_by_one=one_by_one,
         )
         for i, source in enumerate(sources)
     ]

@@ -45,6 +45,8 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
         settings["cache"] = config.paths.cache
     if not any(place in (given or {}) for place in _PLACES) and "download" in known:
         settings["download"] = False  # a run's folder is not trusted to start a download, or to say where it is stored
+    if given is not None and "shortcut" in given and given.shortcut is None:  # its other settings would be refused
+        settings = {key: value for key, value in settings.items() if not key.startswith("shortcut_")}
     completed = config.copy()
     OmegaConf.set_struct(completed, False)
     completed.data = OmegaConf.merge(OmegaConf.create(settings), given or {})

@@ -185,6 +185,7 @@ class ScoreLogger(TypedDict, total=False):
 @section
 class FrozenFirst(TypedDict, total=False):
     epochs: Count
+    lr_factor: Positive
 
 
 _WANDB = "anonymous checkpoint_name add_file_policy config config_exclude_keys config_include_keys allow_val_change dir"

@@ -1,6 +1,7 @@
 """Data module that loads a set, splits it, keeps it on the training device and prepares batches there."""
 
 import functools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -13,12 +14,14 @@ from camlab.data.balance import Balance, balanced_order, class_weights, positive
 from camlab.data.image_set import ImageSet, Pictures, stratified_split
 from camlab.data.loader import Batch, Loader, epoch_order
 from camlab.data.picture_table import Split
-from camlab.data.planted_set import planted
+from camlab.data.planted_set import PlantedSet, describe_marks, planted
 from camlab.data.shortcut import KINDS, Shortcut, class_indices
 from camlab.data.training_views import TrainingViews
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
 from camlab.storage.array_store import ArrayRows
+
+log = logging.getLogger(__name__)
 
 Placement = Literal["auto", "device", "host"]
 
@@ -151,6 +154,8 @@ class ImageData(L.LightningDataModule, ABC):
         self.splits = {"train": train.part(rest), "test": test} if self.val_size else {"train": train, "test": test}
         if self.val_size or val:
             self.splits["val"] = val[0] if val else train.part(chosen)
+        if isinstance(trained := self.splits["train"], PlantedSet):
+            log.info("%s", describe_marks(trained))
         if self.has_several_labels and self.balance == "sampling":
             raise UserError("data.balance=sampling: pictures with several labels cannot be balanced so. Give weights.")
 

@@ -86,8 +86,8 @@ class OwnPictures(ImageData):
             log.log(level, "%s", plain(line))
         return self._sets(stored, class_names)
 
-    def files(self, split: Split, folder: Path) -> tuple[list[Path], list[str]]:
-        """Find the files of a split's pictures, and the names of their classes; no names if a picture may have several.
+    def files(self, split: Split, folder: Path) -> tuple[list[Path], list[tuple[str, ...]]]:
+        """Find the files of a split's pictures, and the names of the classes of each.
 
         Args:
             split: The split.
@@ -107,7 +107,7 @@ class OwnPictures(ImageData):
             source.path if isinstance(source := picture.source, PictureFile) else written(source, folder, i)
             for i, picture in enumerate(pictures)
         ]
-        return files, [] if self.multi_label else [picture.labels[0] for picture in pictures]
+        return files, [picture.labels for picture in pictures]
 
     def _first_pass(self) -> FirstPass:
         if self.cache is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from camlab.data.image_set import ImageSet, Pictures
 from camlab.data.loader import random_stream
 from camlab.data.shortcut import Marks, Shortcut, carriers, draw_boxes, paste
+from camlab.errors import cut, listed
 
 _CHUNK = 1024  # pictures that are marked at once
 
@@ -94,6 +95,21 @@ def planted(pictures: Pictures, shortcut: Shortcut, split: str) -> PlantedSet:
     """
     of = carriers(pictures.labels.cpu(), shortcut, random_stream(shortcut.seed, 0, f"shortcut carriers {split}"))
     return PlantedSet(pictures, shortcut, Marks(of, _boxes(pictures, shortcut, split)))
+
+
+def describe_marks(train: PlantedSet) -> str:
+    """Say in a line which classes have a mark, and how many of their training pictures carry it.
+
+    Example:
+        >>> pictures = ImageSet(torch.zeros(4, 3, 8, 8).byte(), torch.tensor([0, 1, 1, 1]), ("cat", "dog"))
+        >>> describe_marks(planted(pictures, Shortcut("patch", (1,), strength=0.7), "train"))
+        'Shortcut: training pictures that carry a patch: dog (2 of 3).'
+    """
+    carry = {label: train.marks.of[train.labels.cpu() == label] >= 0 for label in train.shortcut.classes}
+    counted = [
+        f"{cut(train.class_names[label], 20)} ({int(own.sum()):,} of {len(own):,})" for label, own in carry.items()
+    ]
+    return f"Shortcut: training pictures that carry a {train.shortcut.kind}: {listed(counted)}."
 
 
 def on_own_class(pictures: Pictures, shortcut: Shortcut, split: str) -> PlantedSet:

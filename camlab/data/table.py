@@ -70,12 +70,19 @@ class Table(OwnPictures):
             if (before := seen.setdefault(picture.source.id, number)) != number:
                 raise self._wrong(number, f"{cut(picture.name, 80)} is in row {before}, too. Remove one of them")
             found.append(picture)
+        self._warn_of_separators(found)
+        return found
+
+    def _warn_of_separators(self, found: Sequence[Picture]) -> None:
+        """Warn if the labels seem not to be meant as they are read."""
+        file = plain(str(self.file))
+        if self.multi_label and max(len(picture.labels) for picture in found) < 2:
+            log.warning("%s: no picture has several labels. The separator is ';', as in 'cat; dog'.", file)
         if not self.multi_label and (several := sum(";" in picture.labels[0] for picture in found)):
             log.warning(
                 "%s: %d labels contain a semicolon and are taken as they are. If they are several labels, give"
-                " data.multi_label=true.", plain(str(self.file)), several,
+                " data.multi_label=true.", file, several,
             )  # fmt: skip
-        return found
 
     def _columns(self, there: Mapping[str, Any]) -> dict[str, str]:
         """Names of the columns that the table has, by what they hold.
@@ -112,7 +119,7 @@ class Table(OwnPictures):
     def _labels(self, given: Any, number: int) -> tuple[str, ...]:
         text = "" if given is None else given
         if self.multi_label:
-            parts = text if isinstance(text, list) else str(text).split(";")
+            parts = [one for one in text if one is not None] if isinstance(text, list) else str(text).split(";")
             return tuple(dict.fromkeys(part for one in parts if (part := str(one).strip())))
         if isinstance(text, list):
             raise self._wrong(number, "its label is a list. Give data.multi_label=true if a picture has several")

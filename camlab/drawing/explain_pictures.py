@@ -37,6 +37,8 @@ from camlab.storage.progress import progress
 
 log = logging.getLogger(__name__)
 
+Labels = Sequence[int] | Sequence[tuple[int, ...]]
+
 
 @dataclass
 class ExplainResult:
@@ -64,7 +66,7 @@ def explain_pictures(
     batch_size: int = 64,
     device: torch.device | None = None,
     about: Mapping[str, Any] | None = None,
-    labels: Sequence[int] | None = None,
+    labels: Labels | None = None,
 ) -> ExplainResult:
     """Explain pictures and write the results.
 
@@ -80,7 +82,7 @@ def explain_pictures(
         batch_size: Largest number of pictures that pass through the network together; a batch of large ones has fewer.
         device: Device of the network; by default the best one that is available.
         about: More entries for `explain.json`.
-        labels: True classes of the pictures; None if they are not known.
+        labels: True class of each picture, or a tuple of them if it may have any number; None if they are not known.
 
     Raises:
         UserError: As for `camlab.attribution.explainer.heatmaps`; or none of the pictures can be read.
@@ -121,7 +123,7 @@ def _explain_and_draw(
     batches: Iterable[tuple[list[DecodedPicture], Tensor]],
     pool: ThreadPoolExecutor,
     broken: list[str],
-    labels: Sequence[int] | None,
+    labels: Labels | None,
 ) -> tuple[list[PictureResult], dict[str, float]]:
     """Compute the maps of all pictures and draw them.
 
@@ -142,7 +144,7 @@ def _explain_batches(
     writer: ResultWriter,
     batches: Iterable[tuple[list[DecodedPicture], Tensor]],
     pool: ThreadPoolExecutor,
-    labels: Sequence[int] | None,
+    labels: Labels | None,
 ) -> list[PictureResult]:
     """Compute the maps of all batches; with `per_image` scaling, draw each batch while the next one is computed."""
     results: list[PictureResult] = []
@@ -150,7 +152,7 @@ def _explain_batches(
     for batch, inputs in batches:
         new = explainer.explain(inputs, [picture.source for picture in batch])
         if labels is not None:  # the maps are of the predicted classes all the same
-            new = [replace(result, label=labels[result.source.number]) for result in new]
+            new = [_with_truth(result, labels[result.source.number]) for result in new]
         for finished in drawing:  # wait: the pictures of more batches would fill the memory
             finished.result()
         if writer.style.normalize == "per_image":
@@ -162,6 +164,10 @@ def _explain_batches(
     for finished in drawing:
         finished.result()
     return results
+
+
+def _with_truth(result: PictureResult, label: int | tuple[int, ...]) -> PictureResult:
+    return replace(result, label=label) if isinstance(label, int) else replace(result, true_classes=label)
 
 
 def _draw_alone(writer: ResultWriter, result: PictureResult, picture: DecodedPicture, on_sheet: bool) -> None:

@@ -58,7 +58,7 @@ def _to_arrays(
     """The content of the file that comes from the results."""
     arrays: dict[str, Any] = {
         "files": [str(result.source.file) for result in results],
-        "names": [result.source.name for result in results],
+        "names": [result.name_with_truth(class_names) for result in results],
         "sizes": [result.source.size for result in results],
         "visible": [result.source.visible for result in results],
         "class_names": list(class_names),

@@ -96,7 +96,8 @@ class ResultWriter:
         writer = csv.writer(table)
         writer.writerow(["file", "rank", "class_idx", "class", "probability", "method", "layer", "true_class"])
         for result in results:
-            true_class = "" if result.label is None else self.class_names[result.label]
+            true = result.true_classes or (() if result.label is None else (result.label,))
+            true_class = "; ".join(self.class_names[label] for label in true)
             for rank, class_idx in enumerate(result.class_idx):
                 probability = f"{float(result.probabilities[class_idx]):.6f}"
                 class_name = self.class_names[class_idx]

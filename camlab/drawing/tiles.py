@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from camlab.attribution.methods import METHODS
-from camlab.attribution.results import PictureResult, Source
+from camlab.attribution.results import MOST_NAMED, PictureResult, Source
 from camlab.drawing import layout, render, text
 from camlab.drawing.render import Box
 from camlab.errors import cut, plain
@@ -121,17 +121,20 @@ def draw_overlays(
 
 
 def caption(result: PictureResult, class_names: Sequence[str]) -> str:
-    """Make the caption of a picture: its name, its true class if it is known, and the two most probable classes.
+    """Make the caption of a picture: its name, its true classes if they are known, and the most probable classes.
 
-    A class that was asked for has its probability there, too, if it is not one of the two.
+    These are two, or if each class is decided on its own, the first three whose probability is above ½ and the next
+    one. A class that was asked for has its probability there, too, if it is not one of them.
 
     Returns:
-        For instance `a.jpg: predicted dog (53 %), then deer (20 %)` or `true cat, predicted dog (53 %), …`.
+        For instance `a.jpg: predicted dog (53 %), then deer (20 %)`, `true cat, predicted dog (53 %), …` or
+        `true cat, dog; yes: dog (73 %); next: deer (20 %)`.
     """
     heading, answer = _caption_parts(result, class_names)
     if not heading:
         return answer
-    return f"{heading}{':' if result.label is None else ','} {answer}"
+    sign = ";" if result.true_classes is not None else ":" if result.label is None else ","
+    return f"{heading}{sign} {answer}"
 
 
 def panel(picture: np.ndarray, result: PictureResult, overlays: Sequence[Overlay], class_names: Sequence[str]) -> Panel:
@@ -194,15 +197,21 @@ def titled(image: np.ndarray, title: str, subtitle: str) -> np.ndarray:
 
 
 def _caption_parts(result: PictureResult, class_names: Sequence[str]) -> tuple[str, str]:
-    """The two parts of a caption: the name or true class, and the predicted classes."""
+    """The two parts of a caption: the name or true classes, and the predicted classes."""
     truth = "" if result.label is None else f"true {cut(class_names[result.label])}"
-    heading = ": ".join(part for part in (plain(result.source.name), truth) if part)
-    best = result.probabilities.topk(min(2, len(result.probabilities)))
-    first = best.indices.tolist()
-    asked = [class_idx for class_idx in result.class_idx if len(result.class_idx) == 1 and class_idx not in first]
-    said = [f"{cut(class_names[i])} ({_percent(float(result.probabilities[i]))})" for i in (*first, *asked)]
-    ranked = "predicted " + ", then ".join(said[: len(first)])
-    return heading, "; ".join([ranked, *said[len(first) :]])
+    heading = ": ".join(part for part in (plain(result.name_with_truth(class_names)), truth) if part)
+    best = result.probabilities.argsort(descending=True, stable=True).tolist()
+    yes = [i for i in best if result.probabilities[i] > 0.5] if result.one_by_one else []
+    first = yes[:MOST_NAMED] if result.one_by_one else best[:2]
+    following = best[len(yes) : len(yes) + 1] if result.one_by_one else []
+    asked = [i for i in result.class_idx if len(result.class_idx) == 1 and i not in (*first, *following)]
+    said = [f"{cut(class_names[i])} ({_percent(float(result.probabilities[i]))})" for i in (*first, *following, *asked)]
+    answer, others = said[: len(first)], said[len(first) :]
+    if not result.one_by_one:
+        return heading, "; ".join(["predicted " + ", then ".join(answer), *others])
+    more = f", … ({len(yes)} in all)" if len(yes) > MOST_NAMED else ""
+    others = [f"next: {one}" for one in others[: len(following)]] + others[len(following) :]
+    return heading, "; ".join([f"yes: {', '.join(answer) or 'none'}{more}", *others])
 
 
 def _percent(probability: float) -> str:

@@ -104,7 +104,9 @@ def _is_applicable(name: str, now: Mapping[str, Any], content: Mapping[str, Any]
     if section in _FOR_GOOD:
         return False
     if section == "optimizer":
-        scheduled = content["lr_schedulers"] and name in _SCHEDULED
+        scheduled = (content["lr_schedulers"] and name in _SCHEDULED) or (
+            name == "optimizer.lr" and any(key.partition("{")[0] == "FrozenFirst" for key in content["callbacks"])
+        )
         return _is_number(optimizing.defaults.get(key)) and not scheduled and not optimizing.lacks_state(content)
     if section == "callbacks":
         return not _has_state((now.get("callbacks") or {}).get(key), content["callbacks"])

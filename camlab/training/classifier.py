@@ -39,10 +39,10 @@ class Outputs(TypedDict):
 class Classifier(L.LightningModule):
     """Trains a network; logs losses, accuracies, the learning rate and images/s once per epoch.
 
-    The metrics are `{train,val,test}/{loss,acc,balanced_acc,f1}`, `val/best_acc`, `train/lr` and
-    `train/images_per_second`; losses are logged without the weights of the classes. Checkpoints hold, beside the
-    weights, what `camlab.training.checkpoint.load_network` needs to build the network again. The training accuracy of
-    images that are mixed with others is that of their own labels, which have the larger share.
+    The metrics are `{train,val,test}/{loss,acc,balanced_acc,f1}`, `val/best_acc`, `train/lr`, which is the rate of the
+    epoch's last step, and `train/images_per_second`; losses are logged without the weights of the classes. Checkpoints
+    hold, beside the weights, what `camlab.training.checkpoint.load_network` needs to build the network again. The
+    training accuracy of images that are mixed with others is that of their own labels, which have the larger share.
 
     Args:
         network: A CamNet or a ClassifierNet; if it is frozen, only its head is trained.
@@ -82,6 +82,7 @@ class Classifier(L.LightningModule):
         )
         self._epoch_began, self._epoch_seconds, self._images_seen = 0.0, 0.0, 0
         self._best_acc = torch.tensor(0.0)
+        self._last_rate: float | Tensor | None = None  # learning rate of the last step
         self._class_weights: Tensor | None = None
         self.rehearsal()  # refuses wrong settings now, and not after the run has begun
 
@@ -89,6 +90,11 @@ class Classifier(L.LightningModule):
     def best_acc(self) -> float:
         """Best validation accuracy so far; 0 before the first validation."""
         return float(self._best_acc)
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether a scheduler sets the learning rate."""
+        return self._make_scheduler is not None
 
     def forget_best(self) -> None:
         """Forget the best validation accuracy, so that the best epoch is chosen among those that follow."""
@@ -123,6 +129,7 @@ class Classifier(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._images_seen += batch.global_size
+        self._last_rate = self._rate  # after the last step, a schedule sets the next epoch's rate before the epoch ends
         if batch.head_statistic is None:
             logits = self.network(batch.images)
         else:
@@ -162,7 +169,7 @@ class Classifier(L.LightningModule):
             self._reduce_on_plateau(figures, "train")
         figures |= {
             "train/images_per_second": self._images_seen / seconds,
-            "train/lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "train/lr": self._rate if self._last_rate is None else self._last_rate,
             "epoch": self._epochs_done,
         }
         self.log_dict(figures, logger=False, rank_zero_only=True)
@@ -206,11 +213,13 @@ class Classifier(L.LightningModule):
             "class_names": list(self._data.class_names),
             "data_fingerprint": self._data.fingerprint(),
             "best_acc": self.best_acc,
+            **({} if self._last_rate is None else {"last_rate": float(self._last_rate)}),
             **({"multi_label": True} if self.multi_label else {}),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._best_acc = torch.tensor(checkpoint[CHECKPOINT_KEY]["best_acc"])
+        self._last_rate = checkpoint[CHECKPOINT_KEY].get("last_rate")  # earlier versions did not keep it
 
     @staticmethod
     def _counts_steps(make_scheduler: Callable[..., LRScheduler]) -> bool:
@@ -218,6 +227,10 @@ class Classifier(L.LightningModule):
 
     def _trained_weights(self) -> list[nn.Parameter]:
         return [p for p in self.network.parameters() if p.requires_grad]
+
+    @property
+    def _rate(self) -> float | Tensor:
+        return self.trainer.optimizers[0].param_groups[0]["lr"]
 
     @property
     def _data(self) -> ImageData:

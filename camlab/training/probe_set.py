@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import rgb_to_grayscale
 
-from camlab.attribution.batch_explainer import TRUE_CLASSES
 from camlab.attribution.network_input import check_images
 from camlab.data.any_batch import class_names_of
 from camlab.data.folder import read_pictures
-from camlab.errors import UserError, listed
+from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import output_names
 from camlab.storage.files import user_path
@@ -36,7 +35,7 @@ class ProbeSet:
     Attributes:
         inputs: The network's input, N×C×H×W.
         pictures: The pictures, uint8 RGB N×3×H×W; of any size, but the network sees the whole of each.
-        names: Names in captions, N; empty where captions give the true class alone.
+        names: Names in captions, N; empty where captions give the true classes alone.
         labels: True classes, N, or N×M with ones for them if there may be several; None if they are not known.
         class_names: Names of the classes; None if they are not known.
         masks: Masks of the objects in the pictures, bool N×H×W; None if there are none.
@@ -165,15 +164,6 @@ def class_names_for(given: Sequence[str] | None, places: Sequence[Any], count: i
     if found is None or len(found) > count:
         return tuple(f"class {k}" for k in range(count))
     return output_names(found, count)
-
-
-def with_truth(names: Sequence[str], labels: Tensor | None, class_names: Sequence[str]) -> list[str]:
-    """Names in captions, with the true classes of pictures that may have several or none."""
-    if labels is None:
-        return list(names)
-    true = [[class_names[k] for k in torch.nonzero(row).flatten().tolist()] for row in labels]
-    told = [f"true {listed(own, most=TRUE_CLASSES) or 'none'}" for own in true]
-    return [": ".join(filter(None, pair)) for pair in zip(names, told, strict=True)]
 
 
 def checked_images(

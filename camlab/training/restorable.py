@@ -41,6 +41,8 @@ def check_progress(content: Mapping[str, Any], run_key: str) -> None:
     torch.Generator().set_state(content[run_key]["rng_state"])  # torch checks it
     if not _is_number(best := content[CHECKPOINT_KEY]["best_acc"]) or not 0 <= best <= 1:
         raise ValueError(f"best_acc cannot be {_quoted(best)}")
+    if not _is_number(rate := content[CHECKPOINT_KEY].get("last_rate", 0.0)):
+        raise ValueError(f"last_rate cannot be {_quoted(rate)}")
     for name, state in content["callbacks"].items():
         _check_callback(state, name)
     for name, value in content.get("MixedPrecision", {}).items():  # the scale of the loss

@@ -1,8 +1,8 @@
 """Does a method's heat tell networks that rely on a planted shortcut from those that do not?
 
     python experiments/shortcut/run.py                       # shapes: trains 15 tiny networks
-    python -m camlab.train -m experiment=shortcut data=cifar10 mode=frozen sweep=shortcut
-    python experiments/shortcut/run.py --runs outputs/sweeps/shortcut cifar10
+    python -m camlab.train -m experiment=shortcut data=cifar10 mode=frozen sweep=shortcut_cifar10
+    python experiments/shortcut/run.py --runs outputs/sweeps/shortcut_cifar10 cifar10
 
 Networks are trained with a mark on one class, on 0, 50, 80, 95 and 100 % of its pictures, with three seeds. Whether a
 network relies on the mark is measured by intervention: it does if the mark, pasted on other classes, moves a tenth of

@@ -36,7 +36,6 @@ from camlab.training.probe_set import (
     copied,
     of_files,
     of_inputs,
-    with_truth,
 )
 from camlab.viewer.renewal import PageRenewal
 
@@ -238,12 +237,11 @@ class HeatmapCallback(L.Callback):
         count = logits(network, one, self.output).shape[1]
         self._labels, several = self._labels_of(chosen, count)
         class_names = class_names_for(chosen.class_names or self.class_names, [*_data(trainer), network], count)
-        names = with_truth(chosen.names, self._labels, class_names) if several else chosen.names
         request = replace(self.request, multi_label=several if self.multi_label is None else self.multi_label)
         explainer = BatchExplainer(network, request, self.output, self.reshape)
         self._explainer, self._inputs = explainer, chosen.inputs
         folder = self.run_folder(trainer) / "heatmaps" if self.folder is None else Path(self.folder)
-        self._probe = Probe(chosen.pictures, names, class_names, self.style, folder, chosen.masks)
+        self._probe = Probe(chosen.pictures, chosen.names, class_names, self.style, folder, chosen.masks)
         self._page = PageRenewal(folder.parent if self.folder is None else folder)
 
     def _draw_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int) -> None:
