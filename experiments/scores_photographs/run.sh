@@ -9,5 +9,5 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 PYTHONPATH="$here" python -m camlab.score network=lite0:make_network images="$photos" "methods=[cam,grad_cam,grad_cam_plus_plus,xgrad_cam,hires_cam,layer_cam,finer_cam,eigen_cam]" out="$out/lite0"
 python -m camlab.score checkpoint="$run" images="$photos" out="$out/finetune-photos"
-python -m camlab.score checkpoint="$run" data.root="$lossless" data.verify=false n=60 out="$out/finetune-test"
+python -m camlab.score checkpoint="$run" data.root="$lossless" data.verify=false n=30 out="$out/finetune-test"
 python "$here/collect.py" "$out/lite0" "$out/finetune-photos" "$out/finetune-test"
