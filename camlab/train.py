@@ -267,7 +267,7 @@ def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: 
     from camlab.training.callbacks.continuing import Continuing
     from camlab.training.callbacks.feature_cache import FeatureCache
     from camlab.training.callbacks.loss_guard import LossGuard
-    from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
+    from camlab.training.callbacks.progress import EarlyStopTold, PlainProgress, TimeEstimate
 
     chosen = [instantiate(node, _convert_="all") for node in (config.callbacks or {}).values() if node]
     if config.cache:
@@ -280,7 +280,7 @@ def _build_callbacks(config: DictConfig, run: Run, has_val: bool, interruption: 
     elif (augment := recorded_settings(config)["data"].get("augment")) is not None:
         chosen.insert(0, AugmentationSheet(run.folder, shown(augment)))
     progress = RichProgressBar() if sys.stdout.isatty() else PlainProgress()
-    return [LossGuard(run.folder), *chosen, progress, TimeEstimate(advice=_ADVICE)]
+    return [LossGuard(run.folder), *chosen, progress, EarlyStopTold(), TimeEstimate(advice=_ADVICE)]
 
 
 def _describe(config: DictConfig, run: Run, loggers: list[Logger]) -> None:

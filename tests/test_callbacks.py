@@ -24,7 +24,7 @@ from camlab.errors import UserError
 from camlab.scores import dilate, pointing_game
 from camlab.training.callbacks.heatmap_logger import HeatmapLogger
 from camlab.training.callbacks.pointing_game import PointingGame, warning_of_small_maps
-from camlab.training.callbacks.progress import PlainProgress, TimeEstimate
+from camlab.training.callbacks.progress import EarlyStopTold, PlainProgress, TimeEstimate
 
 
 @pytest.mark.slow
@@ -45,12 +45,12 @@ def test_a_run_with_heatmaps_ends_in_the_same_bits(tmp_path, mode):
 
 def test_the_last_epoch_is_drawn_and_told_if_training_stops_early(tmp_path, caplog):
     stopping = EarlyStopping("val/loss", patience=1, min_delta=10.0)  # stops after the second epoch
-    callbacks = [HeatmapLogger(every_n_epochs=50), stopping, PlainProgress()]
+    callbacks = [HeatmapLogger(every_n_epochs=50), stopping, EarlyStopTold()]
     with caplog.at_level("INFO"):
         run = trainer(tmp_path, max_epochs=9, callbacks=callbacks)
         run.fit(classifier("vgg11_bn", "frozen", keep_last_pool=False), datamodule=Coloured(image_size=32))
     assert sorted(folder.name for folder in tmp_path.glob("heatmaps/epoch_*")) == ["epoch_0000", "epoch_0002"]
-    assert "Training ends here, since val/loss has not improved for 1 epoch." in caplog.text
+    assert "Early stopping by val/loss ended training after epoch 2 of 9." in caplog.text
 
 
 def draw(

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from test_training import trainer
+from torch import Tensor
 from torchmetrics.functional.classification import (
     multilabel_accuracy,
     multilabel_average_precision,
     multilabel_f1_score,
 )
+from torchmetrics.utilities import dim_zero_cat
 
 from camlab.data.balance import positive_weights
 from camlab.data.image_set import stratified_split
@@ -112,9 +115,15 @@ def test_figures_equal_torchmetrics_and_losses_those_of_torch():
 
 
 def test_a_process_without_pictures_gathers_none():
-    counts = LabelCounts(3)
-    counts.sync(should_sync=False)
-    assert [tuple(part.shape) for part in (*counts.logits, *counts.labels)] == [(0, 3), (0, 3)]
+    counts, gathered = LabelCounts(3), []
+
+    def gather(part: Tensor, group: Any) -> list[Tensor]:  # what another process has, and this one's
+        gathered.append(part)
+        return [torch.ones(2, 3) if part.dim() == 2 else torch.ones_like(part), part]
+
+    counts.sync(dist_sync_fn=gather, distributed_available=lambda: True)
+    assert [tuple(part.shape) for part in gathered if part.dim() == 2] == [(0, 3), (0, 3)]
+    assert tuple(dim_zero_cat(counts.logits).shape) == (2, 3)
 
 
 @pytest.mark.slow  # 4 epochs with heatmaps

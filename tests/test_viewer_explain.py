@@ -45,7 +45,7 @@ def test_large_photographs_are_reduced_and_the_page_says_so(tmp_path):
         assert picture["image"].startswith("data:image/jpeg")
         assert len(picture["image"]) < 60_000
     told = "\n".join(about["notes"])
-    assert "Photographs are reduced" in told
+    assert "Large photographs are reduced" in told
     assert "stored as JPEG" in told
 
 

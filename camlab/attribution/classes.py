@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -56,13 +57,13 @@ def choose(logits: Tensor, class_idx: Tensor | Chooser | None, top_k: int) -> Te
     """
     n, count = logits.shape
     if class_idx is None:
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        if isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1:
             raise UserError(f"top_k={top_k}: must be a whole number of at least 1.")
         return logits.detach().topk(min(top_k, count), dim=1).indices
     try:
         given = class_idx(logits.detach()) if callable(class_idx) else class_idx
         chosen = torch.as_tensor(given, device=logits.device)
-    except UserError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a function of the user's raises
         raise UserError(f"class_idx: N×R classes are needed, as a tensor: {first_line(error)}") from error

@@ -134,6 +134,8 @@ def _chosen(output: object, part: Output) -> object:
     if callable(part):
         try:
             return part(output)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever the function raises
             raise UserError(
                 f"output: the function cannot take what the network gives, {_described(output)}: {first_line(error)}"

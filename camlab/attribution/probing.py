@@ -33,8 +33,8 @@ class Probed:
 
     Attributes:
         layouts: The only layout that is right, by the name of the layer.
-        moved: Names of layers with an output N×K×H×W that differs in few cells elsewhere than the picture does, or that
-            see a part of the picture only.
+        moved: Names of layers with an output N×K×H×W that changes in a few cells, and elsewhere than the picture; or
+            all of them, if the network sees only a part of the picture.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)

@@ -231,9 +231,9 @@ class ImageData(L.LightningDataModule, ABC):
 
     def _order(self, seed: int, epoch: int) -> Tensor:
         labels = self.splits["train"].labels
-        if self.balance == "sampling":
-            return balanced_order(labels, seed, epoch)
-        return epoch_order(len(labels), seed, epoch)
+        return (
+            balanced_order(labels, seed, epoch) if self.balance == "sampling" else epoch_order(len(labels), seed, epoch)
+        )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn a batch on the device into the network's input.

@@ -86,7 +86,7 @@ class Marks:
 
 
 def class_indices(given: Sequence[str | int] | str | int | None, class_names: Sequence[str]) -> tuple[int, ...]:
-    """Find the classes that are given by name or, where no class has that name, by index; None is the first class.
+    """Find the classes that are given by name or, where no class is named by a number, by index; None is the first.
 
     Raises:
         UserError: There is no such class; the message names those that there are.
@@ -97,12 +97,15 @@ def class_indices(given: Sequence[str | int] | str | int | None, class_names: Se
         >>> class_indices([3], ("1", "2", "3", "10"))
         (2,)
     """
-    words = [0] if given is None else [given] if isinstance(given, (str, int)) else list(given)
+    if given is None:
+        return (0,)
+    words = [given] if isinstance(given, (str, int)) else list(given)
+    by_index = not any(name.lstrip("-").isdecimal() for name in class_names)
     found = []
     for word in words:
         if str(word) in class_names:
             found.append(list(class_names).index(str(word)))
-        elif isinstance(word, int) and not isinstance(word, bool) and 0 <= word < len(class_names):
+        elif by_index and isinstance(word, int) and not isinstance(word, bool) and 0 <= word < len(class_names):
             found.append(word)
         else:
             hint = did_you_mean(str(word), class_names)

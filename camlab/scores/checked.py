@@ -1,6 +1,8 @@
 """Checks of the maps and masks that are to be scored: what makes no sense is refused in one line."""
 
 import math
+from collections.abc import Iterable
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -61,7 +63,7 @@ def check_number(value: object, name: str, low: float, high: float = math.inf) -
         ...
         camlab.errors.UserError: sigma=-1.0: must be a number of at least 0.
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not low <= value <= high or math.isinf(value):  # type: ignore[operator, arg-type]
         bounds = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
         raise UserError(f"{name}={cut(str(value), 60)}: must be a number {bounds}.")
@@ -76,7 +78,7 @@ def check_whole(value: object, name: str, least: int = 0) -> None:
         ...
         camlab.errors.UserError: seed=1.5: must be a whole number of at least 0.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise UserError(f"{name}={cut(str(value), 60)}: must be a whole number of at least {least}.")
 
 
@@ -108,8 +110,8 @@ def check_shares(shares: object, name: str, ends: str = "between 0 and 1") -> No
         ...
         camlab.errors.UserError: shares=[10, 50]: must be numbers between 0 and 1, at least one.
     """
-    each = list(shares) if isinstance(shares, (tuple, list)) else []
-    right = [isinstance(share, (int, float)) and 0 <= share <= 1 for share in each]
+    each = list(shares) if isinstance(shares, Iterable) and not isinstance(shares, (str, Tensor)) else []
+    right = [isinstance(share, Real) and 0 <= float(share) <= 1 for share in each]
     if ends == "between 0 and 1":
         right = [is_share and 0 < share < 1 for is_share, share in zip(right, each, strict=True)]
     if not right or not all(right):

@@ -111,7 +111,8 @@ def _visible(box: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _notes(stored: StoredMaps, shown: Sequence[int], tried: int) -> tuple[str, ...]:
-    notes = ["Photographs are reduced, to limit the size of this file."]
+    larger = any(stored.sizes[i].min() > _SHORTER or stored.sizes[i].max() > _LONGER for i in shown)
+    notes = ["Large photographs are reduced, to limit the size of this file."] if larger else []
     if any(_visible(stored.visible[i]) != (0, 0, *stored.sizes[i].tolist()) for i in shown):
         notes.append("Pictures show the part that the network saw.")
     if tried < len(stored.files):

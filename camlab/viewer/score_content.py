@@ -60,11 +60,13 @@ def _about(path: Path) -> dict[str, Any]:
         UserError: It is damaged.
     """
     try:
-        about = read_json(path)
-        known = [about["network"]["name"], about["pictures"]["place"], int(about["pictures"]["number"])]
-        measures = [(str(of["title"]), of["higher_is_better"], of["class"]) for of in about["measures"].values()]
-        if known and measures is not None and isinstance(about["sentences"], list):
-            return dict(about)
+        about: dict[str, Any] = dict(read_json(path))
+        texts = [about["network"]["name"], about["pictures"]["place"], *about["sentences"]]
+        texts += [of[key] for of in about["measures"].values() for key in ("title", "class")]
+        ends = [of["higher_is_better"] for of in about["measures"].values()]
+        is_right = all(isinstance(text, str) for text in texts) and all(end in (True, False, None) for end in ends)
+        if is_right and type(about["pictures"]["number"]) is int:
+            return about
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise UserError(f"{path} is damaged. {_AGAIN}")
@@ -76,8 +78,8 @@ def _measures(path: Path, stored: StoredMaps, titles: dict[str, dict[str, Any]])
     Raises:
         UserError: The file is damaged.
     """
-    positions = [int(Path(file).stem) for file in stored.files]
     try:
+        positions = [int(Path(file).stem) for file in stored.files]
         rows: dict[str, list[dict[str, str]]] = {}
         for row in csv.DictReader(read_text(path, "surrogateescape").splitlines()):
             rows.setdefault(row["method"], []).append(row)
@@ -96,7 +98,16 @@ def _measures(path: Path, stored: StoredMaps, titles: dict[str, dict[str, Any]])
 
 
 def _number(text: str) -> float:
-    return float(text) if text else math.nan
+    """A value of the table; NaN where there is none.
+
+    Raises:
+        ValueError: It is no finite number.
+    """
+    if not text:
+        return math.nan
+    if not math.isfinite(value := float(text)):
+        raise ValueError(text)
+    return value
 
 
 def _notes(stored: StoredMaps, scored: int) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def _no_heatmaps(folder: Path) -> UserError:
     if (folder / ABOUT).is_file():
         return UserError(
             f"{folder}: there are scores, but no heatmaps (maps=0, or an older camlab). Give the command camlab.score"
-            " again with maps=24: it computes only what is missing."
+            " again with maps=24 (in a sweep with force=true)."
         )
     return UserError(
         f"{folder}: no heatmaps there (heatmaps/epoch_NNNN/maps.npz, or maps.npz beside explain.json). {_GIVE}"

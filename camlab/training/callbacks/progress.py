@@ -48,10 +48,6 @@ class PlainProgress(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._report(trainer, trainer.current_epoch)
-        for callback in trainer.early_stopping_callbacks:
-            if callback.stopped_epoch:
-                epochs = "1 epoch" if callback.patience == 1 else f"{callback.patience} epochs"
-                self._say("Training ends here, since %s has not improved for %s.", callback.monitor, epochs)
 
     def _report(self, trainer: L.Trainer, done: int) -> None:
         shown = (key for key in ("train/loss", "train/acc", "val/loss", "val/acc") if key in trainer.callback_metrics)
@@ -62,6 +58,17 @@ class PlainProgress(L.Callback):
     def _say(self, line: str, *values: Any) -> None:
         log.info(line, *values)
         self._last_line = time.monotonic()
+
+
+class EarlyStopTold(L.Callback):
+    """Logs that training has ended early, and by which metric."""
+
+    @rank_zero_only
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for callback in trainer.early_stopping_callbacks:
+            if callback.stopped_epoch:
+                done, monitor = trainer.current_epoch, callback.monitor
+                log.info("Early stopping by %s ended training after epoch %d of %s.", monitor, done, trainer.max_epochs)
 
 
 class TimeEstimate(L.Callback):
