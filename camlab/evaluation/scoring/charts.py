@@ -163,13 +163,20 @@ def _caption(figure: "Figure", summary: Summary) -> None:
     from matplotlib.lines import Line2D
 
     marks = [
-        Line2D([], [], color=_PASSES, marker="o", ms=5, lw=1.6, label="passes the sanity gate"),
+        Line2D([], [], color=_PASSES, marker="o", ms=5, lw=1.6, label=_passing(summary)),
         Line2D([], [], color=_FAILS, marker="o", ms=5, mfc="white", lw=1.6, label="fails it"),
         Line2D([], [], color=_PSEUDO, marker="o", ms=5, lw=1.6, label="knows nothing of the network"),
         Line2D([], [], color=_INK, lw=0.8, ls=(0, (1, 2)), label="chance"),
     ]
     figure.suptitle(f"{cut(heading(summary), 100)} · means with 95 % intervals", fontsize=9, x=0.01, ha="left")
-    figure.legend(handles=marks, loc="outside lower left", ncols=4, frameon=False, fontsize=8)
+    columns = 4 if figure.get_figwidth() > 7 else 2
+    figure.legend(handles=marks, loc="outside lower left", ncols=columns, frameon=False, fontsize=8)
+
+
+def _passing(summary: Summary) -> str:
+    """What blue stands for."""
+    is_open = any(summary.verdicts[row.name].passes is None for row in summary.methods)
+    return "passes the sanity gate, or undecided" if is_open else "passes the sanity gate"
 
 
 def _curves(summary: Summary) -> "Figure":
@@ -194,7 +201,7 @@ def _curves(summary: Summary) -> "Figure":
                 axes.set_ylabel(f"probability\nfilled with {_FILLED[imputer]}", fontsize=7)
     figure.supxlabel("share of the map's cells that are removed", fontsize=8)
     what = "upper curve: the coldest cells go first; lower curve: the hottest; the area between them is the gain (srg)"
-    colours = "blue: passes the sanity gate; red: fails it; grey: knows nothing of the network"
+    colours = f"blue: {_passing(summary)}; red: fails it; grey: knows nothing of the network"
     title = f"{cut(heading(summary), 100)} · {what}\n{colours}"
     figure.suptitle(title, fontsize=8, x=0.01, ha="left", linespacing=1.5)
     return figure
