@@ -25,6 +25,7 @@ _NOISE = 1e-5  # of the greatest value: an output that differs less is the same
 _DIFFERENT = 1e-3  # change of a cell that counts, as a share of the greatest
 _FEW = 0.3  # share of the cells, if the change is to show a place
 _BESIDE = (1.0, 0.05)  # how far a change may be from its place: cells, and a share of the side
+_FAR = (1.0, 0.12)  # beyond this, one change is enough to show that the picture is moved, as padding moves its end
 
 
 @dataclass(frozen=True)
@@ -128,19 +129,18 @@ def _is_moved(output: Tensor) -> bool:
     width reads the pixel at the same share of the picture's. Where a change has no effect, or one on many cells,
     nothing is known.
     """
-    beside = [
-        _is_beside(cells_HW > _DIFFERENT * cells_HW.max(), place)
-        for cells_HW, place in zip(_relative_change(output, 1)[:, 0], _PLACES, strict=True)
-    ]
-    return beside.count(True) >= max(2, beside.count(False))
+    changes = zip(
+        (cells > _DIFFERENT * cells.max() for cells in _relative_change(output, 1)[:, 0]), _PLACES, strict=True
+    )
+    sharp = [(differs, place) for differs, place in changes if 0 < differs.float().mean() <= _FEW]
+    beside = [_is_beside(differs, place, _BESIDE) for differs, place in sharp]
+    return beside.count(True) >= max(2, beside.count(False)) or any(_is_beside(*change, _FAR) for change in sharp)
 
 
-def _is_beside(differs_HW: Tensor, place: tuple[float, float, float]) -> bool | None:
-    """Whether the box around the cells that differ leaves the place out; None if they are none or many."""
-    if not 0 < differs_HW.float().mean() <= _FEW:
-        return None
+def _is_beside(differs_HW: Tensor, place: tuple[float, float, float], allowed: tuple[float, float]) -> bool:
+    """Whether the box around the cells that differ leaves the place out, by more cells, and share of the side."""
     for side, share, used in zip(differs_HW.shape, place, (differs_HW.any(dim=1), differs_HW.any(dim=0)), strict=False):
         cells = used.nonzero()
-        if max(int(cells.min()) - share * side, share * side - int(cells.max()) - 1) > _BESIDE[0] + _BESIDE[1] * side:
+        if max(int(cells.min()) - share * side, share * side - int(cells.max()) - 1) > allowed[0] + allowed[1] * side:
             return True
     return False
