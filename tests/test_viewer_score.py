@@ -96,7 +96,7 @@ def test_finished_maps_are_not_computed_again_and_others_are_removed(made, folde
         (lambda folder: (folder / "heatmaps/maps.npz").write_bytes(b"PK"), r"maps\.npz is not a file of raw maps .* Rep"),
         (lambda folder: (folder / "heatmaps/pictures/0001.png").unlink(), r"0001\.png is missing; .* Repeat the command"),
         (remove_maps, r"there are scores, but no heatmaps \(maps=0, .*\)\. Give the command camlab\.score again with"),
-        (lambda folder: (folder / "scores.json").unlink(), r"no heatmaps there .* of a run, camlab\.explain or camlab\.sc"),
+        (lambda folder: (folder / "scores.json").unlink(), r"this scoring has not ended\. Give the command camlab\.score again"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_refused_in_one_line(folder, monkeypatch, capsys, spoil, told):

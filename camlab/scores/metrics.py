@@ -12,7 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 from camlab.errors import UserError
 from camlab.scores.boxes import LEVELS, THRESHOLDS, box_accuracy, box_overlaps, box_thresholds, mask_boxes
 from camlab.scores.catalogue import score_of
-from camlab.scores.checked import checked_masks
+from camlab.scores.checked import check_whole, checked_masks
 from camlab.scores.pixel_precision import BINS, average_precision, pixel_counts, pxap_interval
 from camlab.scores.statistics import Interval, mean_interval
 
@@ -47,6 +47,9 @@ class ImageScore(Metric):
             if known.of_set or known.name in ("mprt", "max_sensitivity", "flip_consistency"):
                 raise UserError(f"score={score}: it has no single value for each image. Call camlab.scores.{score}.")
             score = known.function
+        takes = inspect.signature(score).parameters
+        if not any(of.kind is of.VAR_KEYWORD for of in takes.values()) and (odd := options.keys() - takes.keys()):
+            raise UserError(f"{min(odd)}: the score has no such option. Available: {', '.join(takes)}.")
         self._function, self._options = score, options
         self._is_numbered = "numbers" in inspect.signature(score).parameters
         self.add_state("values", default=[], dist_reduce_fx="cat")
@@ -92,6 +95,7 @@ class PxAP(Metric):
 
     def __init__(self, bins: int = BINS) -> None:
         super().__init__()
+        check_whole(bins, "bins", 1)
         self.bins = bins
         self.add_state("counts", default=[], dist_reduce_fx="cat")
 

@@ -129,11 +129,16 @@ def gate(found: Randomised, seed: int = 0) -> Verdict:
         found: From `mprt`; `stages=1` suffices.
         seed: Random seed of the bootstrap.
 
+    Raises:
+        UserError: It is not the result of one method.
+
     Example:
         >>> like = torch.full((30, 1), 0.8)
         >>> gate(Randomised(("fc",), like, like[:, 0], like[:, :, None], like[:, :, None])).passes
         False
     """
+    if not isinstance(found, Randomised):
+        raise UserError("gate: give the result of one method, such as gate(mprt(…)['grad_cam']).")
     own, pair = (mean_interval(values, seed=seed) for values in (found.similarity[:, -1], found.of_random_pair))
     return Verdict(None if own.n == 0 else not own.low > GATE, own, pair)
 

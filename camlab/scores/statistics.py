@@ -118,6 +118,7 @@ def bootstrap(
         >>> bootstrap(lambda chosen: torch.ones(len(chosen)), 10)
         (1.0, 1.0)
     """
+    check_whole(n, "n", 1)
     generator = torch.Generator("cpu").manual_seed(seed)
     found: list[Tensor] = []
     while (left := resamples - sum(map(len, found))) > 0:

@@ -12,6 +12,7 @@ from camlab.viewer.content import RunContent
 from camlab.viewer.explain_content import is_explained, read_explained
 from camlab.viewer.run_content import has_epochs, read_content
 from camlab.viewer.score_content import ABOUT, is_scored, read_scored
+from camlab.viewer.score_content import MAPS as SCORED_MAPS
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ def _kind(folder: Path) -> Kind | None:
 
 
 def _no_heatmaps(folder: Path) -> UserError:
+    if (folder / SCORED_MAPS).is_file() and not (folder / ABOUT).is_file():
+        return UserError(f"{folder}: this scoring has not ended. Give the command camlab.score again.")
     if (folder / ABOUT).is_file():
         return UserError(
             f"{folder}: there are scores, but no heatmaps (maps=0, or an older camlab). Give the command camlab.score"

@@ -1,12 +1,12 @@
 """The rows of a table: methods at their layers, and pseudo-methods on the grids of those methods."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from camlab.attribution.doubts import check_grids
+from camlab.attribution.doubts import check_grids, doubts_of
 from camlab.attribution.explainer import Explainer
 from camlab.attribution.methods import title_of
 from camlab.errors import UserError, first_line
@@ -73,6 +73,17 @@ def find_rows(
     grids = list(dict.fromkeys(row.grid for row in found))
     pseudo = [row for grid in grids for row in _pseudo_rows(grid, len(grids) > 1, with_masks)]
     return [*pseudo, *found], refused if request.methods is not None else {}
+
+
+def doubts_of_rows(network: nn.Module, images: Tensor, rows: Sequence[Row]) -> list[str]:
+    """Reasons to doubt the maps of methods, such as that they show one member of an ensemble only, each once."""
+    found: list[str] = []
+    for row in rows:
+        if not row.is_pseudo:
+            explainer = Explainer(network, row.layer)
+            explanation, survey = explainer.explain(images[:1], (row.method,)), explainer.survey(images)
+            found += doubts_of(explanation, survey, False, explainer.classifier, images[:1])
+    return list(dict.fromkeys(found))
 
 
 def _row(network: nn.Module, images: Tensor, name: str, method: str, layer: str | None) -> Row:

@@ -1,5 +1,6 @@
 """What a network relies on, measured in the test by changing pictures: a planted shortcut, and object or background."""
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import lightning as L
@@ -19,6 +20,9 @@ from camlab.scores.reliance import foreground_sensitivity, noisy_hits, reliance
 from camlab.training.classifier import Classifier
 from camlab.training.module_network import undisturbed
 
+log = logging.getLogger(__name__)
+
+_FEW = 10  # pictures, below which a share says little
 _MOST = 1000  # test pictures that are changed, evenly spread
 _MOST_MAPS = 200  # pictures whose maps are scored
 _MAPS_BATCH = 32
@@ -67,6 +71,8 @@ class ShortcutTest(L.Callback):
                 before, after = (_predicted(trainer, pl_module, pictures) for pictures in (other.pictures, other))
                 figures["acc_elsewhere"] = (after == other.labels).float().mean()
                 figures["reliance"] = reliance(before, after, torch.tensor(shortcut.classes)[other.marks.of]).mean()
+                if len(other) < _FEW:
+                    log.warning("The shortcut is tested on %d pictures of other classes: too few to judge.", len(other))
             if len(own) and shortcut.has_place:
                 figures |= heat_on_mark(pl_module.network, data.preprocess, own)
         pl_module.log_dict({f"test/{name}": value for name, value in figures.items()}, rank_zero_only=True)

@@ -85,7 +85,8 @@ function drawTile(canvas, picture, heat, side, hasLines = true) {
   if (state.mask && about.pictures[picture].mask !== null) drawOutline(context, picture, base.factor);
   if (state.box && typeof heat !== "string" && !heat.isSigned) {
     const box = largestBox(scratch, base.height, base.width, heat.boxShare);
-    if (box) drawBox(context, box, base);
+    const isWhole = box && box[0] === 0 && box[1] === 0 && box[2] === base.width && box[3] === base.height;
+    if (box && !isWhole) drawBox(context, box, base); // as on the contact sheets
   }
 }
 
