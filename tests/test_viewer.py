@@ -44,6 +44,15 @@ def about_of(page: str) -> dict[str, object]:
     return json.loads(re.search(r'<script type="application/json" id="about">(.*?)</script>', page)[1])
 
 
+def test_pages_of_several_labels_say_what_predicted_means(tmp_path):
+    make_run(tmp_path / "a")
+    run = read_content(tmp_path / "a")
+    assert not run.has_several_labels
+    several = dataclasses.replace(run, probabilities=np.full_like(run.probabilities, 0.9))
+    assert any("several labels or none" in note for note in make_document([several], 16).about["notes"])
+    assert not any("several labels" in note for note in make_document([run], 16).about["notes"])
+
+
 def test_a_run_is_read_as_it_was_written(tmp_path):
     every = make_run(tmp_path / "run")
     content = read_content(tmp_path / "run")

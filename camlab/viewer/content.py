@@ -115,6 +115,11 @@ class RunContent:
     notes: tuple[str, ...] = ()
     has_epochs: bool = True
 
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether classes are decided one by one: the probabilities of a picture then do not add up to 1."""
+        return len(self.class_names) > 1 and bool((np.abs(self.probabilities.sum(axis=-1) - 1) > 0.01).any())
+
     def at_epochs(self, chosen: Sequence[int]) -> "RunContent":
         """Return the same run with some of its epochs, given by their indices."""
         rows = list(chosen)

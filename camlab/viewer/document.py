@@ -62,6 +62,8 @@ def make_document(runs: Sequence[RunContent], megabytes: float) -> Document:
     names = _names(runs)
     classes = list(dict.fromkeys(name for run in runs for name in run.class_names))
     own = [f"{name}: {note}" for run, name in zip(runs, names, strict=True) for note in run.notes]
+    if any(run.has_several_labels for run in runs):
+        own.append("A picture may have several labels or none; the predicted class is the likeliest one, even below ½.")
     about = {
         "title": " and ".join(names),
         "classes": classes,
