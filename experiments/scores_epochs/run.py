@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -77,13 +78,17 @@ def settled(curve: Curve) -> int:
 def draw(found: Mapping[str, Mapping[str, Curve]]) -> None:
     figure = Figure(figsize=(4.2 * len(found), 3.4), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    drawn: dict[str, Any] = {}  # a line for each quantity, in the same colour in all panels
     for axes, (name, curves) in zip(panels, found.items(), strict=True):
-        for label, curve in curves.items():
-            line = axes.plot(list(curve), list(curve.values()), lw=1.2, label=label.replace("val/heat/", ""))[0]
-            axes.axvline(settled(curve), color=line.get_color(), lw=0.8, ls=":")
-        axes.set(title=name, xlabel="epochs (dotted: settled)", ylim=(-0.2, 1.05))
+        for quantity, curve in curves.items():
+            label = "accuracy" if quantity.endswith("/acc") else quantity.removeprefix("val/heat/")
+            colour = drawn[label].get_color() if label in drawn else f"C{len(drawn)}"
+            drawn.setdefault(label, axes.plot(list(curve), list(curve.values()), lw=1.2, color=colour)[0])
+            axes.plot(list(curve), list(curve.values()), lw=1.2, color=colour)
+            axes.axvline(settled(curve), color=colour, lw=0.8, ls=":")
+        axes.set(title=name, xlabel="epochs (dotted: settled)", ylim=(-0.1, 1.35))
     panels[0].set_ylabel("accuracy, score")
-    panels[-1].legend(fontsize=7)
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=len(drawn), fontsize=8, frameon=False)
     figure.savefig(HERE / "epochs.png")
 
 
