@@ -43,6 +43,7 @@ def test_a_run_with_heatmaps_ends_in_the_same_bits(tmp_path, mode):
     assert len(list(tmp_path.glob("heatmaps/epoch_*/sheet.png"))) == 3
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_drawn_and_told_if_training_stops_early(tmp_path, caplog):
     stopping = EarlyStopping("val/loss", patience=1, min_delta=10.0)  # stops after the second epoch
     callbacks = [HeatmapLogger(every_n_epochs=50), stopping, EarlyStopTold()]

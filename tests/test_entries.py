@@ -156,6 +156,7 @@ def test_a_sweep_over_arch_and_mode(tmp_path, monkeypatch):
     assert len({result["config_hash"] for result in results.values()}) == 4
 
 
+@pytest.mark.slow
 def test_the_test_curve_and_nothing_held_out(tmp_path, monkeypatch):
     arguments = [*TINY, "logger=csv", "data.val_size=0", "test_each_epoch=true", f"hydra.run.dir={tmp_path / 'run'}"]
     assert command(monkeypatch, train.main, *arguments) == 0

@@ -291,6 +291,7 @@ def test_targets(run, named, target, expected):
     assert stored(Path("out")).class_idx.tolist() == classes
 
 
+@pytest.mark.slow
 def test_a_layer_by_name_and_several_fused(run, named, tmp_path):
     arguments, network, preprocess = named
     common = ["images=photos/a", *arguments, "methods=layer_cam", "target=3", "boxes=false", "alpha=1"]

@@ -583,6 +583,7 @@ QUICK = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_on_a_table_is_evaluated_and_knows_its_data(root, tmp_path, monkeypatch, capsys):
     rows = [{**row, "split": "test" if "/4" in row["path"] else "train"} for row in rows_of(root)]
     table(tmp_path / "t.csv", rows)
