@@ -124,3 +124,12 @@ def test_a_way_around_the_last_block_is_no_reason():
     explainer = BatchExplainer(Residual().eval(), Request(["grad_cam"], ["block"]))
     explainer.explain(torch.rand(1, 3, 16, 16), [None])
     assert not explainer.doubts
+
+
+def test_camlab_score_tells_of_one_member_of_an_ensemble():
+    rows, _ = find_rows(Ensemble(2).eval(), torch.rand(1, 3, 32, 32), Scoring(methods=("grad_cam",)), with_masks=False)
+    told = {doubt for row in rows for doubt in row.doubts}
+    assert len(told) == 1
+    assert "in other ways (an ensemble" in told.pop()
+    alone, _ = find_rows(network(), torch.rand(1, 3, 64, 64), Scoring(methods=("grad_cam",)), with_masks=False)
+    assert not any(row.doubts for row in alone)

@@ -1,8 +1,8 @@
 """The rows of a table: methods at their layers, and pseudo-methods on the grids of those methods."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ class Row:
         layer: The layer that was asked for; None for the method's default.
         layers: Names of the layers that the maps are computed at; none for pseudo-methods.
         grid: (rows, columns) of the maps.
+        doubts: Reasons to doubt the maps, such as that they show one member of an ensemble only.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Row:
     layer: str | None
     layers: tuple[str, ...]
     grid: tuple[int, int]
+    doubts: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_pseudo(self) -> bool:
@@ -75,23 +77,17 @@ def find_rows(
     return [*pseudo, *found], refused if request.methods is not None else {}
 
 
-def doubts_of_rows(network: nn.Module, images: Tensor, rows: Sequence[Row]) -> list[str]:
-    """Reasons to doubt the maps of methods, such as that they show one member of an ensemble only, each once."""
-    found: list[str] = []
-    for row in rows:
-        if not row.is_pseudo:
-            explainer = Explainer(network, row.layer)
-            explanation, survey = explainer.explain(images[:1], (row.method,)), explainer.survey(images)
-            found += doubts_of(explanation, survey, False, explainer.classifier, images[:1])
-    return list(dict.fromkeys(found))
-
-
 def _row(network: nn.Module, images: Tensor, name: str, method: str, layer: str | None) -> Row:
     explainer = Explainer(network, layer)
     explanation = explainer.explain(images[:1], (method,))
-    check_grids(explanation, explainer.survey(images))
+    survey = explainer.survey(images)
+    check_grids(explanation, survey)
     (maps,) = explanation.maps[method]
-    return Row(name, title_of(name), method, layer, explanation.layers[method], (maps.shape[2], maps.shape[3]))
+    grid, doubts = (
+        (maps.shape[2], maps.shape[3]),
+        doubts_of(explanation, survey, False, explainer.classifier, images[:1]),
+    )
+    return Row(name, title_of(name), method, layer, explanation.layers[method], grid, tuple(doubts))
 
 
 def _pseudo_rows(grid: tuple[int, int], of_many: bool, with_masks: bool) -> Iterable[Row]:

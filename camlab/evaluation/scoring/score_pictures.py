@@ -13,7 +13,7 @@ from camlab.evaluation.scoring.chunks import Chunks
 from camlab.evaluation.scoring.kept import Kept, NotScored
 from camlab.evaluation.scoring.picture_set import PictureSet
 from camlab.evaluation.scoring.request import Request
-from camlab.evaluation.scoring.rows import Row, doubts_of_rows, find_rows
+from camlab.evaluation.scoring.rows import Row, find_rows
 from camlab.evaluation.scoring.summary import Summary, check_scoring, summarise
 from camlab.models.trained_network import TrainedNetwork
 
@@ -54,7 +54,7 @@ def score_pictures(
     rows, refused = find_rows(network, chunks.images([0]), request, pictures.masks is not None)
     for name, reason in refused.items():
         log.warning("%s is left out: %s", name, reason)
-    doubts = doubts_of_rows(network, chunks.images([0]), rows)
+    doubts = list(dict.fromkeys(doubt for row in rows for doubt in row.doubts))
     for doubt in doubts:
         log.warning("%s", doubt)
     kept = Kept(folder, network, chunks, trained.preprocess, request)
