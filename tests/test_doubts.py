@@ -126,6 +126,29 @@ def test_a_way_around_the_last_block_is_no_reason():
     assert not explainer.doubts
 
 
+class Joined(nn.Module):
+    """A network whose two branches are joined in `forward`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 1), nn.Linear(8, 2)
+        self.one, self.other = nn.Conv2d(4, 4, 3, 2), nn.Conv2d(4, 4, 3, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stem(images)
+        return self.head(torch.cat([self.one(features), self.other(features)], dim=1).relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(("layers", "is_part"), [(None, True), (["one", "other"], False), (["stem"], False)])
+def test_one_of_two_branches_that_are_joined_is_told(layers, is_part):
+    torch.manual_seed(0)
+    explainer = BatchExplainer(Joined().eval(), Request(["grad_cam"], layers))
+    explainer.explain(torch.rand(1, 3, 16, 16), [None])
+    told = [doubt for doubt in explainer.doubts if "Maps at other show a part of the evidence only" in doubt]
+    assert told == explainer.doubts
+    assert bool(told) == is_part
+
+
 def test_camlab_score_tells_of_one_member_of_an_ensemble():
     rows, _ = find_rows(Ensemble(2).eval(), torch.rand(1, 3, 32, 32), Scoring(methods=("grad_cam",)), with_masks=False)
     told = {doubt for row in rows for doubt in row.doubts}

@@ -94,9 +94,7 @@ class BatchExplainer:
             raise
         if not self.layers:
             is_auto = request.methods is None or "auto" in request.methods
-            self.doubts = doubts_of(
-                explanation, self._explainer.survey(inputs), is_auto, self._explainer.classifier, inputs
-            )
+            self.doubts = doubts_of(explanation, self._explainer, inputs, is_auto)
         self.layers = explanation.layers
         return results_of(explanation, sources, labels, request.all_classes, request.multi_label)
 

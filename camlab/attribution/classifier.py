@@ -173,6 +173,9 @@ def _way_out(output: object) -> str:
     first: object = output[0] if isinstance(output, (tuple, list)) and output else output
     if isinstance(first, Mapping) and "boxes" in first:
         return "it is a detector. Give a classifier, such as the detector's backbone with a head."
+    parts = output.items() if isinstance(output, Mapping) else enumerate(output) if first is not output else ()  # type: ignore[arg-type]
+    if named := [f"output={key}" for key, value in parts if _found_tensor(value) is not None]:
+        return f"say which part holds the logits: {' or '.join(named)}."
     values = list(first.values()) if isinstance(first, Mapping) else [first]
     if any(isinstance(value, Tensor) and value.dim() == 4 and value.shape[-1] > 1 for value in values):
         return (

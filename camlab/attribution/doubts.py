@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from camlab.attribution.classifier import Classifier
-from camlab.attribution.explainer import Explanation
+from camlab.attribution.explainer import Explainer, Explanation
 from camlab.attribution.hooks import passing, replaced
 from camlab.attribution.methods import METHODS
 from camlab.attribution.survey import Survey
@@ -65,57 +65,68 @@ def _width(convolution: nn.Conv2d) -> int:
     return min(dilation * (side - 1) + 1 for side, dilation in sides)
 
 
-def one_of_several(classifier: Classifier, layers: Sequence[str], images: Tensor, survey: Survey) -> str | None:
+def one_of_several(explainer: Explainer, layers: Sequence[str], images: Tensor) -> str | None:
     """Why the maps show a part of the evidence only: the picture reaches the output by other ways, as in an ensemble.
 
     The modules that contain the layers and give a vector (logits or features) are made to give zeros. If two pictures
     of noise still have different logits, something else than these modules sees the picture. Ways around a layer within
-    such a module, as in residual networks, are no reason.
+    such a module, as in residual networks, are no reason. Where no module gives a vector, the default layer of a
+    convolutional network is made to give zeros itself; a layer that the user chose may be passed by.
 
     Args:
-        classifier: The network.
+        explainer: Explainer of the network.
         layers: Names of the target layers.
         images: N×C×H×W, for size, number format and device.
-        survey: Survey of the network for images of this size.
     """
-    vectors = {call.name: call.module for call in survey.once if call.is_vector}
+    survey = explainer.survey(images)
+    vectors = [call.name for call in survey.once if call.is_vector]
     around = [[name for name in vectors if layer.startswith(f"{name}.")] for layer in layers]
-    if not all(around):
-        return None
-    outer = sorted({min(names, key=len) for names in around})
+    if all(around):
+        outer = sorted({min(names, key=len) for names in around})
+        if _sees_without(explainer.classifier, outer, images):
+            return (
+                f"Maps at {', '.join(layers)} explain {', '.join(outer)} only, but the output also depends on the"
+                " picture in other ways (an ensemble, a second branch). Explain each network by itself, or give layers"
+                " of all of them."
+            )
+    elif not explainer.layers and survey.is_convolutional and _sees_without(explainer.classifier, layers, images):
+        return (
+            f"Maps at {', '.join(layers)} show a part of the evidence only: the output also depends on the picture in"
+            " ways around this layer (branches that are joined later). Give layers of all branches, or a layer behind"
+            " their junction."
+        )
+    return None
+
+
+def _sees_without(classifier: Classifier, names: Sequence[str], images: Tensor) -> bool:
+    """Whether the logits still depend on the picture if these modules give zeros."""
+    modules = dict(classifier.network.named_modules())
     noise = torch.randn((2, *images.shape[1:]), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     try:
         with passing(classifier.network, images.device), torch.no_grad(), ExitStack() as stack:
-            for name in outer:
-                stack.enter_context(replaced(vectors[name], torch.zeros_like))
+            for name in names:
+                stack.enter_context(replaced(modules[name], torch.zeros_like))
             first, second = classifier.logits(noise.to(images))
     except UserError:  # a network that cannot go on from zeros tells nothing
-        return None
-    if torch.allclose(first, second, rtol=1e-4, equal_nan=True):
-        return None
-    return (
-        f"Maps at {', '.join(layers)} explain {', '.join(outer)} only, but the output also depends on the picture in"
-        " other ways (an ensemble, a second branch). Explain each network by itself, or give layers of all of them."
-    )
+        return False
+    return not torch.allclose(first, second, rtol=1e-4, equal_nan=True)
 
 
-def doubts_of(
-    explanation: Explanation, survey: Survey, is_auto: bool, classifier: Classifier, images: Tensor
-) -> list[str]:
+def doubts_of(explanation: Explanation, explainer: Explainer, images: Tensor, is_auto: bool = False) -> list[str]:
     """All reasons to doubt the maps of an explanation, each once.
 
     Args:
         explanation: The maps.
-        survey: Survey of the network for images of this size.
+        explainer: Explainer that has computed them.
+        images: The network's input, N×C×H×W.
         is_auto: Whether `auto` has chosen the methods.
-        classifier: The network.
-        images: Its input, N×C×H×W.
     """
+    survey = explainer.survey(images)
     found = [too_coarse(of_layers, survey) for of_layers in explanation.maps.values()]
     if is_auto:
         found += [mixed_cells(method, explanation.layers[method][0], survey) for method in explanation.maps]
     for layers in {names for method, names in explanation.layers.items() if METHODS[method].kind != "attention"}:
-        found.append(one_of_several(classifier, layers, images, survey))
+        found.append(one_of_several(explainer, layers, images))
     return list(dict.fromkeys(filter(None, found)))
 
 

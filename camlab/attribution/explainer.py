@@ -15,13 +15,7 @@ from camlab.attribution.forward_pass import record_pass
 from camlab.attribution.hooks import passing, unwrapped
 from camlab.attribution.layouts import Layout, Reshape, check_reshape
 from camlab.attribution.methods import METHODS, check_counterfactual, check_methods
-from camlab.attribution.network_input import (
-    check_images,
-    check_layers,
-    check_maps,
-    check_model,
-    check_values,
-)
+from camlab.attribution.network_input import check_images, check_layers, check_maps, check_model, check_values
 from camlab.attribution.raw_maps import RawMaps
 from camlab.attribution.survey import Survey
 from camlab.attribution.target_layer import Layer, layer_for_cam, layer_for_gradients, layer_names
@@ -112,6 +106,7 @@ class Explainer:
     Attributes:
         model: The network, not wrapped.
         classifier: The same, with the choice of its logits.
+        layers: Names of the layers that were given; none if the defaults are to be found.
 
     Raises:
         UserError: A layer is not part of the network, or the network is compiled to TorchScript; or a layout is given
@@ -142,10 +137,10 @@ class Explainer:
         self.classifier = Classifier(self.model, output)
         named = self.model.named_modules(remove_duplicate=False)  # a module may have two names
         self._modules = {name: module for name, module in named if name}
-        self._layers = () if layer is None else layer_names(self._modules, layer)
-        if reshape is not None and not self._layers:
+        self.layers = () if layer is None else layer_names(self._modules, layer)
+        if reshape is not None and not self.layers:
             raise UserError("reshape: it states the layout of a layer's output. Give layer, too.")
-        self._reshape = {} if reshape is None else dict.fromkeys(self._layers, reshape)
+        self._reshape = {} if reshape is None else dict.fromkeys(self.layers, reshape)
         self._surveys: dict[torch.Size, Survey] = {}  # by the size of the images, as the two below
         self._defaults: dict[torch.Size, str] = {}
         self._auto: dict[tuple[torch.Size, bool], str] = {}
@@ -227,7 +222,7 @@ class Explainer:
             if survey.is_convolutional and survey.layout(self.default_layer(images)).order == "NCHW":
                 self._auto[key] = "cam" if not counterfactual and self.supports("cam", images) else "grad_cam"
             else:
-                relevance = not self._layers and self._attends_to_all(images)
+                relevance = not self.layers and self._attends_to_all(images)
                 self._auto[key] = "attention_relevance" if relevance else "hires_cam"
         return self._auto[key]
 
@@ -283,11 +278,11 @@ class Explainer:
         found: dict[str, tuple[str, ...]] = {}
         for name in methods:
             if METHODS[name].kind == "attention":
-                if self._layers:
+                if self.layers:
                     raise UserError(f"{name}: it uses the attention of all layers. Leave layer out.")
                 found[name] = ()
-            elif self._layers:
-                found[name] = self._layers
+            elif self.layers:
+                found[name] = self.layers
             elif name == "cam":
                 found[name] = (self._named("cam_layer") or layer_for_cam(self.survey(images)),)
             else:

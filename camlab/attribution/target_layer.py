@@ -64,7 +64,10 @@ def layer_for_cam(survey: Survey) -> str:
     if not with_space and survey.moved:
         raise UserError(f"layer: {MOVED}")
     if not with_space:
-        raise UserError("The network has no layer with a spatial output (larger than 1×1) that is used once.")
+        once = {call.name for call in survey.once}
+        twice = [call.name for call in survey.calls if call.name not in once and prod(call.shape[2:]) > 1]
+        way_out = f" {twice[-1]} runs more than once: give a network in which it runs once." if twice else ""
+        raise UserError(f"The network has no layer with a spatial output (larger than 1×1) that is used once.{way_out}")
     return with_space[-1]
 
 

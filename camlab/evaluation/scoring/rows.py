@@ -80,13 +80,9 @@ def find_rows(
 def _row(network: nn.Module, images: Tensor, name: str, method: str, layer: str | None) -> Row:
     explainer = Explainer(network, layer)
     explanation = explainer.explain(images[:1], (method,))
-    survey = explainer.survey(images)
-    check_grids(explanation, survey)
+    check_grids(explanation, explainer.survey(images))
     (maps,) = explanation.maps[method]
-    grid, doubts = (
-        (maps.shape[2], maps.shape[3]),
-        doubts_of(explanation, survey, False, explainer.classifier, images[:1]),
-    )
+    grid, doubts = (maps.shape[2], maps.shape[3]), doubts_of(explanation, explainer, images[:1])
     return Row(name, title_of(name), method, layer, explanation.layers[method], grid, tuple(doubts))
 
 
