@@ -173,7 +173,8 @@ def _way_out(output: object) -> str:
     first: object = output[0] if isinstance(output, (tuple, list)) and output else output
     if isinstance(first, Mapping) and "boxes" in first:
         return "it is a detector. Give a classifier, such as the detector's backbone with a head."
-    parts = output.items() if isinstance(output, Mapping) else enumerate(output) if first is not output else ()  # type: ignore[arg-type]
+    is_list = isinstance(output, (tuple, list))
+    parts = output.items() if isinstance(output, Mapping) else enumerate(output) if is_list else ()  # type: ignore[arg-type, var-annotated]
     if named := [f"output={key}" for key, value in parts if _found_tensor(value) is not None]:
         return f"say which part holds the logits: {' or '.join(named)}."
     values = list(first.values()) if isinstance(first, Mapping) else [first]
