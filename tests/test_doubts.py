@@ -63,7 +63,9 @@ def test_maps_of_fewer_than_3x3_cells_are_told_once_and_not_scored_in_any_traine
 
 def test_maps_of_fewer_than_3x3_cells_are_no_row_of_camlab_score():
     with pytest.raises(UserError, match=r"^No method can be scored\. Maps are 2×2, too coarse.* such as 1\.$"):
-        find_rows(network(), torch.rand(1, 3, 16, 16), Scoring(), with_masks=False)
+        find_rows(network(), torch.rand(1, 3, 16, 16), Scoring(methods=("grad_cam",)), with_masks=False)
+    rows, _ = find_rows(network(), torch.rand(1, 3, 16, 16), Scoring(), with_masks=False)
+    assert {row.method for row in rows if row.layers} == {"layer_cam_all"}, "it has the cells of early layers"
     rows, _ = find_rows(network(), torch.rand(1, 3, 16, 16), Scoring(layers=("1",)), with_masks=False)
     assert {row.grid for row in rows} == {(8, 8)}
 

@@ -239,11 +239,11 @@ def test_a_swin_is_trained_and_its_heatmaps_are_those_of_auto(tmp_path, monkeypa
     folder = tmp_path / "run"
     assert command(monkeypatch, train.main, *settings, f"hydra.run.dir={folder}") == 0
     kept = read_maps(folder / "heatmaps" / "epoch_0001" / "maps.npz")
-    assert list(kept.maps) == ["hires_cam"]
-    assert all(maps.shape[-2:] == (4, 4) and maps.any() for maps in kept.maps["hires_cam"]), "not the coarsest grid"
+    assert list(kept.maps) == ["layer_cam_all"]
+    assert all(maps.shape[-2:] == (16, 16) and maps.any() for maps in kept.maps["layer_cam_all"]), "not the finest grid"
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (64, 64), "red").save(tmp_path / "photos" / "red.png")
     explained = [f"images={tmp_path / 'photos'}", f"checkpoint={folder}", "device=cpu", f"out={tmp_path / 'out'}"]
     assert command(monkeypatch, explain.main, *explained) == 0
     made = json.loads((tmp_path / "out" / "explain.json").read_text())
-    assert made["layers"] == {"hires_cam": ["backbone.features.5"]}
+    assert made["layers"] == {"layer_cam_all": ["all 61 layers"]}

@@ -24,6 +24,7 @@ from camlab.models.cam_net import CamNet
 
 N, M, SIDE = 2, 5, 48
 METHODS = [name for name, method in methods.METHODS.items() if method.kind != "attention"]  # of convolutional networks
+AT_LAYERS = [method for method in METHODS if methods.METHODS[method].takes_layers]
 ALL_BUT_CAM = [method for method in METHODS if method != "cam"]
 
 
@@ -142,7 +143,8 @@ def test_counterfactual_needs_a_method_with_gradients(images):
 
 def test_maps_of_an_image_of_zeros_are_finite(network):
     for method in ALL_BUT_CAM:
-        assert torch.isfinite(heatmaps(network, torch.zeros(1, 3, SIDE, SIDE), method, layer="features.5")).all()
+        layer = "features.5" if method in AT_LAYERS else None
+        assert torch.isfinite(heatmaps(network, torch.zeros(1, 3, SIDE, SIDE), method, layer)).all()
 
 
 def test_several_layers_are_averaged(network, images):
@@ -530,7 +532,7 @@ def test_nothing_changes(used, images, method):
     before, pixels = state(used), images.clone()
     images.requires_grad_()
     heatmaps(used, images, method)
-    heatmaps(used, images, method, layer=["features.0", "features.5"], target=1)
+    heatmaps(used, images, method, ["features.0", "features.5"] if method in AT_LAYERS else None, target=1)
     assert state(used) == before
     assert images.grad is None
     assert images.requires_grad
@@ -650,7 +652,7 @@ def test_in_any_grad_mode(network, images, mode, target, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_autocast(images, mode, dtype, method):
     network = Gap(32) if method == "cam" else TinyNet()
-    layer = "relu" if method == "cam" else "features.5"
+    layer = "relu" if method == "cam" else "features.5" if method in AT_LAYERS else None
     expected = heatmaps(network, images, method, layer, target=1)
     with ExitStack() as stack:
         stack.enter_context(mode())
@@ -711,9 +713,10 @@ def test_a_classifier_that_is_given_its_input_by_name(images):
 
 @pytest.mark.parametrize("method", ALL_BUT_CAM)
 def test_channels_last(network, images, method):
-    expected = heatmaps(network, images, method, "features.5", target=1)
+    layer = "features.5" if method in AT_LAYERS else None
+    expected = heatmaps(network, images, method, layer, target=1)
     last = {"memory_format": torch.channels_last}
-    found = heatmaps(copy.deepcopy(network).to(**last), images.to(**last), method, "features.5", target=1)
+    found = heatmaps(copy.deepcopy(network).to(**last), images.to(**last), method, layer, target=1)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -381,3 +381,26 @@ def test_cam_of_a_network_that_changes_its_scores_behind_the_linear_layer_is_ref
 
     with pytest.raises(UserError, match="cam: the network's output is not that of its last linear layer"):
         camlab.heatmaps(Changed(), torch.rand(2, 3, 12, 12), "cam")
+
+
+def test_layer_cam_of_all_layers_is_the_mean_of_the_layers():
+    """By hand: the second layer doubles its input, so that its gradient is half as large and its map is the same."""
+
+    class Double(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return 2 * images
+
+    network = nn.Sequential(nn.Conv2d(2, 2, 1), Double(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 2, bias=False))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.eye(2)[:, :, None, None])
+        network[0].bias.zero_()
+        network[4].weight.copy_(torch.stack([torch.zeros(8), G.flatten()]))
+    images = A.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    explainer = camlab.Explainer(network.eval())
+    found = explainer.explain(images, ["layer_cam_all"], torch.tensor([[1]]))
+    of_layers = [camlab.heatmaps(network, images, "layer_cam", str(i), 1, "raw") for i in range(3)]
+    torch.testing.assert_close(of_layers[0], of_layers[1])
+    assert found.layers == {"layer_cam_all": ("all 3 layers",)}
+    torch.testing.assert_close(found.maps["layer_cam_all"][0][:, 0], torch.stack(of_layers).mean(dim=0))
+    with pytest.raises(UserError, match="layer_cam_all: it uses all layers"):
+        camlab.heatmaps(network, images, "layer_cam_all", "0")

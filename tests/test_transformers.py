@@ -214,7 +214,7 @@ def test_cells_at_the_end_that_no_score_depends_on():
     explainer, images = Explainer(timm.create_model("pit_ti_224", **small).eval()), torch.randn(1, 3, 64, 64)
     assert explainer.layout_of("transformers", images).order == "NCHW"
     assert explainer.default_layer(images).startswith("transformers.1.blocks.")
-    assert explainer.method_for(images) == "hires_cam", "its last features are tokens, whatever its convolutions do"
+    assert explainer.method_for(images) == "layer_cam_all", "its last features are tokens, whatever its convolutions do"
     assert explainer(images).max() > 0
 
 
@@ -258,7 +258,8 @@ def test_the_stage_before_the_last_of_a_swin():
     network = torchvision.models.SwinTransformer([2, 2], 8, [1, 1, 2], [2, 2, 2], [4, 4], num_classes=CLASSES).eval()
     images = torch.randn(1, 3, 32, 32)
     explainer = Explainer(network)
-    assert explainer.method_for(images) == "hires_cam"
+    assert explainer.method_for(images) == "layer_cam_all"
+    assert Explainer(network, "features.3").method_for(images) == "hires_cam"
     assert (explainer.default_layer(images), explainer.layout_of("features.3", images).order) == ("features.3", "NHWC")
     with pytest.raises(UserError, match=r"attention is not between all tokens of one grid \(it has windows"):
         camlab.heatmaps(network, images, "attention_relevance")
@@ -517,7 +518,7 @@ def test_a_block_whose_attention_cannot_be_recorded_is_not_passed_over(index):
     network.blocks[index].attn = Unseen("fused")
     with pytest.raises(UserError, match="attention layers do not follow one another"):
         camlab.heatmaps(network, IMAGES, "attention_relevance")
-    assert Explainer(network).method_for(IMAGES) == "hires_cam"
+    assert Explainer(network).method_for(IMAGES) == "layer_cam_all"
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])

@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from camlab.attribution.classifier import Classifier
-from camlab.attribution.explainer import Explainer, Explanation
+from camlab.attribution.explainer import Explainer
+from camlab.attribution.explanation import Explanation
 from camlab.attribution.hooks import passing, replaced
 from camlab.attribution.methods import METHODS
 from camlab.attribution.survey import Survey
 from camlab.errors import UserError
 
 LEAST_SIDE = 3  # cells: a coarser map cannot tell one place from another
-_SMALL_KERNEL = 3  # cells: the ResNet of the study has these kernels on 4×4 cells, and its maps are right
-_MOST = 0.75  # share of the cells that a kernel covers
 
 
 def too_coarse(maps: Sequence[Tensor], survey: Survey) -> str | None:
@@ -44,25 +43,15 @@ def mixed_cells(method: str, layer: str, survey: Survey) -> str | None:
         layer: Name of its target layer.
         survey: Survey of the network for images of this size.
     """
-    if layer not in survey.layouts:
+    widest = survey.mixing_kernel(layer)
+    if widest is None:
         return None
-    grid = survey.layouts[layer].grid
-    names = [call.name for call in survey.calls]
-    before = survey.calls[: names.index(layer) + 1]
-    widths = [_width(call.module) for call in before if isinstance(call.module, nn.Conv2d) and call.shape[-2:] == grid]
-    widest = max(widths, default=0)
-    if widest <= _SMALL_KERNEL or widest**2 < _MOST * grid[0] * grid[1]:
-        return None
+    height, width = survey.layouts[layer].grid
     return (
         f"{METHODS[method].title} at {layer} may be wrong: kernels of {widest}×{widest} cover most of the"
-        f" {grid[0]}×{grid[1]} cells, so that a cell is no place. camlab.score tells whether it finds the object."
+        f" {height}×{width} cells, so that a cell is no place. layer_cam_all may do better, and"
+        " camlab.score tells whether it finds the object."
     )
-
-
-def _width(convolution: nn.Conv2d) -> int:
-    """Side of the square that a kernel covers, in cells."""
-    sides = zip(convolution.kernel_size, convolution.dilation, strict=True)
-    return min(dilation * (side - 1) + 1 for side, dilation in sides)
 
 
 def one_of_several(explainer: Explainer, layers: Sequence[str], images: Tensor) -> str | None:
@@ -125,7 +114,7 @@ def doubts_of(explanation: Explanation, explainer: Explainer, images: Tensor, is
     found = [too_coarse(of_layers, survey) for of_layers in explanation.maps.values()]
     if is_auto:
         found += [mixed_cells(method, explanation.layers[method][0], survey) for method in explanation.maps]
-    for layers in {names for method, names in explanation.layers.items() if METHODS[method].kind != "attention"}:
+    for layers in {names for method, names in explanation.layers.items() if METHODS[method].takes_layers}:
         found.append(one_of_several(explainer, layers, images))
     return list(dict.fromkeys(filter(None, found)))
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from camlab import maps
 from camlab.attribution.attention_pass import record_attention
 from camlab.attribution.classes import Chooser, choose, one_per_image
 from camlab.attribution.classifier import Classifier, Output
+from camlab.attribution.explanation import Explanation
 from camlab.attribution.forward_pass import record_pass
 from camlab.attribution.hooks import passing, unwrapped
 from camlab.attribution.layouts import Layout, Reshape, check_reshape
@@ -18,7 +18,7 @@ from camlab.attribution.methods import METHODS, check_counterfactual, check_meth
 from camlab.attribution.network_input import check_images, check_layers, check_maps, check_model, check_values
 from camlab.attribution.raw_maps import RawMaps
 from camlab.attribution.survey import Survey
-from camlab.attribution.target_layer import Layer, layer_for_cam, layer_for_gradients, layer_names
+from camlab.attribution.target_layer import Layer, layer_for_cam, layer_for_gradients, layer_names, layers_with_gradient
 from camlab.errors import UserError
 from camlab.maps import Normalization
 
@@ -42,8 +42,9 @@ def heatmaps(
             counterfactual that for "no".
         images: The network's input, on the network's device.
         method: Name from `camlab.attribution.methods.METHODS`, or `auto`: CAM where it is exact, Grad-CAM for other
-            convolutional networks, attention relevance for transformers, and HiResCAM for networks whose attention is
-            not between all tokens (Swin). `Explainer.method_for` tells which one it is.
+            convolutional networks, attention relevance for transformers, and LayerCAM of all layers where attention is
+            not between all tokens (Swin) or kernels cover most of the cells (ConvNeXt); HiResCAM at a layer that is
+            given there. `Explainer.method_for` tells which one it is.
         layer: A layer by name (`features.28`) or as a module (`model.layer4`), or several layers, whose maps are
             averaged. Its output may be N×K×H×W, N×H×W×K or tokens. None stands for the default, which
             `Explainer.default_layer` tells.
@@ -72,25 +73,6 @@ def heatmaps(
         torch.Size([5, 32, 48])
     """
     return Explainer(model, layer, output, reshape)(images, method, target, normalize, counterfactual)
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Logits of a batch of N images, and the raw maps of R classes for each image.
-
-    Attributes:
-        logits: The network's output, N×M.
-        class_idx: The classes that the maps are of, N×R.
-        maps: Signed maps by method, one tensor N×R×h×w for each target layer, on the layer's own grid.
-        layers: Names of the target layers by method.
-        cam_of_all_classes: CAM of every class, N×M×h×w; None unless `cam` is one of the methods and has one layer.
-    """
-
-    logits: Tensor
-    class_idx: Tensor
-    maps: dict[str, list[Tensor]]
-    layers: dict[str, tuple[str, ...]]
-    cam_of_all_classes: Tensor | None = None
 
 
 class Explainer:
@@ -141,8 +123,9 @@ class Explainer:
         if reshape is not None and not self.layers:
             raise UserError("reshape: it states the layout of a layer's output. Give layer, too.")
         self._reshape = {} if reshape is None else dict.fromkeys(self.layers, reshape)
-        self._surveys: dict[torch.Size, Survey] = {}  # by the size of the images, as the two below
+        self._surveys: dict[torch.Size, Survey] = {}  # by the size of the images, as what follows
         self._defaults: dict[torch.Size, str] = {}
+        self._all: dict[torch.Size, tuple[str, ...]] = {}
         self._auto: dict[tuple[torch.Size, bool], str] = {}
 
     def __call__(
@@ -197,7 +180,8 @@ class Explainer:
         attention = None
         if any(layers.values()):
             layouts = {layer: survey.layout(layer) for names in layers.values() for layer in names}
-            by_gradients = [METHODS[name] for name in methods if METHODS[name].kind in ("gradients", "pixels")]
+            kinds = ("gradients", "pixels", "all_layers")
+            by_gradients = [METHODS[name] for name in methods if METHODS[name].kind in kinds]
             scores = sorted({method.score for method in by_gradients})
             passed = record_pass(self.classifier, images, self._modules, survey.last_linear, layouts, chosen, scores)
         else:
@@ -207,7 +191,10 @@ class Explainer:
         computed = RawMaps(self.classifier, self._modules, survey, passed, -1 if counterfactual else 1, attention)
         found = {name: computed.of_method(name, layers[name]) for name in methods}
         for name, of_layers in found.items():
-            layers[name] = layers[name] or (computed.attention.where,)
+            if METHODS[name].kind == "attention":
+                layers[name] = (computed.attention.where,)
+            elif METHODS[name].kind == "all_layers":
+                layers[name] = (f"all {len(layers[name])} layers",)
             for layer, signed in zip(layers[name], of_layers, strict=True):
                 check_maps(signed, f"{name} at {layer}")
         return Explanation(passed.logits, passed.class_idx, found, layers, computed.cam_of_all_classes)
@@ -218,13 +205,19 @@ class Explainer:
         key = (images.shape[1:], counterfactual)
         if key not in self._auto:
             check_values(images)  # what follows takes an error for an answer
-            survey = self.survey(images)
-            if survey.is_convolutional and survey.layout(self.default_layer(images)).order == "NCHW":
-                self._auto[key] = "cam" if not counterfactual and self.supports("cam", images) else "grad_cam"
-            else:
-                relevance = not self.layers and self._attends_to_all(images)
-                self._auto[key] = "attention_relevance" if relevance else "hires_cam"
+            self._auto[key] = self._best_method(images, counterfactual)
         return self._auto[key]
+
+    def _best_method(self, images: Tensor, counterfactual: bool) -> str:
+        survey = self.survey(images)
+        if survey.is_convolutional and survey.layout(layer := self.default_layer(images)).order == "NCHW":
+            if not counterfactual and self.supports("cam", images):
+                return "cam"
+            if self.layers or not survey.mixing_kernel(layer):
+                return "grad_cam"
+        if self.layers:
+            return "hires_cam"
+        return "attention_relevance" if self._attends_to_all(images) else "layer_cam_all"
 
     def supports(self, method: str, images: Tensor) -> bool:
         """Return whether a method can be applied to the network; one image is tried."""
@@ -254,6 +247,14 @@ class Explainer:
                 self._defaults[size] = layer_for_gradients(self.classifier, images[:1].clone(), survey)
         return self._defaults[size]
 
+    def _all_layers(self, images: Tensor) -> tuple[str, ...]:
+        """Names of the layers for methods that use them all; one image runs through the network to find them."""
+        survey, size = self.survey(images), images.shape[1:]
+        if size not in self._all:
+            with passing(self.model, images.device):
+                self._all[size] = layers_with_gradient(self.classifier, images[:1].clone(), survey)
+        return self._all[size]
+
     def layout_of(self, layer: str, images: Tensor) -> Layout:
         """Return how the output of a layer is arranged for images of this size.
 
@@ -277,10 +278,10 @@ class Explainer:
         """Names of the target layers: those that were given, else the defaults; none for attention methods."""
         found: dict[str, tuple[str, ...]] = {}
         for name in methods:
-            if METHODS[name].kind == "attention":
+            if not METHODS[name].takes_layers:
                 if self.layers:
-                    raise UserError(f"{name}: it uses the attention of all layers. Leave layer out.")
-                found[name] = ()
+                    raise UserError(f"{name}: it uses all layers. Leave layer out.")
+                found[name] = () if METHODS[name].kind == "attention" else self._all_layers(images)
             elif self.layers:
                 found[name] = self.layers
             elif name == "cam":

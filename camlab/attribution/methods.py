@@ -17,7 +17,8 @@ class Method:
         kind: What the map is computed from. `weights`: activations and the classifier's weights. `gradients`:
             activations of a layer and gradients, by a function of `camlab.maps.GRADIENT_METHODS`. `activations`:
             activations alone. `passes`: activations and more passes through the network. `attention`: the attention
-            weights of all layers and their gradients. `pixels`: gradients with respect to the picture.
+            weights of all layers and their gradients. `pixels`: gradients with respect to the picture. `all_layers`:
+            activations and gradients of all layers whose layout is known.
         box_share: Threshold of the box around the object, as a share of the map's maximum. Zhou et al. 2016 take 20 %
             for CAM, Selvaraju et al. 2017 take 15 % for Grad-CAM.
         score: What is differentiated: the class score, or how far it is above those of similar classes.
@@ -25,14 +26,19 @@ class Method:
 
     name: str
     title: str
-    kind: Literal["weights", "gradients", "activations", "passes", "attention", "pixels"] = "gradients"
+    kind: Literal["weights", "gradients", "activations", "passes", "attention", "pixels", "all_layers"] = "gradients"
     box_share: float = 0.15
     score: Literal["class", "finer"] = "class"
 
     @property
     def needs_gradients(self) -> bool:
         """Whether gradients of class scores are needed; only then can the evidence against a class be shown."""
-        return self.kind in ("gradients", "attention", "pixels")
+        return self.kind in ("gradients", "attention", "pixels", "all_layers")
+
+    @property
+    def takes_layers(self) -> bool:
+        """Whether the map is computed at target layers, which can be chosen."""
+        return self.kind not in ("attention", "all_layers")
 
 
 METHODS = {
@@ -44,6 +50,7 @@ METHODS = {
         Method("xgrad_cam", "XGrad-CAM"),
         Method("hires_cam", "HiResCAM"),
         Method("layer_cam", "LayerCAM"),
+        Method("layer_cam_all", "LayerCAM of all layers", "all_layers"),
         Method("finer_cam", "Finer-CAM", score="finer"),
         Method("score_cam", "Score-CAM", "passes"),
         Method("ablation_cam", "Ablation-CAM", "passes"),

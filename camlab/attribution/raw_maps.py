@@ -51,7 +51,7 @@ class RawMaps:
         self._cams: dict[str, Tensor] = {}
 
     def of_method(self, method: str, layers: Sequence[str]) -> list[Tensor]:
-        """Compute the maps of a method, N×R×h×w for each of the layers; attention methods have one and no layer.
+        """Compute the maps of a method, N×R×h×w for each of the layers; methods that take no layers have one map.
 
         Raises:
             UserError: The method cannot be applied to the network or to a layer.
@@ -61,6 +61,8 @@ class RawMaps:
                 if method == "legrad":
                     return [legrad_maps(self._classifier, self.attention, self._sign)]
                 return [relevance_maps(self.attention, self._sign)]
+            if METHODS[method].kind == "all_layers":
+                return [self._mean_of_layer_cams(layers)]
             return [self._at_layer(method, layer) for layer in layers]
 
     @property
@@ -100,6 +102,12 @@ class RawMaps:
             )
         function, activations = maps.GRADIENT_METHODS[method], self._passed.activations[layer]
         return torch.stack([function(activations, self._sign * of_class) for of_class in gradients], dim=1)
+
+    def _mean_of_layer_cams(self, layers: Sequence[str]) -> Tensor:
+        """The mean of LayerCAM's maps at all layers, on the finest of their grids: N×R×h×w."""
+        of_layers = [self._from_gradients("layer_cam", layer) for layer in layers]
+        ranks = zip(*(signed.unbind(1) for signed in of_layers), strict=True)
+        return torch.stack([maps.fuse(of_rank, "raw") for of_rank in ranks], dim=1)
 
     def _way_out(self, layer: str) -> str:
         default = layer_for_gradients(self._classifier, self._passed.images[:1], self._survey)

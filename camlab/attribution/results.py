@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from camlab.attribution.explainer import Explanation
+from camlab.attribution.explanation import Explanation
 from camlab.errors import listed
 
 MOST_NAMED = 3  # classes of a picture that has several; more would not fit beside each other

@@ -20,6 +20,8 @@ from camlab.attribution.layouts import Layout, Reshape, nchw, stated
 from camlab.attribution.probing import probe
 from camlab.errors import UserError
 
+_SMALL_KERNEL = 3  # cells: the ResNet of the study has these kernels on 4×4 cells, and its maps are right
+_MOST_CELLS = 0.75  # share of the cells that a kernel covers
 _MOST_STRETCHED = 4.0  # how much longer a cell of a map may be in one direction than in the other
 
 MOVED = (
@@ -131,6 +133,25 @@ class Survey:
         behind = itertools.dropwhile(lambda name: name not in end, [call.name for call in self.calls])
         return not self.moved.isdisjoint(behind if end else self.moved)
 
+    def mixing_kernel(self, layer: str) -> int | None:
+        """Side, in cells, of a kernel that covers most of a layer's cells, so that its features belong to no place.
+
+        Args:
+            layer: Name of a layer; convolutions on its grid up to this layer count.
+
+        Returns:
+            None if there is no such kernel, or if the layout of the layer is not known.
+        """
+        if layer not in self.layouts:
+            return None
+        grid = self.layouts[layer].grid
+        before = self.calls[: [call.name for call in self.calls].index(layer) + 1]
+        widths = [
+            _width(call.module) for call in before if isinstance(call.module, nn.Conv2d) and call.shape[-2:] == grid
+        ]
+        widest = max(widths, default=0)
+        return widest if widest > _SMALL_KERNEL and widest**2 >= _MOST_CELLS * prod(grid) else None
+
     @property
     def last_linear(self) -> nn.Linear | None:
         """The linear layer that runs last; in a network that supports CAM, no other follows the pooling."""
@@ -153,6 +174,12 @@ class Survey:
             return True
         convolutions = [call.module for call in self.calls if isinstance(call.module, nn.Conv2d)]
         return any(module.kernel_size != module.stride for module in convolutions)
+
+
+def _width(convolution: nn.Conv2d) -> int:
+    """Side of the square that a kernel covers, in cells."""
+    sides = zip(convolution.kernel_size, convolution.dilation, strict=True)
+    return min(dilation * (side - 1) + 1 for side, dilation in sides)
 
 
 def _is_map(shape: torch.Size) -> bool:

@@ -96,16 +96,44 @@ def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -
     if survey.is_moved_at_end:
         raise UserError(f"layer: {MOVED} Or give a layer before it, such as {last}.")
     if not reached or survey.has_unknown_end:
-        raise UserError(
-            "It is not known how the network's last features are arranged in space, or no score depends on them. Give"
-            f" layer=NAME of a layer that you have checked, such as {last}, or in Python reshape=FUNCTION."
-        )
+        raise UserError(_unknown(last))
     coarsest = survey.layouts[reached[-1]]
     alike = [(name, survey.layouts[name]) for name in reached if survey.layouts[name].order == coarsest.order]
     finer = [name for name, layout in alike if prod(layout.grid) > prod(coarsest.grid)]
     calls = [call.name for call in survey.calls]
     late = [name for name in finer if calls.index(name) > _EARLY * len(calls)]
     return (late or reached)[-1]
+
+
+def layers_with_gradient(classifier: Classifier, image: Tensor, survey: Survey) -> tuple[str, ...]:
+    """Return the names of all layers whose layout is known and on whose cells the output depends, in order.
+
+    They must reach into the second half of the layers with space: earlier features alone tell little about a class.
+
+    Args:
+        classifier: The network, in a context for passes (`camlab.attribution.hooks.passing`).
+        image: 1×C×H×W.
+        survey: Survey of the network for images of this size.
+
+    Raises:
+        UserError: There are none, or the network moves the picture.
+    """
+    last = layer_for_cam(survey)
+    if survey.is_moved_at_end:
+        raise UserError(f"layer: {MOVED} Or give a layer before it, such as {last}.")
+    reached = _reached_by_gradient(classifier, image, list(survey.layouts), survey, share=0)
+    with_space = [call.name for call in survey.calls if not call.is_vector]
+    if not reached or with_space.index(reached[-1]) < len(with_space) // 2:
+        raise UserError(_unknown(last))
+    return tuple(reached)
+
+
+def _unknown(last: str) -> str:
+    """The message for a network whose last features cannot be read, with the last layer that can be."""
+    return (
+        "It is not known how the network's last features are arranged in space, or no score depends on them. Give"
+        f" layer=NAME of a layer that you have checked, such as {last}, or in Python reshape=FUNCTION."
+    )
 
 
 def _stages(classifier: Classifier, names: Sequence[str]) -> list[str]:
@@ -137,8 +165,10 @@ def _last_activation(survey: Survey) -> str | None:
     return None
 
 
-def _reached_by_gradient(classifier: Classifier, image: Tensor, names: Sequence[str], survey: Survey) -> list[str]:
-    """Those of the layers on whose cells the network's output depends.
+def _reached_by_gradient(
+    classifier: Classifier, image: Tensor, names: Sequence[str], survey: Survey, share: float = 0.5
+) -> list[str]:
+    """Those of the layers of which more than this share of the cells changes the network's output.
 
     It is the input of the last linear layer that is differentiated, since that layer may start with weights of zero.
     """
@@ -158,5 +188,5 @@ def _reached_by_gradient(classifier: Classifier, image: Tensor, names: Sequence[
     return [
         name
         for name, gradient in zip(outputs, gradients, strict=True)
-        if gradient is not None and bool((survey.layouts[name].to_map(gradient) != 0).any(dim=1).float().mean() > 0.5)
+        if gradient is not None and bool((survey.layouts[name].to_map(gradient) != 0).any(dim=1).float().mean() > share)
     ]

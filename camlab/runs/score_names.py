@@ -23,6 +23,6 @@ OTHER_SCORES = (
     "max_sensitivity",
 )
 SCORES = (*SCORES_OF_AUTO, *OTHER_SCORES)  # beside `mprt`, the sanity gate, which every method has to pass
-METHODS_OF_AUTO = ("cam", "attention_relevance", "legrad", "grad_cam", "hires_cam", "layer_cam")
+METHODS_OF_AUTO = ("cam", "attention_relevance", "legrad", "grad_cam", "hires_cam", "layer_cam", "layer_cam_all")
 IMPUTERS = ("mean", "blur", "road")
 PSEUDO_METHODS = ("random", "constant", "centre", "edges", "mask")

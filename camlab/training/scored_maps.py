@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from camlab import maps
 from camlab.attribution.classifier import Output
 from camlab.attribution.doubts import check_grids
-from camlab.attribution.explainer import Explainer, Explanation
+from camlab.attribution.explainer import Explainer
+from camlab.attribution.explanation import Explanation
 from camlab.attribution.layouts import Reshape
 from camlab.errors import UserError
 from camlab.models.cam_net import CamNet

@@ -1,14 +1,15 @@
 """Which map finds the object, on which architecture? Trains small networks on shapes and scores every method.
 
-    python experiments/architectures/run.py [--only NETWORK …] [--seeds 0 1 2] [--out FILE] [--tiny]
+    python experiments/architectures/run.py [--only NETWORK …] [--seeds 0 1 2] [--keep FOLDER] [--out FILE] [--tiny]
 
 A vision transformer, a Swin, a ResNet-18 and a ConvNeXt (torchvision's classes, made small for pictures of 32²) are
 trained from scratch on 20,000 synthetic shapes, with flips, for each seed. Each method that applies is then scored on
 200 test pictures, for the true class: `auroc` (the chance that a pixel of the object is hotter than one beside it; 0.5
 for a map that knows nothing) and `energy` (share of the heat on the object, beside the object's share of the picture).
 Gradient methods are scored at the default layer and at the others that are named in the results. A row is written after
-each network, and networks that are in the results already are skipped, so that a run that was stopped can go on. It
-takes an hour or two on 2 cores.
+each network, and networks that are in the results already are skipped, so that a run that was stopped can go on. With
+--keep, the trained weights are kept in a folder, and networks that are there are not trained again. It takes an hour or
+two on 2 cores.
 """
 
 import argparse
@@ -137,6 +138,24 @@ def scored(network: nn.Module, name: str) -> Iterator[dict[str, Any]]:
             }
 
 
+def trained(name: str, seed: int, options: argparse.Namespace) -> tuple[nn.Module, float]:
+    """A network that was trained now, or in a run before; with the seconds that the training took."""
+    make, epochs, rate = NETWORKS[name]
+    torch.manual_seed(seed)
+    network, began = make().to(DEVICE), settled()
+    file = options.keep and options.keep / f"{name}_{seed}.pt"
+    if file and file.exists():
+        kept = torch.load(file, weights_only=True, map_location=DEVICE)
+        network.load_state_dict(kept["network"])
+        return network.eval(), kept["train_s"]
+    train(network, 1 if options.tiny else epochs, rate, seed, 512 if options.tiny else 20_000)
+    seconds = settled() - began
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"network": network.state_dict(), "train_s": seconds}, file)
+    return network, seconds
+
+
 @torch.no_grad()
 def accuracy(network: nn.Module) -> float:
     images, labels, _ = (torch.from_numpy(array) for array in draw_shapes(2000, 3))
@@ -151,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--keep", type=Path, help="folder for trained weights, or with weights of a run before")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--tiny", action="store_true", help="few pictures and one epoch: a trial of this script")
     options = parser.parse_args()
@@ -160,11 +180,8 @@ def main() -> None:
         for name in options.only:
             if (name, seed) in done:
                 continue
-            make, epochs, rate = NETWORKS[name]
-            torch.manual_seed(seed)
-            network, began = make().to(DEVICE), settled()
-            train(network, 1 if options.tiny else epochs, rate, seed, 512 if options.tiny else 20_000)
-            about: dict[str, Any] = {"network": name, "seed": seed, "train_s": round(settled() - began)}
+            network, seconds = trained(name, seed, options)
+            about: dict[str, Any] = {"network": name, "seed": seed, "train_s": round(seconds)}
             about |= machine()
             about["accuracy"] = round(accuracy(network), 4)
             print(about, flush=True)
