@@ -17,6 +17,7 @@ import torchvision
 from torch import Tensor, nn
 
 from camlab import Explainer
+from camlab.attribution.layouts import Layout
 from camlab.errors import UserError
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "architectures.md"
@@ -25,6 +26,7 @@ FEWEST_CELLS = 3
 METHODS = {
     "cam": "CAM",
     "grad_cam": "gradients",
+    "layer_cam_all": "all layers",
     "guided_grad_cam": "guided",
     "attention_relevance": "relevance",
     "legrad": "LeGrad",
@@ -54,13 +56,13 @@ families. `scripts/architectures.py` writes this table; a test computes some of 
 - **auto**: the method that `method="auto"` names.
 - **methods**: which methods apply. *gradients* stands for all that use the layer's output and gradients (Grad-CAM,
   Grad-CAM++, XGrad-CAM, HiResCAM, LayerCAM, Finer-CAM) or its output alone (Eigen-CAM, Score-CAM, Ablation-CAM);
-  *guided* for guided Grad-CAM, *relevance* for attention relevance.
+  *all layers* for LayerCAM of all layers, *guided* for guided Grad-CAM, *relevance* for attention relevance.
 
-**Maps of ConvNeXt may be wrong.** Its 7×7 kernels cover most cells of the last stage, so that a cell's features are of
-the whole picture. In [our study](../experiments/architectures/README.md), Grad-CAM at the default layer found the
-object no better than chance (auroc .46), or camlab refused to draw it. Score-CAM (.89) did better, and Eigen-CAM (.85),
-whose map is the same for all classes. The same may hold wherever kernels cover most cells: `camlab-explain` and the
-callback warn if `auto` chooses such a layer. Score such maps with `camlab-score` before you believe them.
+**Grad-CAM at the last stage of a ConvNeXt may be wrong.** Its 7×7 kernels cover most cells, so that a cell's features
+are of the whole picture; in a Swin, attention and shifted windows mix the cells. In
+[our study](../experiments/architectures/README.md), Grad-CAM found the object no better than chance there, or camlab
+refused to draw it. `auto` therefore takes LayerCAM of all layers for both (auroc .92 to .95). The same may hold
+wherever kernels cover most cells: `camlab-explain` and the callback warn where `auto` names CAM at such a layer.
 
 | network | picture | layer | layout | auto | methods |
 |---|---|---|---|---|---|
@@ -108,16 +110,24 @@ def row(name: str) -> str:
         try:
             auto = explainer.method_for(images)
             explainer(images, auto)
-            layer = explainer.default_layer(images)
-            layout = explainer.layout_of(layer, images)
         except UserError as error:
             refusal = str(error).replace("|", "/")
             continue
-        if min(layout.grid) < FEWEST_CELLS and side < own_side:
+        layer, layout = at_default(explainer, images)
+        if layout is not None and min(layout.grid) < FEWEST_CELLS and side < own_side:
             continue
         apply = ", ".join(short for method, short in METHODS.items() if explainer.supports(method, images))
-        return f"| {name} | {side} | `{layer}` | {layout} | {auto} | {apply} |"
+        return f"| {name} | {side} | {layer} | {layout or '–'} | {auto} | {apply} |"
     return f"| {name} | {own_side} | | | | refused: {refusal} |"
+
+
+def at_default(explainer: Explainer, images: Tensor) -> tuple[str, Layout | None]:
+    """The default layer and its layout, if camlab does not refuse to name one."""
+    try:
+        layer = explainer.default_layer(images)
+        return f"`{layer}`", explainer.layout_of(layer, images)
+    except UserError:
+        return "none is known", None
 
 
 def read_rows() -> dict[str, str]:
