@@ -26,6 +26,7 @@ from camlab.data.picture_table import Picture, with_splits
 from camlab.data.sources import PictureFile
 from camlab.data.table import Table
 from camlab.errors import UserError
+from camlab.evaluation.scoring.picture_set import of_split
 from camlab.models.preprocess import Preprocess
 from camlab.storage import record_store
 from camlab.storage.pictures import read_picture
@@ -361,6 +362,31 @@ def test_a_data_set_of_hugging_faces(hub, root, tmp_path, form):
     picture, files = data.splits["train"].pictures[0], sorted(root.rglob("*.png"))
     expected = Preprocess(SIDE).prepare(read_picture(files[picture.source.row]))
     assert np.array_equal(whole(data).images[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_pictures_in_files_of_their_own_are_read_again_when_they_change(hub, root, tmp_path):
+    from pyarrow import parquet
+
+    parquet.write_table(hub.data.table, tmp_path / "paths.parquet")  # paths, no bytes
+
+    def fingerprint() -> str:
+        data = HuggingFace(str(tmp_path / "paths.parquet"), image_size=SIDE, cache=str(tmp_path / "cache"))
+        data.setup()
+        return data.fingerprint()
+
+    before = fingerprint()
+    assert fingerprint() == before
+    Image.new("RGB", (40, 30), "pink").save(sorted(root.rglob("*.png"))[0])
+    assert fingerprint() != before
+
+
+def test_names_of_own_pictures(root, tmp_path):
+    (data := Folder(str(root), cache=str(tmp_path / "cache"), image_size=SIDE)).setup()
+    pictures = data.splits["train"]
+    assert pictures.names == tuple(picture.name for picture in pictures.pictures)
+    assert all((root / name).is_file() for name in pictures.names)
+    assert pictures.part(torch.tensor([1])).names == pictures.names[1:2]
+    assert of_split(pictures, 2, "own").names == (pictures.names[0], pictures.names[len(pictures) // 2])
 
 
 def test_bad_data_sets_of_hugging_faces(hub, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 from camlab.data.own_pictures import OwnPictures
 from camlab.data.picture_table import SPLIT_WORDS, Picture
-from camlab.data.sources import EmbeddedPicture
+from camlab.data.sources import EmbeddedPicture, PictureFile
 from camlab.data.truth import MaskPicture
 from camlab.errors import UserError, cut, first_line, listed
 from camlab.storage.files import user_path
@@ -82,6 +82,7 @@ class HuggingFace(OwnPictures):
         config = "" if self.config is None else f" ({self.config})"
         stamp, place = _stamp(rows), f"{self.place}{config}: {name}"
         pictures = _undecoded(rows, image)
+        files = _files(pictures, image)
         mask = None if self.mask_column is None else self._named(rows, self.mask_column, "mask")
         masks = None if mask is None else _undecoded(rows, mask)
         found = []
@@ -89,7 +90,7 @@ class HuggingFace(OwnPictures):
             if value is None or (names is not None and not 0 <= value < len(names)):
                 raise UserError(f"{place}, row {i}: it has no label. Remove the row, or the split.")
             truth = None if mask is None else MaskPicture(EmbeddedPicture(masks, mask, i, place, stamp))
-            source = EmbeddedPicture(pictures, image, i, place, stamp)
+            source = EmbeddedPicture(pictures, image, i, place, stamp, files[i])
             text = names[value] if names is not None else str(value)
             found.append(Picture(f"{name}/{i}", (text,), source, SPLIT_WORDS[name], truth))
         return found
@@ -144,6 +145,14 @@ def _undecoded(rows: Any, column: str) -> Any:
     import datasets
 
     return rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+
+def _files(rows: Any, column: str) -> list[PictureFile | None]:
+    """The files of pictures whose whole path is in the column, and that may change while the data set does not."""
+    paths = rows.flatten()[f"{column}.path"]
+    return [
+        PictureFile(Path(path)) if path and os.path.isabs(path) and os.path.isfile(path) else None for path in paths
+    ]
 
 
 def _stamp(rows: Any) -> Stamp:

@@ -23,6 +23,10 @@ class Pictures(Protocol):
         """Names of the classes."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the pictures in their data set, such as `cat/1.jpg`, N; empty if they have none."""
+
+    @property
     def masks(self) -> Any:
         """The masks of the objects; None if there are none."""
 
@@ -81,6 +85,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Empty: the pictures have no names."""
+        return ()
 
     @property
     def in_memory(self) -> bool:

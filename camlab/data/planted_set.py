@@ -44,6 +44,11 @@ class PlantedSet:
         return self.pictures.class_names
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the pictures, N; empty if they have none."""
+        return self.pictures.names
+
+    @property
     def masks(self) -> Any:
         """The masks of the objects, not of the marks; None if there are none."""
         return self.pictures.masks

@@ -57,6 +57,7 @@ class EmbeddedPicture:
         row: Index of the row.
         name: Name of the data set and its split.
         stamped: What reveals that the files of the data set have changed.
+        file: The picture's own file, where the column has its path.
     """
 
     rows: Any
@@ -64,13 +65,14 @@ class EmbeddedPicture:
     row: int
     name: str
     stamped: Stamp
+    file: PictureFile | None = None
 
     @property
     def id(self) -> str:
         return f"{self.name}, row {self.row} of {self.column}"
 
     def stamp(self) -> Stamp:
-        return self.stamped
+        return self.stamped if self.file is None else self.file.stamp()
 
     def read(self) -> bytes:
         value = self.rows[self.row][self.column]

@@ -73,6 +73,11 @@ class StoredSet:
         return len(self.labels)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the pictures in their data set, such as `cat/1.jpg`, N."""
+        return tuple(picture.name for picture in self.pictures)
+
+    @property
     def in_memory(self) -> bool:
         """False: the pictures are on disk."""
         return False

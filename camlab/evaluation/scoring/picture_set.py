@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from camlab.data.image_set import ImageSet
+from camlab.data.image_set import Pictures
 from camlab.errors import UserError
 
 
@@ -69,7 +69,7 @@ def spread(total: int, n: int) -> list[int]:
     return [i * total // n for i in range(n)]
 
 
-def of_split(images: ImageSet, n: int, place: str) -> PictureSet:
+def of_split(images: Pictures, n: int, place: str) -> PictureSet:
     """Take n pictures of a data set's split; masks that are empty count as missing.
 
     Args:
@@ -84,7 +84,7 @@ def of_split(images: ImageSet, n: int, place: str) -> PictureSet:
         raise UserError(f"{place}: there are no pictures to score.")
     numbers = torch.tensor(spread(len(images), n))
     chosen = images.subset(numbers)
-    names = tuple(f"{int(number)}" for number in numbers)
+    names = tuple(images.names[number] if images.names else str(number) for number in numbers.tolist())
     masks = None if chosen.masks is None or not chosen.masks.any() else chosen.masks.bool()
     return PictureSet(
         chosen.images, names, numbers, place, chosen.labels, masks, notes=notes_on(len(images), n, len(numbers), masks)

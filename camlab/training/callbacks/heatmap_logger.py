@@ -1,6 +1,6 @@
 """Heatmaps of camlab's own runs: the pictures are taken from the classes of the data."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import lightning as L
 import torch
@@ -89,6 +89,7 @@ class HeatmapLogger(HeatmapCallback):
         classes = range(len(data.class_names))
         of_class = chosen.labels.T > 0 if data.has_several_labels else [chosen.labels == label for label in classes]
         first = torch.cat([torch.nonzero(own).flatten()[: self.per_class] for own in of_class]).tolist()
-        some = chosen.subset(torch.tensor(list(dict.fromkeys(first))[:IMAGES_PER_KEY]))
-        inputs, names = data.preprocess(some.images), [""] * len(some)
-        return ProbeSet(inputs, some.images, names, some.labels, data.class_names, some.masks)
+        numbers = list(dict.fromkeys(first))[:IMAGES_PER_KEY]
+        some, names = chosen.subset(torch.tensor(numbers)), chosen.names
+        shown = [PurePosixPath(names[i]).name if names else "" for i in numbers]
+        return ProbeSet(data.preprocess(some.images), some.images, shown, some.labels, data.class_names, some.masks)
