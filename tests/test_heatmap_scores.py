@@ -369,7 +369,7 @@ def test_arguments_that_make_no_sense(arguments, message):
         ({"images": torch.full((N, 3, SIDE, SIDE), torch.nan)}, "finite"),
         ({"images": torch.zeros(N, 5, SIDE, SIDE)}, "No scores of heatmaps"),
         ({"model": "nett"}, "no such part"),
-        ({"masks": torch.zeros(N, 4, 4, dtype=torch.bool)}, "pixels for maps of"),
+        ({"masks": torch.zeros(N, 4, 4, dtype=torch.bool)}, "no image has one"),
     ],
 )
 def test_a_failure_is_told_and_training_continues(tmp_path, caplog, arguments, message):

@@ -178,10 +178,10 @@ class Explainer:
         survey, layers = self.survey(images), self._layers_by_method(methods, images)
         chosen = functools.partial(choose, class_idx=class_idx, top_k=top_k)
         attention = None
-        if any(layers.values()):
-            layouts = {layer: survey.layout(layer) for names in layers.values() for layer in names}
-            kinds = ("gradients", "pixels", "all_layers")
-            by_gradients = [METHODS[name] for name in methods if METHODS[name].kind in kinds]
+        if any(METHODS[name].kind != "attention" for name in methods):
+            targets = [layer for name, names in layers.items() if METHODS[name].takes_layers for layer in names]
+            layouts = {layer: survey.layout(layer) for layer in targets}
+            by_gradients = [METHODS[name] for name in methods if METHODS[name].kind in ("gradients", "pixels")]
             scores = sorted({method.score for method in by_gradients})
             passed = record_pass(self.classifier, images, self._modules, survey.last_linear, layouts, chosen, scores)
         else:

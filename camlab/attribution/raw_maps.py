@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from camlab import maps
 from camlab.attribution.attention_pass import AttentionPass, record_attention
 from camlab.attribution.classifier import Classifier
-from camlab.attribution.forward_pass import ForwardPass
+from camlab.attribution.forward_pass import ForwardPass, record_pass
 from camlab.attribution.guided import guided_gradients
 from camlab.attribution.hooks import passing, replaced
+from camlab.attribution.layouts import Layout
 from camlab.attribution.methods import METHODS
 from camlab.attribution.relevance import legrad_maps, relevance_maps
 from camlab.attribution.survey import Survey
@@ -20,6 +21,7 @@ from camlab.attribution.target_layer import layer_for_gradients
 from camlab.errors import UserError
 
 _ABLATED_AT_ONCE = 32  # channels in one pass
+_KEPT_AT_ONCE = 4  # images of which the outputs of all layers are kept: 340 MB for each of 224² in a small Swin
 
 # What a network may apply between the layer and the pooling without a module (torchvision's DenseNet applies a ReLU).
 _IN_BETWEEN: tuple[Callable[[Tensor], Tensor], ...] = (lambda features: features, F.relu)
@@ -62,7 +64,7 @@ class RawMaps:
                     return [legrad_maps(self._classifier, self.attention, self._sign)]
                 return [relevance_maps(self.attention, self._sign)]
             if METHODS[method].kind == "all_layers":
-                return [self._mean_of_layer_cams(layers)]
+                return [self._layer_cam_of_all(layers)]
             return [self._at_layer(method, layer) for layer in layers]
 
     @property
@@ -103,11 +105,23 @@ class RawMaps:
         function, activations = maps.GRADIENT_METHODS[method], self._passed.activations[layer]
         return torch.stack([function(activations, self._sign * of_class) for of_class in gradients], dim=1)
 
-    def _mean_of_layer_cams(self, layers: Sequence[str]) -> Tensor:
+    def _layer_cam_of_all(self, layers: Sequence[str]) -> Tensor:
         """The mean of LayerCAM's maps at all layers, on the finest of their grids: N×R×h×w."""
-        of_layers = [self._from_gradients("layer_cam", layer) for layer in layers]
-        ranks = zip(*(signed.unbind(1) for signed in of_layers), strict=True)
-        return torch.stack([maps.fuse(of_rank, "raw") for of_rank in ranks], dim=1)
+        layouts = {layer: self._survey.layout(layer) for layer in layers}
+        parts = zip(*(of.split(_KEPT_AT_ONCE) for of in (self._passed.images, self._passed.class_idx)), strict=True)
+        return torch.cat([self._mean_of_layers(images, classes, layouts) for images, classes in parts])
+
+    def _mean_of_layers(self, images: Tensor, class_idx: Tensor, layouts: Mapping[str, Layout]) -> Tensor:
+        linear = self._survey.last_linear
+        passed = record_pass(self._classifier, images, self._modules, linear, layouts, lambda _: class_idx, ["class"])
+        gradients = passed.gradients["class"]
+        if not any(of_layer.any() for of_layer in gradients.values()):
+            raise UserError("layer_cam_all: no class score depends on any layer (all gradients are zero).")
+        ranks = []
+        for rank in range(class_idx.shape[1]):
+            of_layers = [maps.layer_cam(passed.activations[at], self._sign * g[rank]) for at, g in gradients.items()]
+            ranks.append(maps.fuse(of_layers, "raw"))
+        return torch.stack(ranks, dim=1)
 
     def _way_out(self, layer: str) -> str:
         default = layer_for_gradients(self._classifier, self._passed.images[:1], self._survey)

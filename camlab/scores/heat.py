@@ -35,6 +35,21 @@ def without_evidence(maps_NHW: Tensor) -> Tensor:
     return checked_maps(maps_NHW).flatten(1).amax(dim=1) <= 0
 
 
+def masks_for(masks_NHW: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Masks with at least as many pixels as maps have cells: each pixel of a smaller mask is repeated.
+
+    Args:
+        masks_NHW: Masks, N×H×W.
+        grid: (rows, columns) of the maps.
+
+    Example:
+        >>> masks_for(torch.tensor([[[False, True]]]), (1, 3)).tolist()
+        [[[False, False, True, True], [False, False, True, True]]]
+    """
+    times = [-(-cells // pixels) for cells, pixels in zip(grid, masks_NHW.shape[1:], strict=True)]
+    return masks_NHW.repeat_interleave(max(times), dim=1).repeat_interleave(max(times), dim=2)
+
+
 def enlarged(maps_NHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize maps with bilinear interpolation (`align_corners=False`), so that equal cells give exactly equal pixels.
 

@@ -10,6 +10,7 @@ from camlab import scores
 from camlab.attribution.classifier import Output
 from camlab.errors import UserError, first_line
 from camlab.runs.watchers import OF_PLACE
+from camlab.scores.heat import masks_for
 from camlab.training.scored_maps import MapSource, ScoredMaps
 
 _BATCH = {"cpu": 32}  # images in a pass, as for cached features
@@ -145,7 +146,8 @@ class HeatScorer:
     def _of_place(self, maps: ScoredMaps, part: slice) -> dict[str, Callable[[], Tensor]]:
         if self.images.masks is None:
             return {}
-        masks = self.images.masks[part].to(maps.own.device)
+        grid = (maps.own.shape[1], maps.own.shape[2])
+        masks = masks_for(self.images.masks[part].to(maps.own.device), grid)
         return {
             "auroc": lambda: scores.auroc(maps.own, masks),
             "energy_gain": lambda: scores.energy_gain(maps.own, masks),

@@ -235,6 +235,18 @@ def test_layers_are_scored_one_by_one_each_grid_with_its_pseudo_methods(tmp_path
     assert list(found.refused) == ["legrad@1", "legrad@3"]
 
 
+def test_maps_that_are_finer_than_the_masks_are_scored(tmp_path):
+    wanted = ("auroc", "pointing_game", "max_box_acc", "pxap")
+    request, finer = (
+        Request(("grad_cam",), ("1",), wanted),
+        TrainedNetwork(small_network(), Preprocess(40), ("a", "b", "c"), "small"),
+    )
+    found = score_pictures(finer, pictures(), tmp_path, request, CPU)
+    assert {row.grid for row in found.rows} == {(40, 40)}, "the masks have 16×16 pixels"
+    assert found.cells["mask"]["auroc"].interval.mean == 1
+    assert found.cells["mask"]["max_box_acc"].interval.mean == 1
+
+
 @pytest.mark.slow
 def test_the_thresholds_of_boxes_are_chosen_on_validation_pictures_and_it_is_said(tmp_path):
     request = Request(("cam",), (), ("max_box_acc",))

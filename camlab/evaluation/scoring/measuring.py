@@ -12,6 +12,7 @@ from camlab.evaluation.scoring.rows import Row
 from camlab.models.cam_net import CamNet
 from camlab.scores import Explaining
 from camlab.scores.catalogue import SCORES
+from camlab.scores.heat import masks_for
 from camlab.scores.removal import RISE_STEPS, RemovalCurves, removal_curves
 
 _OF_MAPS_AND_MASKS = ("auroc", "energy", "energy_gain", "pointing_game")
@@ -63,7 +64,8 @@ class Measuring:
         """Signed maps of the predicted and of the true class, N×h×w each."""
         passes = chunk.passes
         if self._row.is_pseudo:
-            every = scores.pseudo_maps(passes.images, self._row.grid, chunk.masks, passes.seed, passes.numbers)
+            masks = None if chunk.masks is None else masks_for(chunk.masks, self._row.grid)
+            every = scores.pseudo_maps(passes.images, self._row.grid, masks, passes.seed, passes.numbers)
             return every[self._row.method], every[self._row.method]
         needed = self._explained(chunk, passes.class_idx)
         wrong = chunk.true != passes.class_idx
@@ -79,12 +81,13 @@ class Measuring:
     def _place(self, shown: Tensor, chunk: Chunk) -> dict[str, Tensor]:
         if chunk.masks is None or chunk.boxes is None:
             return {}
-        wanted = self._request.scores
-        found = {name: SCORES[name].function(shown, chunk.masks) for name in _OF_MAPS_AND_MASKS if name in wanted}
+        wanted, masks = self._request.scores, masks_for(chunk.masks, self._row.grid)
+        found = {name: SCORES[name].function(shown, masks) for name in _OF_MAPS_AND_MASKS if name in wanted}
         if "max_box_acc" in wanted:
-            found["max_box_acc"] = scores.box_overlaps(shown, chunk.boxes, (chunk.masks.shape[1], chunk.masks.shape[2]))
+            boxes = chunk.boxes * (masks.shape[1] // chunk.masks.shape[1])
+            found["max_box_acc"] = scores.box_overlaps(shown, boxes, (masks.shape[1], masks.shape[2]))
         if "pxap" in wanted:
-            found["pxap"] = scores.pixel_counts(shown, chunk.masks)
+            found["pxap"] = scores.pixel_counts(shown, masks)
         return found
 
     def _need(self, needed: Tensor, chunk: Chunk) -> dict[str, Tensor]:
