@@ -372,6 +372,24 @@ def test_all_true_classes_of_a_table_with_several_labels_are_told(redness, tmp_p
     assert len(read_explained(tmp_path / "out").pictures) == 3
 
 
+@pytest.mark.parametrize(("batch_size", "mode"), [(1, "per_image"), (2, "shared")])
+def test_every_label_that_a_network_says_yes_to_has_a_map(redness, tmp_path, batch_size, mode):
+    with torch.no_grad():  # a red picture has both labels, and one without red has none
+        redness.network.fc.weight.copy_(torch.tensor([[2.0], [1.0]]))
+        redness.network.fc.bias.copy_(torch.tensor([0.0, -0.1]))
+    files = [red(tmp_path / f"{i}.png", np.full((8, 8), value)) for i, value in enumerate((0, 255))]
+    for top_k, expected in ((None, [[0, 0], [0, 1]]), (1, [[0], [0]])):
+        out, request = tmp_path / f"out-{top_k}", Request(("cam", "grad_cam"), top_k=top_k, multi_label=True)
+        explain_files(redness, files, out, request, Style(normalize=mode), batch_size)
+        found = stored(out)
+        assert found.class_idx.tolist() == expected
+        assert np.array_equal(found.maps["cam"][0][0, 0], found.maps["cam"][0][0, -1]), "the first one is repeated"
+        shown = [(row["file"], int(row["class_idx"])) for row in table(out / "predictions.csv")]
+        assert shown == [(str(file), k) for file, own in zip(files, expected, strict=True) for k in dict.fromkeys(own)]
+        assert len(overlays(out)) == 2 * len(shown)
+        assert len(read_explained(out).pictures) == 2
+
+
 def test_boxes_by_hand(redness, tmp_path):
     values = np.zeros((8, 8))
     values[1, 6] = 255

@@ -24,7 +24,8 @@ class Request:
             method that `auto` names.
         layers: Names of the network's layers, or None for the default.
         target: A class index for all pictures, or None for the `top_k` classes with the highest scores.
-        top_k: Number of classes for each picture if `target` is None.
+        top_k: Number of classes for each picture if `target` is None. None stands for one or, if a picture may have
+            several classes, for all whose probability is above ½; the likeliest one is always among them.
         counterfactual: Whether to show the evidence against the class; for gradient methods only.
         all_classes: Whether to keep the CAM of every class as well.
         multi_label: Whether a picture may have several classes, so that probabilities are sigmoids and not a softmax.
@@ -33,7 +34,7 @@ class Request:
     methods: Sequence[str] | None = None
     layers: Sequence[str] | None = None
     target: int | None = None
-    top_k: int = 1
+    top_k: int | None = 1
     counterfactual: bool = False
     all_classes: bool = False
     multi_label: bool = False
@@ -87,7 +88,7 @@ class BatchExplainer:
         try:
             self._methods = self._methods or self._find_methods(inputs[:1])
             explanation = self._explainer.explain(
-                inputs, self._methods, self._classes(inputs, labels), request.top_k, request.counterfactual
+                inputs, self._methods, self._classes(inputs, labels), request.top_k or 1, request.counterfactual
             )
         except UserError:
             self._start()  # what has been found may hold for these weights only: a head of zeros passes no gradients on
@@ -100,10 +101,10 @@ class BatchExplainer:
 
     def _classes(self, inputs: Tensor, labels: Tensor | None) -> Tensor | Callable[[Tensor], Tensor] | None:
         if labels is not None:
-            return lambda logits: _predicted_and_true(logits, labels.to(logits.device), self.request.top_k)
+            return lambda logits: _predicted_and_true(logits, labels.to(logits.device), self.request.top_k or 1)
         if self.request.target is not None:
             return torch.full((len(inputs), 1), self.request.target, device=inputs.device)
-        return None
+        return _decided_yes if self.request.top_k is None and self.request.multi_label else None
 
     def _find_methods(self, one: Tensor) -> list[str]:
         """Find the names of the methods; what `auto` stands for is found with one picture.
@@ -117,6 +118,19 @@ class BatchExplainer:
         if asked is None:
             return ["cam", "grad_cam"] if named == "cam" else [named]
         return list(dict.fromkeys(named if method == "auto" else method for method in asked))
+
+
+def _decided_yes(logits: Tensor) -> Tensor:
+    """The likeliest class and all others whose probability is above ½: N×R; an image with fewer repeats its first.
+
+    Example:
+        >>> _decided_yes(torch.tensor([[-1.0, 3.0, 2.0], [-1.0, -2.0, -3.0]])).tolist()
+        [[1, 2], [0, 0]]
+    """
+    chances = logits.float().sigmoid()
+    most = max(1, int((chances > 0.5).sum(dim=1).max()))
+    best = chances.topk(most, dim=1)
+    return torch.where(best.values > 0.5, best.indices, best.indices[:, :1])
 
 
 def _predicted_and_true(logits: Tensor, labels: Tensor, top_k: int) -> Tensor:

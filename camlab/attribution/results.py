@@ -1,7 +1,7 @@
 """The network's result for one picture: what training and `explain` compute, draw and write."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -78,6 +78,18 @@ class PictureResult:
             return self.source.name
         truth = f"true {listed([class_names[k] for k in self.true_classes], most=MOST_NAMED) or 'none'}"
         return ": ".join(filter(None, (self.source.name, truth)))
+
+
+def of_equal_ranks(results: Sequence[PictureResult]) -> list[PictureResult]:
+    """Give all pictures the same number of explained classes: one with fewer repeats its first, and that one's maps."""
+    most = max(len(result.class_idx) for result in results)
+
+    def lengthened(result: PictureResult) -> PictureResult:
+        ranks = [*range(len(result.class_idx)), *[0] * (most - len(result.class_idx))]
+        maps = {method: [part[ranks] for part in layers] for method, layers in result.maps.items()}
+        return replace(result, class_idx=tuple(result.class_idx[rank] for rank in ranks), maps=maps)
+
+    return [result if len(result.class_idx) == most else lengthened(result) for result in results]
 
 
 def results_of(

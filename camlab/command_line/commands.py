@@ -89,7 +89,7 @@ class Explain(TypedDict, total=False):
     methods: Methods | None
     layer: Layers | None
     target: Required[str | int]
-    top_k: Required[Annotated[int, Field(ge=1, le=100)]]
+    top_k: Required[Annotated[int, Field(ge=1, le=100)] | None]
     normalize: Required[Scaling]
     colormap: Required[Colormap]
     counterfactual: Required[bool]

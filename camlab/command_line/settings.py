@@ -199,7 +199,7 @@ def _check_explain(plain: dict[str, Any]) -> None:
         )
     _check_network(plain)
     target, top_k, methods = plain["target"], plain["top_k"], plain["methods"]
-    if target != "auto" and top_k > 1:
+    if target != "auto" and top_k is not None and top_k > 1:
         raise UserError(f"top_k={top_k}: target={target} names one class. Give one of the two.")
     if isinstance(methods, list) and "auto" in methods and len(methods) > 1:
         raise UserError(f"methods={shown(methods)}: auto chooses the methods. Give auto alone.")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from camlab.attribution.results import PictureResult
+from camlab.attribution.results import PictureResult, of_equal_ranks
 from camlab.drawing import render
 from camlab.drawing.maps_file import write_maps
 from camlab.drawing.sheets import Legend, contact_sheet
@@ -76,7 +76,7 @@ class ResultWriter:
             self._write_text("boxes.json", json.dumps(boxes, indent=1, ensure_ascii=False) + "\n")
         write_maps(
             self.folder / "maps.npz",
-            results,
+            of_equal_ranks(results),
             self.class_names,
             legend.layers,
             Path.cwd(),
@@ -98,7 +98,7 @@ class ResultWriter:
         for result in results:
             true = result.true_classes or (() if result.label is None else (result.label,))
             true_class = "; ".join(self.class_names[label] for label in true)
-            for rank, class_idx in enumerate(result.class_idx):
+            for rank, class_idx in enumerate(dict.fromkeys(result.class_idx)):
                 probability = f"{float(result.probabilities[class_idx]):.6f}"
                 class_name = self.class_names[class_idx]
                 writer.writerow([result.source.file, rank, class_idx, class_name, probability, *shown, true_class])
