@@ -11,6 +11,8 @@ import torch
 from conftest import Coloured
 from PIL import Image
 
+from camlab.data.class_order import number_classes
+from camlab.data.image_set import ImageSet
 from camlab.errors import UserError
 from camlab.evaluation.confusion import ConfusionCounter
 from camlab.evaluation.confusion_plot import draw_confusion
@@ -115,6 +117,40 @@ def test_data_with_other_classes_are_refused(tmp_path):
         UserError, match="The network knows class0, class1, class2, class3; the data has class0, class1"
     ):
         evaluate(network, Coloured(num_classes=2), "test", {"accelerator": "cpu"}, str(tmp_path))
+
+
+class Renamed(Coloured):
+    """The same pictures, whose source states the classes in another order."""
+
+    def load(self) -> tuple[ImageSet, ...]:
+        new, old = torch.tensor([2, 0, 3, 1]), super().load()
+        names = tuple(old[0].class_names[k] for k in new.argsort().tolist())
+        return tuple(dataclasses.replace(own, labels=new[own.labels], class_names=names) for own in old)
+
+
+@pytest.mark.slow  # two evaluations
+def test_classes_in_another_order_are_numbered_as_in_the_network(tmp_path, caplog):
+    caplog.set_level("INFO")
+    options = {"masks": True, "shortcut": "patch", "shortcut_classes": ["class1", "class3"]}
+    data, other = Coloured(**options), Renamed(**options)
+    data.setup()
+    network = CamNet("alexnet", num_classes=4).eval()
+    trained = TrainedNetwork(network, Preprocess(64), data.class_names, "alexnet", data_fingerprint=data.fingerprint())
+    reports = [evaluate(trained, own, "test", {"accelerator": "cpu"}, str(tmp_path)) for own in (data, other)]
+    assert caplog.text.count("numbered as in the network: class0, class1, class2, class3, not class1, class3, cl") == 1
+    assert "are not those that the network was trained with" not in caplog.text
+    assert np.array_equal(reports[0].confusion, reports[1].confusion)
+    assert reports[0].metrics == reports[1].metrics
+    assert other.shortcut == data.shortcut
+    assert other.fingerprint() == data.fingerprint()
+
+
+def test_labels_of_a_picture_with_several_are_numbered_anew():
+    data, labels = Coloured(), torch.tensor([[1, 0, 0], [0, 1, 1]])
+    data.splits = {"train": ImageSet(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), labels, ("a", "b", "c"))}
+    number_classes(data, ("c", "a", "b"))
+    assert data.splits["train"].labels.tolist() == [[0, 1, 0], [1, 0, 1]]
+    assert data.class_names == ("c", "a", "b")
 
 
 def test_a_counter_starts_anew_with_each_test():

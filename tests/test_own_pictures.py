@@ -18,6 +18,7 @@ from test_training import classifier, trainer
 
 from camlab import cache, evaluate, explain, train
 from camlab.command_line.notes import new_folders, remove_bare
+from camlab.data.class_order import number_classes
 from camlab.data.folder import Folder
 from camlab.data.huggingface import HuggingFace
 from camlab.data.loader import Loader
@@ -177,6 +178,27 @@ def test_what_was_found_is_said_in_two_lines_and_what_is_odd_is_warned_of(root, 
     assert lines[2] == "Classes with fewer than 10 pictures (emu: 4)."
     assert lines[3].startswith("The same content in two splits: a picture is there twice, such as emu/")
     assert len(lines) == 4
+
+
+def test_what_a_small_set_lacks_is_told_before_the_training(root, caplog):
+    seed = next(seed for seed in range(99) if lacks(root, seed) == [False, True])
+    folder(root, split=(0.8, 0, 0.2), split_seed=seed)
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith(
+        "No picture in test of dog: the figures there say nothing about it. Add pictures, give larger"
+    )
+    caplog.clear()
+    said = told(lambda: folder(root, split=(0.999, 0.001, 0), cache=str(root.parent / "other")))
+    assert said.startswith(f"{root}: no pictures to test on. Add pictures, give larger shares (such as data.split=[")
+    assert not decoded(caplog), "it is refused before pictures are decoded"
+
+
+def lacks(root: Path, seed: int) -> list[bool]:
+    """Whether the test has no picture of each class."""
+    tested = [
+        own.labels[0] for own in with_splits(Folder(str(root)).find(), (0.8, 0, 0.2), seed) if own.split == "test"
+    ]
+    return [name not in tested for name in ("cat", "dog")]
 
 
 def test_a_class_without_a_training_picture_is_refused(root):
@@ -362,6 +384,9 @@ def test_a_data_set_of_hugging_faces(hub, root, tmp_path, form):
     picture, files = data.splits["train"].pictures[0], sorted(root.rglob("*.png"))
     expected = Preprocess(SIDE).prepare(read_picture(files[picture.source.row]))
     assert np.array_equal(whole(data).images[0].permute(1, 2, 0).numpy(), expected)
+    number_classes(data, ("cat", "dog"))
+    for split in data.splits.values():
+        assert [data.class_names[label] for label in split.labels] == [picture.labels[0] for picture in split.pictures]
 
 
 def test_pictures_in_files_of_their_own_are_read_again_when_they_change(hub, root, tmp_path):

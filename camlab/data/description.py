@@ -9,6 +9,10 @@ from camlab.data.picture_table import SPLITS, Picture
 from camlab.errors import cut, listed
 
 FEW = 10  # pictures; a class with fewer is warned of
+MORE_IN_A_SPLIT = (
+    "Add pictures, give larger shares (such as data.split=[.6,.2,.2]), or choose them yourself: in folders train/ and"
+    " test/, or in a column split."
+)
 
 
 def describe(place: str, class_names: Sequence[str], stored: Stored) -> list[tuple[int, str]]:
@@ -38,11 +42,9 @@ def describe(place: str, class_names: Sequence[str], stored: Stored) -> list[tup
     ]
     if few := [_counted(name, classes[name]) for name in class_names if classes[name] < FEW]:
         lines.append((logging.WARNING, f"Classes with fewer than {FEW} pictures ({listed(few)})."))
-    for split in (split for split in SPLITS if splits[split]):
-        there = {label for picture in pictures if picture.split == split for label in picture.labels}
-        if lacking := [cut(name) for name in class_names if name not in there]:
-            text = f"No picture in {split} of {listed(lacking)}: figures of {split} say nothing about it."
-            lines.append((logging.WARNING, text))
+    if lacking := _lacking(class_names, pictures):
+        text = f"No picture {', and none '.join(lacking)}: the figures there say nothing about it. {MORE_IN_A_SPLIT}"
+        lines.append((logging.WARNING, text))
     if twice := _in_two_splits(pictures, stored.keys):
         names = ", ".join(cut(picture.name, 80) for picture in twice[0])
         count = "a picture is" if len(twice) == 1 else f"{len(twice):,} pictures are"
@@ -77,6 +79,17 @@ def _masks(stored: Stored) -> str:
     if stored.masks is None:
         return "; no masks"
     return f"; masks for {(stored.masks.rows >= 0).sum():,}"
+
+
+def _lacking(class_names: Sequence[str], pictures: Sequence[Picture]) -> list[str]:
+    """Which classes a split lacks, such as `in test of cat, dog`, for each split that has pictures and lacks some."""
+    found = []
+    for split in SPLITS:
+        own = [picture.labels for picture in pictures if picture.split == split]
+        there = {label for labels in own for label in labels}
+        lacking = [cut(name) for name in class_names if name not in there]
+        found += [f"in {split} of {listed(lacking)}"] if own and lacking else []
+    return found
 
 
 def _in_two_splits(pictures: Sequence[Picture], keys: Sequence[bytes]) -> list[list[Picture]]:

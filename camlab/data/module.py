@@ -179,6 +179,10 @@ class ImageData(L.LightningDataModule, ABC):
             self._fingerprints[split] = self.splits[split].fingerprint()
         return self._fingerprints[split]
 
+    def forget_content(self) -> None:
+        """Forget what was derived from the splits, which have been replaced."""
+        self._fingerprints, self._on_device = {}, {}
+
     def use_cached_features(self, split: Split, head_statistics: Tensor | ArrayRows) -> None:
         """Replace the images of a split by cached features of a frozen backbone.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from camlab.data.annotations import with_annotations
-from camlab.data.description import describe
+from camlab.data.description import MORE_IN_A_SPLIT, describe
 from camlab.data.first_pass import FirstPass, Stored
 from camlab.data.module import ImageData
 from camlab.data.picture_table import SPLITS, Picture, Split, class_names_of, with_splits
@@ -78,6 +78,7 @@ class OwnPictures(ImageData):
     def load(self) -> tuple[StoredSet, ...]:
         found = with_splits(self.find(), self.shares, self.split_seed)
         class_names_of(found, self.class_order)  # refuses what is wrong before anything is decoded
+        self._check_test(found)
         if self.annotations is not None:
             found = with_annotations(found, self.annotations)
         stored = self._first_pass().run(found)
@@ -109,6 +110,11 @@ class OwnPictures(ImageData):
         ]
         return files, [picture.labels for picture in pictures]
 
+    def _check_test(self, pictures: Sequence[Picture]) -> None:
+        """Refuse a data set without test pictures."""
+        if not any(picture.split == "test" for picture in pictures):
+            raise UserError(f"{self.place}: no pictures to test on. {MORE_IN_A_SPLIT}")
+
     def _first_pass(self) -> FirstPass:
         if self.cache is None:
             self.cache = tempfile.mkdtemp(prefix="camlab-")
@@ -130,10 +136,7 @@ class OwnPictures(ImageData):
             labels = torch.tensor([label_of[picture.labels[0]] for picture in stored.pictures])
         whole = StoredSet(stored.store, stored.rows, self._side, labels, class_names, stored.pictures, stored.masks)
         index = {split: [i for i, own in enumerate(stored.pictures) if own.split == split] for split in SPLITS}
-        if not index["test"]:
-            raise UserError(
-                f"{self.place}: no pictures to test on. Add some, or give data.split=[…] with a larger last share."
-            )
+        self._check_test(stored.pictures)  # pictures that cannot be read are left out by now
         if not index["val"] and self.shares[1] > 0:
             log.warning("No picture was drawn for validation, so there is no best.ckpt. Give data.val_size=N for some.")
         wanted = ["train", "test", *(["val"] if index["val"] else [])]

@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from camlab.data.class_order import number_classes
 from camlab.data.module import ImageData, Split
 from camlab.errors import UserError, listed
 from camlab.evaluation.confusion import ConfusionCounter
@@ -63,15 +64,21 @@ def evaluate(
 def check_classes(trained: TrainedNetwork, data: ImageData) -> tuple[str, ...]:
     """Return the names of the network's outputs; say so if the data are not those that it was trained with.
 
+    If the data have the same classes in another order, they get the indices that the network has for them.
+
     Args:
         trained: A network that camlab trained.
-        data: A data set that has been set up.
+        data: A data set that has been set up and is not used yet.
 
     Raises:
         UserError: The classes of the data set and of the network differ.
     """
     assert isinstance(trained.network, Network)
     names, own = output_names(trained.class_names, trained.network.spec["num_classes"]), data.class_names
+    if own != (known := names[: len(own)]) and set(own) == set(known):
+        log.info("The classes of the data are numbered as in the network: %s, not %s.", listed(known), listed(own))
+        number_classes(data, known)
+        own = known
     if len(own) > len(names) or names != output_names(own, len(names)):
         raise UserError(
             f"The network knows {listed(names)}; the data has {listed(own)}. Choose data with the same classes."
