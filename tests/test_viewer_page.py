@@ -578,7 +578,8 @@ def test_nothing_is_loaded_and_nothing_goes_wrong(views):
 def test_hostile_names_are_text(view):
     view.press("/", *HOSTILE[:9])
     assert view.order() == [1]
-    assert view.text('[data-picture="1"] .heading') == f"{HOSTILE}: dog"
+    heading = view.page.locator('[data-picture="1"] .heading')
+    assert heading.text_content() == heading.get_attribute("title") == f"{HOSTILE}: dog"
     assert view.page.evaluate("window.attacked") is None
     assert view.page.locator("img").count() == 0
 

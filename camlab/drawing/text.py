@@ -32,8 +32,8 @@ def line(
 ) -> np.ndarray:
     """Draw one line of text on white: uint8 RGB, (line height)×width×3.
 
-    Text that is too wide is drawn smaller and, if that is not enough, cut and ended with an ellipsis. The array is
-    read-only, because callers share it.
+    Text that is too wide is drawn smaller and, if that is not enough, an ellipsis takes the place of its middle,
+    because names of files often differ at their ends. The array is read-only, because callers share it.
     """
     text, font = _fitted(_drawable(text), width, size, bold)
     strip = Image.new("RGB", (width, line_height(size)), PAPER)
@@ -66,14 +66,24 @@ def _fitted(text: str, width: int, size: int, bold: bool) -> tuple[str, ImageFon
         font = _font(smaller, bold)
         if font.getlength(text) <= width:
             return text, font
-    low, high = 0, len(text)  # the longest beginning that fits, by bisection
+    low, high = 0, len(text)  # the most letters that fit, by bisection
     while low < high:
         middle = (low + high + 1) // 2
-        if font.getlength(text[:middle].rstrip() + "…") <= width:
+        if font.getlength(_without_middle(text, middle)) <= width:
             low = middle
         else:
             high = middle - 1
-    return text[:low].rstrip() + "…", font
+    return _without_middle(text, low), font
+
+
+def _without_middle(text: str, kept: int) -> str:
+    """The text with `kept` of its letters, half of them from its beginning.
+
+    Example:
+        >>> _without_middle("cat/photo 12.jpg", 9)
+        'cat/p….jpg'
+    """
+    return text[: kept - kept // 2].rstrip() + "…" + text[len(text) - kept // 2 :].lstrip()
 
 
 def _drawable(text: str) -> str:

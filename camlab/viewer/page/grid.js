@@ -20,13 +20,15 @@ function buildGrid() {
     { rootMargin: "160px" },
   );
   about.pictures.forEach((_, picture) => {
-    const [item, button, heading] = [
-      make("li", "card"),
-      make("button", "tiles"),
-      make("p", "heading", headingOf(picture)),
-    ];
+    const [item, button, heading] = [make("li", "card"), make("button", "tiles"), make("p", "heading")];
+    const whole = headingOf(picture);
+    const label = labelOfPicture(picture);
+    if (whole.endsWith(`: ${label}`)) {
+      heading.append(make("span", "", whole.slice(0, -label.length - 2)), make("span", "label", `: ${label}`));
+    } else heading.append(make("span", "", whole));
+    heading.title = whole;
     button.type = "button";
-    button.append(make("span", "hidden", `${headingOf(picture)}, show larger.`));
+    button.append(make("span", "hidden", `${whole}, show larger.`));
     button.addEventListener("click", () => show({ picture }));
     item.dataset.picture = String(picture);
     item.append(heading, button);
@@ -37,15 +39,23 @@ function buildGrid() {
 }
 
 /**
- * Name of a picture: its file, its true class, or both.
+ * The true class of a picture, or the classes where runs differ; empty if it is not known.
  * @param {number} picture
  */
-function headingOf(picture) {
+function labelOfPicture(picture) {
   const labels = about.runs.map((run) => run.labels[picture]);
   const names = labels.map((label) => (label === null ? "" : about.classes[label]));
   const known = [...new Set(names.filter(Boolean))];
   const several = names.flatMap((name, run) => (name ? [`${name} (${LETTERS[run]})`] : []));
-  const label = known.length > 1 ? several.join(", ") : known[0];
+  return known.length > 1 ? several.join(", ") : (known[0] ?? "");
+}
+
+/**
+ * Name of a picture: its file, its true class, or both.
+ * @param {number} picture
+ */
+function headingOf(picture) {
+  const label = labelOfPicture(picture);
   return [about.pictures[picture].name, label].filter(Boolean).join(": ") || `picture ${picture + 1}`;
 }
 
