@@ -29,6 +29,7 @@ from camlab.data.table import Table
 from camlab.errors import UserError
 from camlab.evaluation.scoring.picture_set import of_split
 from camlab.models.preprocess import Preprocess
+from camlab.runs.data_identity import files_hash, hash_of_files
 from camlab.storage import record_store
 from camlab.storage.pictures import read_picture
 from camlab.storage.record_store import RecordStore
@@ -412,6 +413,16 @@ def test_names_of_own_pictures(root, tmp_path):
     assert all((root / name).is_file() for name in pictures.names)
     assert pictures.part(torch.tensor([1])).names == pictures.names[1:2]
     assert of_split(pictures, 2, "own").names == (pictures.names[0], pictures.names[len(pictures) // 2])
+
+
+def test_a_parquet_file_and_the_pictures_beside_it_decide_whether_a_finished_run_has_its_data(hub, root, tmp_path):
+    hub.to_parquet(str(place := tmp_path / "t.parquet"))
+    hashes = []
+    for change in (lambda: None, lambda: draw(root / "cat" / "3.png", 77), lambda: os.utime(place, (1, 1))):
+        change()
+        files_hash.cache_clear()
+        hashes.append(hash_of_files({"path": str(place)}))
+    assert len(set(hashes)) == 3
 
 
 def test_bad_data_sets_of_hugging_faces(hub, tmp_path):

@@ -85,11 +85,12 @@ class HuggingFace(OwnPictures):
         files = _files(pictures, image)
         mask = None if self.mask_column is None else self._named(rows, self.mask_column, "mask")
         masks = None if mask is None else _undecoded(rows, mask)
+        mask_files = [None] * len(rows) if mask is None else _files(masks, mask)
         found = []
         for i, value in enumerate(rows[label]):
             if value is None or (names is not None and not 0 <= value < len(names)):
                 raise UserError(f"{place}, row {i}: it has no label. Remove the row, or the split.")
-            truth = None if mask is None else MaskPicture(EmbeddedPicture(masks, mask, i, place, stamp))
+            truth = None if mask is None else MaskPicture(EmbeddedPicture(masks, mask, i, place, stamp, mask_files[i]))
             source = EmbeddedPicture(pictures, image, i, place, stamp, files[i])
             text = names[value] if names is not None else str(value)
             found.append(Picture(f"{name}/{i}", (text,), source, SPLIT_WORDS[name], truth))

@@ -65,10 +65,16 @@ def data_root(data_config: Mapping[str, Any]) -> str | None:
 
 
 def hash_of_files(data_config: Mapping[str, Any]) -> str | None:
-    """Hash of the files that a configuration's `data` section names, as `files_hash` computes it."""
+    """Hash of the files that a configuration's `data` section names, as `files_hash` computes it.
+
+    If it names a table or a Parquet file, all files in that file's folder count.
+    """
     named = [data_config.get(key) for key in ("file", "annotations")]
     others = tuple(str(_resolved(file)) for file in named if file is not None)
-    return files_hash(data_root(data_config), others, data_config.get("file") is not None)
+    root, whole = data_root(data_config), data_config.get("file") is not None
+    if root is not None and os.path.isfile(root):
+        root, others, whole = os.path.dirname(root), (root, *others), True
+    return files_hash(root, others, whole)
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camlab.data.image_set import Pictures
-from camlab.errors import UserError
+from camlab.errors import UserError, plain
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def of_split(images: Pictures, n: int, place: str) -> PictureSet:
         raise UserError(f"{place}: there are no pictures to score.")
     numbers = torch.tensor(spread(len(images), n))
     chosen = images.subset(numbers)
-    names = tuple(images.names[number] if images.names else str(number) for number in numbers.tolist())
+    names = tuple(plain(images.names[number]) if images.names else str(number) for number in numbers.tolist())
     masks = None if chosen.masks is None or not chosen.masks.any() else chosen.masks.bool()
     return PictureSet(
         chosen.images, names, numbers, place, chosen.labels, masks, notes=notes_on(len(images), n, len(numbers), masks)
