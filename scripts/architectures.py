@@ -114,7 +114,7 @@ def row(name: str) -> str:
             refusal = str(error).replace("|", "/")
             continue
         layer, layout = at_default(explainer, images)
-        if layout is not None and min(layout.grid) < FEWEST_CELLS and side < own_side:
+        if side < own_side and (layout is None or min(layout.grid) < FEWEST_CELLS):
             continue
         apply = ", ".join(short for method, short in METHODS.items() if explainer.supports(method, images))
         return f"| {name} | {side} | {layer} | {layout or '–'} | {auto} | {apply} |"

@@ -400,7 +400,7 @@ def test_layer_cam_of_all_layers_is_the_mean_of_the_layers():
     found = explainer.explain(images, ["layer_cam_all"], torch.tensor([[1]]))
     of_layers = [camlab.heatmaps(network, images, "layer_cam", str(i), 1, "raw") for i in range(3)]
     torch.testing.assert_close(of_layers[0], of_layers[1])
-    assert found.layers == {"layer_cam_all": ("all 3 layers",)}
+    assert found.layers == {"layer_cam_all": ("0 to 2 (3)",)}
     torch.testing.assert_close(found.maps["layer_cam_all"][0][:, 0], torch.stack(of_layers).mean(dim=0))
     with pytest.raises(UserError, match="layer_cam_all: it uses all layers"):
         camlab.heatmaps(network, images, "layer_cam_all", "0")

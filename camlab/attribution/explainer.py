@@ -194,7 +194,8 @@ class Explainer:
             if METHODS[name].kind == "attention":
                 layers[name] = (computed.attention.where,)
             elif METHODS[name].kind == "all_layers":
-                layers[name] = (f"all {len(layers[name])} layers",)
+                every = layers[name]
+                layers[name] = (f"{every[0]} to {every[-1]} ({len(every)})",)
             for layer, signed in zip(layers[name], of_layers, strict=True):
                 check_maps(signed, f"{name} at {layer}")
         return Explanation(passed.logits, passed.class_idx, found, layers, computed.cam_of_all_classes)

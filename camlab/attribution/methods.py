@@ -50,7 +50,7 @@ METHODS = {
         Method("xgrad_cam", "XGrad-CAM"),
         Method("hires_cam", "HiResCAM"),
         Method("layer_cam", "LayerCAM"),
-        Method("layer_cam_all", "LayerCAM of all layers", "all_layers"),
+        Method("layer_cam_all", "Mean LayerCAM", "all_layers"),
         Method("finer_cam", "Finer-CAM", score="finer"),
         Method("score_cam", "Score-CAM", "passes"),
         Method("ablation_cam", "Ablation-CAM", "passes"),
