@@ -91,7 +91,8 @@ def draw(runs: list[Path]) -> None:
     for run in runs:
         found = curve(run)
         axes.plot(list(found), list(found.values()), lw=1, label=f"{run.name}, JPEG copy")
-        axes.axhline(REPORT[run.name.partition("-")[0]], color="k", ls="--", lw=1, label="report (lossless CIFAR-10)")
+        report = "report (lossless CIFAR-10)" if run == runs[0] else None
+        axes.axhline(REPORT[run.name.partition("-")[0]], color="k", ls="--", lw=1, label=report)
     axes.set(xlabel="epoch", ylabel="test accuracy, %")
     axes.legend(fontsize=8)
     figure.savefig(HERE / "accuracy.png")
