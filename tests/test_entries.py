@@ -246,4 +246,4 @@ def test_a_swin_is_trained_and_its_heatmaps_are_those_of_auto(tmp_path, monkeypa
     explained = [f"images={tmp_path / 'photos'}", f"checkpoint={folder}", "device=cpu", f"out={tmp_path / 'out'}"]
     assert command(monkeypatch, explain.main, *explained) == 0
     made = json.loads((tmp_path / "out" / "explain.json").read_text())
-    assert made["layers"]["layer_cam_all"][0].startswith("backbone.features.0.0 to backbone.features")
+    assert made["layers"]["layer_cam_all"][0].startswith("backbone.features.0.0 to backbone.")
