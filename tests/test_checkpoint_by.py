@@ -79,6 +79,8 @@ def test_what_can_be_measured_may_choose():
     check_choice(settings(checkpoint_by="val/heat/srg"), True, False)
     check_choice(settings(checkpoint_by="val/f1", callbacks=None), True, False)
     check_choice(settings(callbacks={"scores": {"_target_": "my.Scores"}}), True, False)
+    stopping = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "train/loss"}
+    check_choice(settings(checkpoint_by=ACCURACY, callbacks={"stop": stopping}), False, False)
 
 
 FROZEN = {"_target_": "camlab.models.cam_net.CamNet", "frozen": True}
@@ -100,6 +102,10 @@ FROZEN = {"_target_": "camlab.models.cam_net.CamNet", "frozen": True}
         ),
         ({"checkpoint_by": "val/heat/srg", "arch": FROZEN}, True, True, "only before and after training"),
         ({"arch": {**FROZEN, "_target_": "x.ClassifierNet"}}, True, True, "of this network are scored before and after"),
+        (
+            {"checkpoint_by": ACCURACY, "callbacks": {"stop": {"_target_": "x.EarlyStopping", "monitor": "val/loss"}}},
+            False, True, r"callbacks\.stop: no images are validated, so there is no val/loss\. Give callbacks\.stop=null",
+        ),
     ],
 )  # fmt: skip
 def test_what_would_not_be_measured_may_not_choose(changes, has_val, has_masks, reason):

@@ -151,6 +151,10 @@ def test_labels_of_a_picture_with_several_are_numbered_anew():
     number_classes(data, ("c", "a", "b"))
     assert data.splits["train"].labels.tolist() == [[0, 1, 0], [1, 0, 1]]
     assert data.class_names == ("c", "a", "b")
+    for classes in (None, [0]):
+        (marked := Coloured(shortcut="patch", shortcut_classes=classes)).setup()
+        with pytest.raises(UserError, match="an index marks another class"):
+            number_classes(marked, marked.class_names[::-1])
 
 
 def test_a_counter_starts_anew_with_each_test():

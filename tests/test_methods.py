@@ -404,3 +404,16 @@ def test_layer_cam_of_all_layers_is_the_mean_of_the_layers():
     torch.testing.assert_close(found.maps["layer_cam_all"][0][:, 0], torch.stack(of_layers).mean(dim=0))
     with pytest.raises(UserError, match="layer_cam_all: it uses all layers"):
         camlab.heatmaps(network, images, "layer_cam_all", "0")
+
+
+def test_layer_cam_of_all_layers_follows_the_weights():
+    """The layers are found anew in each call, so that a resumed training draws what the whole one would have drawn."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    explainer, images = camlab.Explainer(network.eval()), torch.rand(6, 3, 12, 12)
+    before = explainer.explain(images, ["layer_cam_all"])
+    with torch.no_grad():
+        network[2].weight.zero_()  # nothing passes on from the first two layers
+    after, fresh = (each.explain(images, ["layer_cam_all"]) for each in (explainer, camlab.Explainer(network)))
+    assert (before.layers, after.layers) == ({"layer_cam_all": ("0 to 2 (3)",)}, {"layer_cam_all": ("2 to 2 (1)",)})
+    assert after.layers == fresh.layers
+    assert torch.equal(after.maps["layer_cam_all"][0], fresh.maps["layer_cam_all"][0])

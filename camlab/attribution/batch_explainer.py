@@ -13,6 +13,8 @@ from camlab.attribution.layouts import Reshape
 from camlab.attribution.results import MOST_NAMED, PictureResult, Source, results_of
 from camlab.errors import UserError
 
+_MOST_YES = 10  # classes of a picture: an untrained network may say yes to half of a thousand
+
 
 @dataclass(frozen=True)
 class Request:
@@ -25,7 +27,7 @@ class Request:
         layers: Names of the network's layers, or None for the default.
         target: A class index for all pictures, or None for the `top_k` classes with the highest scores.
         top_k: Number of classes for each picture if `target` is None. None stands for one or, if a picture may have
-            several classes, for all whose probability is above ½; the likeliest one is always among them.
+            several classes, for all whose probability is above ½, ten at most; the likeliest one is always among them.
         counterfactual: Whether to show the evidence against the class; for gradient methods only.
         all_classes: Whether to keep the CAM of every class as well.
         multi_label: Whether a picture may have several classes, so that probabilities are sigmoids and not a softmax.
@@ -121,14 +123,14 @@ class BatchExplainer:
 
 
 def _decided_yes(logits: Tensor) -> Tensor:
-    """The likeliest class and all others whose probability is above ½: N×R; an image with fewer repeats its first.
+    """The likeliest class and up to nine more above a probability of ½: N×R; an image with fewer repeats its first.
 
     Example:
         >>> _decided_yes(torch.tensor([[-1.0, 3.0, 2.0], [-1.0, -2.0, -3.0]])).tolist()
         [[1, 2], [0, 0]]
     """
     chances = logits.float().sigmoid()
-    most = max(1, int((chances > 0.5).sum(dim=1).max()))
+    most = min(max(1, int((chances > 0.5).sum(dim=1).max())), _MOST_YES)
     best = chances.topk(most, dim=1)
     return torch.where(best.values > 0.5, best.indices, best.indices[:, :1])
 

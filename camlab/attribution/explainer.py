@@ -123,9 +123,8 @@ class Explainer:
         if reshape is not None and not self.layers:
             raise UserError("reshape: it states the layout of a layer's output. Give layer, too.")
         self._reshape = {} if reshape is None else dict.fromkeys(self.layers, reshape)
-        self._surveys: dict[torch.Size, Survey] = {}  # by the size of the images, as what follows
+        self._surveys: dict[torch.Size, Survey] = {}  # by the size of the images, as the two below
         self._defaults: dict[torch.Size, str] = {}
-        self._all: dict[torch.Size, tuple[str, ...]] = {}
         self._auto: dict[tuple[torch.Size, bool], str] = {}
 
     def __call__(
@@ -188,14 +187,14 @@ class Explainer:
             with passing(self.model, images.device):
                 attention = record_attention(self.classifier, images, survey, chosen)
             passed = attention.detached()
-        computed = RawMaps(self.classifier, self._modules, survey, passed, -1 if counterfactual else 1, attention)
+        sign, every = -1 if counterfactual else 1, self._all_layers(methods, images)
+        computed = RawMaps(self.classifier, self._modules, survey, passed, sign, attention, every)
         found = {name: computed.of_method(name, layers[name]) for name in methods}
         for name, of_layers in found.items():
             if METHODS[name].kind == "attention":
                 layers[name] = (computed.attention.where,)
             elif METHODS[name].kind == "all_layers":
-                every = layers[name]
-                layers[name] = (f"{every[0]} to {every[-1]} ({len(every)})",)
+                layers[name] = (f"{next(iter(every))} to {next(reversed(every))} ({len(every)})",)
             for layer, signed in zip(layers[name], of_layers, strict=True):
                 check_maps(signed, f"{name} at {layer}")
         return Explanation(passed.logits, passed.class_idx, found, layers, computed.cam_of_all_classes)
@@ -248,13 +247,16 @@ class Explainer:
                 self._defaults[size] = layer_for_gradients(self.classifier, images[:1].clone(), survey)
         return self._defaults[size]
 
-    def _all_layers(self, images: Tensor) -> tuple[str, ...]:
-        """Names of the layers for methods that use them all; one image runs through the network to find them."""
-        survey, size = self.survey(images), images.shape[1:]
-        if size not in self._all:
-            with passing(self.model, images.device):
-                self._all[size] = layers_with_gradient(self.classifier, images[:1].clone(), survey)
-        return self._all[size]
+    def _all_layers(self, methods: Sequence[str], images: Tensor) -> dict[str, Layout]:
+        """Layouts of the layers for methods that use all of them; none if there is no such method.
+
+        They are found anew in each call, so that a training that was resumed finds what it would have found.
+        """
+        if all(METHODS[name].kind != "all_layers" for name in methods):
+            return {}
+        with passing(self.model, images.device), torch.no_grad():
+            survey = Survey(self.model, images[:1].clone())
+            return layers_with_gradient(self.classifier, images[:1].clone(), survey)
 
     def layout_of(self, layer: str, images: Tensor) -> Layout:
         """Return how the output of a layer is arranged for images of this size.
@@ -276,13 +278,13 @@ class Explainer:
         return self._surveys[size]
 
     def _layers_by_method(self, methods: Sequence[str], images: Tensor) -> dict[str, tuple[str, ...]]:
-        """Names of the target layers: those that were given, else the defaults; none for attention methods."""
+        """Names of the target layers: those that were given, else the defaults; none for methods that use all."""
         found: dict[str, tuple[str, ...]] = {}
         for name in methods:
             if not METHODS[name].takes_layers:
                 if self.layers:
                     raise UserError(f"{name}: it uses all layers. Leave layer out.")
-                found[name] = () if METHODS[name].kind == "attention" else self._all_layers(images)
+                found[name] = ()
             elif self.layers:
                 found[name] = self.layers
             elif name == "cam":

@@ -37,6 +37,7 @@ class RawMaps:
         passed: A pass with the target layers of all methods.
         sign: -1 for counterfactuals: gradients are negated; 1 otherwise.
         attention: A pass in which attention weights are recorded, if there is one already.
+        all_layers: Layouts of the layers for methods that use all of them, by name.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class RawMaps:
         passed: ForwardPass,
         sign: int,
         attention: AttentionPass | None = None,
+        all_layers: Mapping[str, Layout] | None = None,
     ) -> None:
         self._classifier, self._modules, self._survey = classifier, modules, survey
-        self._passed, self._sign, self._attention = passed, sign, attention
+        self._passed, self._sign, self._attention, self._all_layers = passed, sign, attention, all_layers or {}
         self._cams: dict[str, Tensor] = {}
 
     def of_method(self, method: str, layers: Sequence[str]) -> list[Tensor]:
@@ -64,7 +66,7 @@ class RawMaps:
                     return [legrad_maps(self._classifier, self.attention, self._sign)]
                 return [relevance_maps(self.attention, self._sign)]
             if METHODS[method].kind == "all_layers":
-                return [self._layer_cam_of_all(layers)]
+                return [self._layer_cam_of_all()]
             return [self._at_layer(method, layer) for layer in layers]
 
     @property
@@ -105,23 +107,24 @@ class RawMaps:
         function, activations = maps.GRADIENT_METHODS[method], self._passed.activations[layer]
         return torch.stack([function(activations, self._sign * of_class) for of_class in gradients], dim=1)
 
-    def _layer_cam_of_all(self, layers: Sequence[str]) -> Tensor:
+    def _layer_cam_of_all(self) -> Tensor:
         """The mean of LayerCAM's maps at all layers, on the finest of their grids: N×R×h×w."""
-        layouts = {layer: self._survey.layout(layer) for layer in layers}
         parts = zip(*(of.split(_KEPT_AT_ONCE) for of in (self._passed.images, self._passed.class_idx)), strict=True)
-        return torch.cat([self._mean_of_layers(images, classes, layouts) for images, classes in parts])
-
-    def _mean_of_layers(self, images: Tensor, class_idx: Tensor, layouts: Mapping[str, Layout]) -> Tensor:
-        linear = self._survey.last_linear
-        passed = record_pass(self._classifier, images, self._modules, linear, layouts, lambda _: class_idx, ["class"])
-        gradients = passed.gradients["class"]
-        if not any(of_layer.any() for of_layer in gradients.values()):
+        means, depends = zip(*(self._mean_of_layers(images, class_idx) for images, class_idx in parts), strict=True)
+        if not any(depends):
             raise UserError("layer_cam_all: no class score depends on any layer (all gradients are zero).")
-        ranks = []
+        return torch.cat(means)
+
+    def _mean_of_layers(self, images: Tensor, class_idx: Tensor) -> tuple[Tensor, bool]:
+        """The maps of a few images, and whether there is any gradient."""
+        passed = record_pass(
+            self._classifier, images, self._modules, None, self._all_layers, lambda _: class_idx, ["class"]
+        )
+        gradients, ranks = passed.gradients["class"], []
         for rank in range(class_idx.shape[1]):
             of_layers = [maps.layer_cam(passed.activations[at], self._sign * g[rank]) for at, g in gradients.items()]
             ranks.append(maps.fuse(of_layers, "raw"))
-        return torch.stack(ranks, dim=1)
+        return torch.stack(ranks, dim=1), any(of_layer.any() for of_layer in gradients.values())
 
     def _way_out(self, layer: str) -> str:
         default = layer_for_gradients(self._classifier, self._passed.images[:1], self._survey)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from camlab.attribution.calls import ACTIVATIONS
 from camlab.attribution.classifier import Classifier
 from camlab.attribution.hooks import cut, reading
+from camlab.attribution.layouts import Layout
 from camlab.attribution.survey import MOVED, Survey
 from camlab.errors import UserError, did_you_mean
 
@@ -105,14 +106,14 @@ def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -
     return (late or reached)[-1]
 
 
-def layers_with_gradient(classifier: Classifier, image: Tensor, survey: Survey) -> tuple[str, ...]:
-    """Return the names of all layers whose layout is known and on whose cells the output depends, in order.
+def layers_with_gradient(classifier: Classifier, image: Tensor, survey: Survey) -> dict[str, Layout]:
+    """Return the layouts of all layers whose layout is known and on whose cells the output depends, in order.
 
     They must reach into the second half of the layers with space: earlier features alone tell little about a class.
 
     Args:
         classifier: The network, in a context for passes (`camlab.attribution.hooks.passing`).
-        image: 1×C×H×W.
+        image: 1×C×H×W, for size, number format and device; a picture of noise stands for all others.
         survey: Survey of the network for images of this size.
 
     Raises:
@@ -121,11 +122,12 @@ def layers_with_gradient(classifier: Classifier, image: Tensor, survey: Survey) 
     last = layer_for_cam(survey)
     if survey.is_moved_at_end:
         raise UserError(f"layer: {MOVED} Or give a layer before it, such as {last}.")
-    reached = _reached_by_gradient(classifier, image, list(survey.layouts), survey, share=0)
+    noise = torch.randn(image.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu").to(image)
+    reached = _reached_by_gradient(classifier, noise, list(survey.layouts), survey, share=0)
     with_space = [call.name for call in survey.calls if not call.is_vector]
     if not reached or with_space.index(reached[-1]) < len(with_space) // 2:
         raise UserError(_unknown(last))
-    return tuple(reached)
+    return {name: survey.layouts[name] for name in reached}
 
 
 def _unknown(last: str) -> str:

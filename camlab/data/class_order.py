@@ -11,6 +11,7 @@ from camlab.data.module import ImageData
 from camlab.data.planted_set import PlantedSet
 from camlab.data.shortcut import Shortcut
 from camlab.data.stored_set import StoredSet
+from camlab.errors import UserError
 
 
 def number_classes(data: ImageData, class_names: Sequence[str]) -> None:
@@ -19,7 +20,15 @@ def number_classes(data: ImageData, class_names: Sequence[str]) -> None:
     Args:
         data: The data set, whose splits and shortcut are replaced.
         class_names: The names of its classes, in their new order.
+
+    Raises:
+        UserError: The classes of a shortcut are given by index, which would mark others than in the new order.
     """
+    if data.marks_by_index:
+        raise UserError(
+            "data.shortcut_classes: the classes of the data are in another order than those of the network, so an index"
+            " marks another class. Give names of classes."
+        )
     own, names = data.class_names, tuple(class_names)
     assert sorted(own) == sorted(names)
     new = torch.tensor([names.index(name) for name in own])

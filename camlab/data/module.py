@@ -15,7 +15,7 @@ from camlab.data.image_set import ImageSet, Pictures, stratified_split
 from camlab.data.loader import Batch, Loader, epoch_order
 from camlab.data.picture_table import Split
 from camlab.data.planted_set import PlantedSet, describe_marks, planted
-from camlab.data.shortcut import KINDS, Shortcut, class_indices
+from camlab.data.shortcut import KINDS, Shortcut, are_names, class_indices
 from camlab.data.training_views import TrainingViews
 from camlab.errors import UserError
 from camlab.models.preprocess import Preprocess
@@ -178,6 +178,11 @@ class ImageData(L.LightningDataModule, ABC):
         if split not in self._fingerprints:
             self._fingerprints[split] = self.splits[split].fingerprint()
         return self._fingerprints[split]
+
+    @property
+    def marks_by_index(self) -> bool:
+        """Whether a class of the shortcut is given by its index, and so depends on the order of the classes."""
+        return self._shortcut is not None and not are_names(self._shortcut[1], self.class_names)
 
     def forget_content(self) -> None:
         """Forget what was derived from the splits, which have been replaced."""

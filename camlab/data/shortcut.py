@@ -117,6 +117,17 @@ def class_indices(given: Sequence[str | int] | str | int | None, class_names: Se
     return tuple(dict.fromkeys(found))
 
 
+def are_names(given: Sequence[str | int] | str | int | None, class_names: Sequence[str]) -> bool:
+    """Whether the classes of a shortcut are given by name, as `class_indices` reads them.
+
+    Example:
+        >>> are_names("dog", ("cat", "dog")), are_names(["dog", 0], ("cat", "dog")), are_names(None, ("cat", "dog"))
+        (True, False, False)
+    """
+    words = [given] if isinstance(given, (str, int)) else given or [-1]
+    return all(str(word) in class_names for word in words)
+
+
 def carriers(labels: Tensor, shortcut: Shortcut, generator: torch.Generator) -> Tensor:
     """Choose the pictures that carry the mark of their own class, of each class the share that `strength` says.
 

@@ -53,7 +53,7 @@ def check_measured(trainer: Mapping[str, Any], has_val: bool, chooses: bool) -> 
 
 
 def check_choice(config: Mapping[str, Any], has_val: bool, has_masks: bool, multi_label: bool = False) -> None:
-    """Refuse to choose the best epoch by a metric that would not be measured in every epoch.
+    """Refuse to choose the best epoch, or to end training, by a metric that would not be measured in every epoch.
 
     Args:
         config: All settings of the run.
@@ -65,6 +65,7 @@ def check_choice(config: Mapping[str, Any], has_val: bool, has_masks: bool, mult
         UserError: The message says what prevents the measurement.
     """
     by = config["checkpoint_by"]
+    _check_stopping(config, has_val)
     scoring = (config.get("callbacks") or {}).get("scores")
     if by == MAP and not multi_label:
         raise UserError(f"checkpoint_by={by}: each picture has one label. Choose another metric, such as val/f1.")
@@ -79,6 +80,20 @@ def check_choice(config: Mapping[str, Any], has_val: bool, has_masks: bool, mult
     name = by.removeprefix(HEAT)
     if reason := _why_not_measured(name, config, scoring, validates(config["trainer"], has_val), has_masks):
         raise UserError(f"checkpoint_by={by}: {reason}. Choose another metric, or change this.")
+
+
+def _check_stopping(config: Mapping[str, Any], has_val: bool) -> None:
+    """Refuse early stopping by a metric of validation if there is none: it would fail after the first epoch."""
+    trainer = config["trainer"]
+    if trainer.get("fast_dev_run") or (has_val and trainer.get("limit_val_batches") != 0):
+        return
+    for name, callback in (config.get("callbacks") or {}).items():
+        is_stopping = callback and str(callback.get("_target_")).endswith(".EarlyStopping")
+        if is_stopping and str(callback.get("monitor")).startswith("val/"):
+            raise UserError(
+                f"callbacks.{name}: no images are validated, so there is no {callback['monitor']}. Give"
+                f" callbacks.{name}=null, or change this."
+            )
 
 
 def _why_not_measured(

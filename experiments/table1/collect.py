@@ -1,4 +1,4 @@
-"""Collect the runs of run.sh: write results.csv, curves.png and epochs.png (heatmaps by epoch) beside this file.
+"""Collect the runs of run.sh: write results.csv, curves.png and epochs.jpg (heatmaps by epoch) beside this file.
 
 python experiments/table1/collect.py OUT DATA
 """
@@ -83,7 +83,7 @@ def draw_epochs(run: Path, data_root: str) -> None:
                 drawn = render.overlay(pictures[i], heat.numpy())
                 tiles.append(titled(drawn, f"{epoch}: {METHODS[method].title}", predicted))
         rows.append(layout.beside(tiles, 6))
-    render.write_image(HERE / "epochs.png", layout.frame(layout.below(rows, 24), 18))
+    render.write_image(HERE / "epochs.jpg", layout.frame(layout.below(rows, 24), 18))
 
 
 def main(out: Path, data_root: str) -> None:
