@@ -61,8 +61,10 @@ families. `scripts/architectures.py` writes this table; a test computes some of 
 **Grad-CAM at the last stage of a ConvNeXt may be wrong.** Its 7×7 kernels cover most cells, so that a cell's features
 are of the whole picture; in a Swin, attention and shifted windows mix the cells. In
 [our study](../experiments/architectures/README.md), Grad-CAM found the object no better than chance there, or camlab
-refused to draw it. `auto` therefore takes LayerCAM of all layers for both (auroc .92 to .95). The same may hold
-wherever kernels cover most cells: `camlab-explain` and the callback warn where `auto` names CAM at such a layer.
+refused to draw it. `auto` therefore takes LayerCAM of all layers for both (auroc .92 to .95), wherever one kernel
+covers three quarters of the cells. The layers whose layout is known depend on the weights and on the size of the
+pictures, and with larger pictures (from 288² for a ConvNeXt) `auto` is Grad-CAM again. Where CAM is exact in spite of
+such kernels, `auto` names it, and `camlab-explain` and the callback warn.
 
 | network | picture | layer | layout | auto | methods |
 |---|---|---|---|---|---|

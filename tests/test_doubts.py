@@ -151,6 +151,21 @@ def test_one_of_two_branches_that_are_joined_is_told(layers, is_part):
     assert bool(told) == is_part
 
 
+def test_a_branch_without_space_is_told_of_the_mean_of_all_layers():
+    class Flat(Joined):
+        def forward(self, images: Tensor) -> Tensor:
+            features = self.one(self.stem(images)).relu().mean(dim=(2, 3))
+            return self.head(torch.cat([features, images.flatten(2)[..., :4].sum(dim=1)], dim=1))
+
+    explainer = BatchExplainer(Flat().eval(), Request(["layer_cam_all"]))
+    explainer.explain(torch.rand(1, 3, 16, 16), [None])
+    assert len(explainer.doubts) == 1
+    assert explainer.doubts[0].startswith("The mean over all layers shows a part of the evidence only")
+    explainer = BatchExplainer(Joined().eval(), Request(["layer_cam_all"]))
+    explainer.explain(torch.rand(1, 3, 16, 16), [None])
+    assert not explainer.doubts, "both branches are among the layers"
+
+
 def test_camlab_score_tells_of_one_member_of_an_ensemble():
     rows, _ = find_rows(Ensemble(2).eval(), torch.rand(1, 3, 32, 32), Scoring(methods=("grad_cam",)), with_masks=False)
     told = {doubt for row in rows for doubt in row.doubts}

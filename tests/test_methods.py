@@ -417,3 +417,33 @@ def test_layer_cam_of_all_layers_follows_the_weights():
     assert (before.layers, after.layers) == ({"layer_cam_all": ("0 to 2 (3)",)}, {"layer_cam_all": ("2 to 2 (1)",)})
     assert after.layers == fresh.layers
     assert torch.equal(after.maps["layer_cam_all"][0], fresh.maps["layer_cam_all"][0])
+
+
+def small(*more: nn.Module) -> nn.Sequential:
+    """Without biases, so that nothing depends on the cells of a black picture."""
+    torch.manual_seed(0)
+    features = [nn.Conv2d(3, 6, 3, bias=False), nn.ReLU(), nn.Conv2d(6, 6, 3, bias=False), nn.ReLU(), *more]
+    head = [nn.Linear(6, 6, bias=False), nn.ReLU(), nn.Linear(6, 3)]
+    return nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head).eval()
+
+
+def test_layers_that_change_nothing_change_no_mean():
+    images = torch.rand(2, 3, 12, 12)
+    plain, more = small(), small(nn.Dropout(), nn.Identity())
+    nested = nn.Sequential(nn.Sequential(nn.Sequential(*plain[:2]), *plain[2:4]), *plain[4:])
+    expected = camlab.heatmaps(plain, images, "layer_cam_all", target=1)
+    for same in (more, nested):
+        torch.testing.assert_close(camlab.heatmaps(same, images, "layer_cam_all", target=1), expected)
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "layer_cam_all", "auto"])
+def test_a_picture_without_evidence_is_blank_wherever_it_stands(method):
+    images = torch.rand(10, 3, 12, 12)
+    images[:5] = 0  # more than `layer_cam_all` takes at once
+    explainer = camlab.Explainer(small())
+    target = explainer(images[5:], method, target=0).flatten(1).amax(dim=1)
+    heat, mirrored = (explainer(some, method, target=0) for some in (images, images.flip(0)))
+    assert not heat[:5].any()
+    assert torch.equal(heat[5:].flatten(1).amax(dim=1) > 0, target > 0)
+    torch.testing.assert_close(heat, mirrored.flip(0))
+    assert not explainer(images[:1], method, target=0).any()

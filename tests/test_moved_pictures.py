@@ -37,6 +37,7 @@ MOVES = {
     "shift": lambda x: x.roll(x.shape[3] // 3, 3),
     "crop": lambda x: x[..., 8:24, 8:24],
     "corner": lambda x: x[..., :16, :16],
+    "other_corner": lambda x: x[..., 17:, 17:],  # none of the places that differ is in it
     "pad": lambda x: F.pad(x, [16] * 4),
     "pad_right": lambda x: F.pad(x, [0, 16, 0, 0]),
 }
@@ -49,6 +50,21 @@ def test_a_network_that_moves_the_picture_is_refused(move):
         camlab.heatmaps(network, IMAGES)
     with pytest.raises(UserError, match=r"layer=block: the network flips.*reshape="):
         camlab.heatmaps(network, IMAGES, "grad_cam", layer="block")
+
+
+@pytest.mark.parametrize("move", ["flip", "crop", "other_corner"])
+@pytest.mark.parametrize("method", ["auto", "layer_cam_all"])
+def test_one_branch_of_two_that_moves_the_picture(move, method):
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.whole, self.moved = Moving(nn.Identity()), Moving(MOVES[move])
+
+        def forward(self, images: Tensor) -> Tensor:
+            return 0.01 * self.whole(images) + self.moved(images)
+
+    with pytest.raises(UserError, match="flips, crops, turns or shifts the picture"):
+        camlab.heatmaps(Two().eval(), IMAGES, method)
 
 
 def test_layers_before_the_move_are_explained():

@@ -126,13 +126,12 @@ def _decided_yes(logits: Tensor) -> Tensor:
     """The likeliest class and up to nine more above a probability of ½: N×R; an image with fewer repeats its first.
 
     Example:
-        >>> _decided_yes(torch.tensor([[-1.0, 3.0, 2.0], [-1.0, -2.0, -3.0]])).tolist()
+        >>> _decided_yes(torch.tensor([[-1.0, 30.0, 20.0], [-1.0, -2.0, -3.0]])).tolist()
         [[1, 2], [0, 0]]
     """
-    chances = logits.float().sigmoid()
-    most = min(max(1, int((chances > 0.5).sum(dim=1).max())), _MOST_YES)
-    best = chances.topk(most, dim=1)
-    return torch.where(best.values > 0.5, best.indices, best.indices[:, :1])
+    most = min(max(1, int((logits > 0).sum(dim=1).max())), _MOST_YES)
+    best = logits.topk(most, dim=1)
+    return torch.where(best.values > 0, best.indices, best.indices[:, :1])
 
 
 def _predicted_and_true(logits: Tensor, labels: Tensor, top_k: int) -> Tensor:

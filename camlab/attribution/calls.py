@@ -39,12 +39,15 @@ class Call:
         module: The module.
         shape: Shape of its output or, if the output is a tuple, of the first tensor in it.
         is_nchw: Whether the output is known to be N×K×H×W.
+        is_repeat: Whether the output is the tensor that an earlier module gave, as that of a container is its last
+            child's, and that of a dropout in eval mode its input.
     """
 
     name: str
     module: nn.Module
     shape: torch.Size
     is_nchw: bool
+    is_repeat: bool = False
 
     @property
     def is_vector(self) -> bool:
@@ -75,14 +78,17 @@ def hooked(model: nn.Module, record: Callable[[str, nn.Module, Sequence[object],
 
 def record_calls(model: nn.Module, image: Tensor) -> list[Call]:
     """Return the calls in order. Tensors are followed by identity, to know which of them are N×K×H×W."""
-    seen: list[tuple[str, nn.Module, Tensor]] = []
+    seen: list[tuple[str, nn.Module, Tensor, bool]] = []
+    given_before: set[tuple[int, int]] = set()  # an operation in place changes the version of a tensor
     nchw_ids: set[int] = set()
     same: list[tuple[int, int]] = []  # input and output of elementwise modules
     alive: list[object] = []  # so that no two tensors of the pass have the same id
 
     def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
         alive.extend(inputs)
-        seen.append((name, module, output))
+        state = (id(output), output._version)
+        seen.append((name, module, output, state in given_before))
+        given_before.add(state)
         given = [tensor for tensor in inputs if isinstance(tensor, Tensor)]
         if isinstance(module, _CHANNELS_FIRST):
             nchw_ids.update(id(tensor) for tensor in (output, *given) if tensor.dim() == 4)
@@ -94,4 +100,4 @@ def record_calls(model: nn.Module, image: Tensor) -> list[Call]:
     for one, other in (*same, *reversed(same)):
         if one in nchw_ids or other in nchw_ids:
             nchw_ids.update((one, other))
-    return [Call(name, module, output.shape, id(output) in nchw_ids) for name, module, output in seen]
+    return [Call(name, module, output.shape, id(output) in nchw_ids, again) for name, module, output, again in seen]

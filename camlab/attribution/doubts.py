@@ -11,6 +11,7 @@ from camlab.attribution.explainer import Explainer
 from camlab.attribution.explanation import Explanation
 from camlab.attribution.hooks import passing, replaced
 from camlab.attribution.methods import METHODS
+from camlab.attribution.probing import noise_like
 from camlab.attribution.survey import Survey
 from camlab.errors import UserError
 
@@ -90,12 +91,11 @@ def one_of_several(explainer: Explainer, layers: Sequence[str], images: Tensor) 
 def _sees_without(classifier: Classifier, names: Sequence[str], images: Tensor) -> bool:
     """Whether the logits still depend on the picture if these modules give zeros."""
     modules = dict(classifier.network.named_modules())
-    noise = torch.randn((2, *images.shape[1:]), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     try:
         with passing(classifier.network, images.device), torch.no_grad(), ExitStack() as stack:
             for name in names:
                 stack.enter_context(replaced(modules[name], torch.zeros_like))
-            first, second = classifier.logits(noise.to(images))
+            first, second = classifier.logits(noise_like(images, 2))
     except UserError:  # a network that cannot go on from zeros tells nothing
         return False
     return not torch.allclose(first, second, rtol=1e-4, equal_nan=True)
@@ -114,6 +114,13 @@ def doubts_of(explanation: Explanation, explainer: Explainer, images: Tensor, is
     found = [too_coarse(of_layers, survey) for of_layers in explanation.maps.values()]
     if is_auto:
         found += [mixed_cells(method, explanation.layers[method][0], survey) for method in explanation.maps]
+    if any(METHODS[method].kind == "all_layers" for method in explanation.maps) and _sees_without(
+        explainer.classifier, list(explainer.all_layers(images)), images
+    ):
+        found.append(
+            "The mean over all layers shows a part of the evidence only: the output also depends on the picture in ways"
+            " around the layers whose layout is known (a branch that flips or flattens it)."
+        )
     for layers in {names for method, names in explanation.layers.items() if METHODS[method].takes_layers}:
         found.append(one_of_several(explainer, layers, images))
     return list(dict.fromkeys(filter(None, found)))

@@ -16,6 +16,7 @@ from camlab.attribution.hooks import passing, unwrapped
 from camlab.attribution.layouts import Layout, Reshape, check_reshape
 from camlab.attribution.methods import METHODS, check_counterfactual, check_methods
 from camlab.attribution.network_input import check_images, check_layers, check_maps, check_model, check_values
+from camlab.attribution.probing import noise_like
 from camlab.attribution.raw_maps import RawMaps
 from camlab.attribution.survey import Survey
 from camlab.attribution.target_layer import Layer, layer_for_cam, layer_for_gradients, layer_names, layers_with_gradient
@@ -187,7 +188,8 @@ class Explainer:
             with passing(self.model, images.device):
                 attention = record_attention(self.classifier, images, survey, chosen)
             passed = attention.detached()
-        sign, every = -1 if counterfactual else 1, self._all_layers(methods, images)
+        sign, takes_all = -1 if counterfactual else 1, any(METHODS[name].kind == "all_layers" for name in methods)
+        every = self.all_layers(images) if takes_all else {}
         computed = RawMaps(self.classifier, self._modules, survey, passed, sign, attention, every)
         found = {name: computed.of_method(name, layers[name]) for name in methods}
         for name, of_layers in found.items():
@@ -200,11 +202,10 @@ class Explainer:
         return Explanation(passed.logits, passed.class_idx, found, layers, computed.cam_of_all_classes)
 
     def method_for(self, images: Tensor, counterfactual: bool = False) -> str:
-        """Return the name of the method that `auto` stands for; one image runs through the network to find it."""
+        """Return the name of the method that `auto` stands for; noise runs through the network to find it."""
         check_images(images)
         key = (images.shape[1:], counterfactual)
         if key not in self._auto:
-            check_values(images)  # what follows takes an error for an answer
             self._auto[key] = self._best_method(images, counterfactual)
         return self._auto[key]
 
@@ -215,48 +216,49 @@ class Explainer:
                 return "cam"
             if self.layers or not survey.mixing_kernel(layer):
                 return "grad_cam"
-        if self.layers:
-            return "hires_cam"
-        return "attention_relevance" if self._attends_to_all(images) else "layer_cam_all"
+        return (
+            "hires_cam" if self.layers else "attention_relevance" if self._attends_to_all(images) else "layer_cam_all"
+        )
 
     def supports(self, method: str, images: Tensor) -> bool:
-        """Return whether a method can be applied to the network; one image is tried."""
+        """Return whether a method can be applied to the network; a picture of noise is tried."""
         try:
-            self.explain(images[:1], (method,))
+            self.explain(noise_like(images), (method,))
         except UserError:
             return False
         return True
 
     def _attends_to_all(self, images: Tensor) -> bool:
-        """Whether the network's attention is between all tokens of one grid; one image is tried."""
-        survey = self.survey(images)
+        """Whether the network's attention is between all tokens of one grid; noise is tried."""
+        survey, noise, one = self.survey(images), noise_like(images), functools.partial(choose, class_idx=None, top_k=1)
         try:
             with passing(self.model, images.device):
-                record_attention(self.classifier, images[:1], survey, lambda logits: logits.argmax(dim=1, keepdim=True))
+                record_attention(self.classifier, noise, survey, one)
         except UserError:
             return False
         return True
 
     def default_layer(self, images: Tensor) -> str:
-        """Return the name of the default layer for gradient methods; one image runs through the network to find it."""
+        """Return the name of the default layer for gradient methods; noise runs through the network to find it."""
         survey, size = self.survey(images), images.shape[1:]
         if (named := self._named("grad_cam_layer")) is not None:
             return named
         if size not in self._defaults:
             with passing(self.model, images.device):
-                self._defaults[size] = layer_for_gradients(self.classifier, images[:1].clone(), survey)
+                self._defaults[size] = layer_for_gradients(self.classifier, noise_like(images), survey)
         return self._defaults[size]
 
-    def _all_layers(self, methods: Sequence[str], images: Tensor) -> dict[str, Layout]:
-        """Layouts of the layers for methods that use all of them; none if there is no such method.
+    def all_layers(self, images: Tensor) -> dict[str, Layout]:
+        """Return the layouts of the layers for methods that use them all, by name, for images of this size.
 
         They are found anew in each call, so that a training that was resumed finds what it would have found.
+
+        Raises:
+            UserError: The layouts of the last layers are not known.
         """
-        if all(METHODS[name].kind != "all_layers" for name in methods):
-            return {}
         with passing(self.model, images.device), torch.no_grad():
-            survey = Survey(self.model, images[:1].clone())
-            return layers_with_gradient(self.classifier, images[:1].clone(), survey)
+            noise = noise_like(images)
+            return layers_with_gradient(self.classifier, noise, Survey(self.model, noise))
 
     def layout_of(self, layer: str, images: Tensor) -> Layout:
         """Return how the output of a layer is arranged for images of this size.
@@ -268,13 +270,13 @@ class Explainer:
         return self.survey(images).layout(layer_names(self._modules, layer)[0])
 
     def survey(self, images: Tensor) -> Survey:
-        """Return the survey of the network for images of this size; one image runs through the network to make it."""
+        """Return the survey of the network for images of this size; noise runs through the network to make it."""
         if not (isinstance(images, Tensor) and images.is_meta):  # shapes alone will do
             check_images(images)
         size = images.shape[1:]
         if size not in self._surveys:
             with passing(self.model, images.device), torch.no_grad():
-                self._surveys[size] = Survey(self.model, images[:1].clone(), self._reshape)
+                self._surveys[size] = Survey(self.model, noise_like(images), self._reshape)
         return self._surveys[size]
 
     def _layers_by_method(self, methods: Sequence[str], images: Tensor) -> dict[str, tuple[str, ...]]:

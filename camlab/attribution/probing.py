@@ -25,6 +25,8 @@ _NOISE = 1e-5  # of the greatest value: an output that differs less is the same
 _DIFFERENT = 1e-3  # change of a cell that counts, as a share of the greatest
 _FEW = 0.3  # share of the cells, if the change is to show a place
 _BESIDE = (1.0, 0.05)  # how far a change may be from its place: cells, and a share of the side
+_FEWEST = 3  # rows and columns of an output that must see most places; fewer show no place anyway
+_CLEAR = 1e-2  # of the greatest value: a change that rounding does not explain
 _FAR = (1.0, 0.12)  # beyond this, one change is enough to show that the picture is moved, as padding moves its end
 
 
@@ -57,16 +59,19 @@ def probe(model: nn.Module, image: Tensor, names: Set[str], names_nchw: Set[str]
     is_seen = torch.zeros(len(_PLACES), dtype=torch.bool, device="cpu")
 
     def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
-        if name not in names or len(output) != 1 + len(_PLACES):
+        if name not in names or len(output) != 2 + len(_PLACES):
             return
-        output = output.float()
+        *of_places, of_another = output.float()
+        output = torch.stack(of_places)
         right = _right_layouts(output, (image.shape[-2], image.shape[-1]))
         if len(right) == 1:
             found.layouts[name] = right[0]
         change = (output[1:] - output[:1]).flatten(1).abs().amax(dim=1)
         is_seen.logical_or_((change > _NOISE * output.abs().max()).cpu())
-        if name in names_nchw and not any(layout.order == "NCHW" for layout in right) and _is_moved(output):
-            found.moved.add(name)
+        if name in names_nchw and not any(layout.order == "NCHW" for layout in right):
+            of_all = max(float(change.max()), float((of_another - output[0]).abs().max()))
+            if _is_moved(output) or _is_cropped(output, change, of_all):
+                found.moved.add(name)
 
     with hooked(model, record):
         output_of(model, _noise_that_differs_in_places(image))
@@ -75,13 +80,41 @@ def probe(model: nn.Module, image: Tensor, names: Set[str], names_nchw: Set[str]
     return found
 
 
+def _is_cropped(output: Tensor, change: Tensor, of_all: float) -> bool:
+    """Whether an output N×K×H×W sees only a part of the picture: most places have no effect at all, others a clear one.
+
+    Args:
+        output: The output for the pictures.
+        change: The greatest change that each place causes.
+        of_all: The greatest that any of them, or a picture that differs everywhere, causes.
+    """
+    is_fine = min(output.shape[2:]) >= _FEWEST and of_all > _CLEAR * float(output.abs().max())
+    return is_fine and int((change == 0).sum()) > 2
+
+
+def noise_like(images: Tensor, n: int = 1) -> Tensor:
+    """Pictures of noise, the same in every call; what is found with them depends on the network alone: n×C×H×W.
+
+    Args:
+        images: The network's input, for size, number format and device.
+        n: Number of pictures.
+
+    Example:
+        >>> noise_like(torch.zeros(5, 3, 8, 8), 2).shape
+        torch.Size([2, 3, 8, 8])
+    """
+    shape = (n, *images.shape[1:])
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu").to(images)
+
+
 def _noise_that_differs_in_places(image: Tensor) -> Tensor:
-    """A picture of noise, and copies that differ from it in one of `_PLACES` each."""
+    """A picture of noise, copies that differ from it in one of `_PLACES` each, and another picture of noise."""
     generator = torch.Generator("cpu").manual_seed(0)
     height, width = image.shape[-2:]
     noise = torch.randn(image.shape[1:], generator=generator, device="cpu")
-    pictures = noise.repeat(1 + len(_PLACES), 1, 1, 1)
-    for picture, (row, column, side) in zip(pictures[1:], _PLACES, strict=True):
+    pictures = noise.repeat(2 + len(_PLACES), 1, 1, 1)
+    pictures[-1] = torch.randn(noise.shape, generator=torch.Generator("cpu").manual_seed(1), device="cpu")
+    for picture, (row, column, side) in zip(pictures[1:-1], _PLACES, strict=True):
         top, left = max(0, int((row - side / 2) * height)), max(0, int((column - side / 2) * width))
         bottom, right = max(top + 1, int((row + side / 2) * height)), max(left + 1, int((column + side / 2) * width))
         part = picture[:, top:bottom, left:right]

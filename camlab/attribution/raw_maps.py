@@ -15,13 +15,16 @@ from camlab.attribution.guided import guided_gradients
 from camlab.attribution.hooks import passing, replaced
 from camlab.attribution.layouts import Layout
 from camlab.attribution.methods import METHODS
+from camlab.attribution.probing import noise_like
 from camlab.attribution.relevance import legrad_maps, relevance_maps
 from camlab.attribution.survey import Survey
 from camlab.attribution.target_layer import layer_for_gradients
 from camlab.errors import UserError
 
 _ABLATED_AT_ONCE = 32  # channels in one pass
-_KEPT_AT_ONCE = 4  # images of which the outputs of all layers are kept: 340 MB for each of 224² in a small Swin
+_KEPT_AT_ONCE = (
+    4  # images of which the outputs of all layers are kept, for one class: 340 MB for each of 224² in a small Swin
+)
 
 # What a network may apply between the layer and the pooling without a module (torchvision's DenseNet applies a ReLU).
 _IN_BETWEEN: tuple[Callable[[Tensor], Tensor], ...] = (lambda features: features, F.relu)
@@ -99,7 +102,7 @@ class RawMaps:
 
     def _from_gradients(self, method: str, layer: str) -> Tensor:
         gradients = self._passed.gradients[METHODS[method].score][layer]
-        if not gradients.any():
+        if not gradients.any() and not self._ever_depend({layer: self._survey.layout(layer)}):
             raise UserError(
                 f"{method} at {layer}: no class score depends on the cells of this layer (all gradients are zero), so"
                 f" there is nothing to draw.{self._way_out(layer)}"
@@ -110,24 +113,34 @@ class RawMaps:
     def _layer_cam_of_all(self) -> Tensor:
         """The mean of LayerCAM's maps at all layers, on the finest of their grids: N×R×h×w."""
         parts = zip(*(of.split(_KEPT_AT_ONCE) for of in (self._passed.images, self._passed.class_idx)), strict=True)
-        means, depends = zip(*(self._mean_of_layers(images, class_idx) for images, class_idx in parts), strict=True)
-        if not any(depends):
+        means, depend = [], False
+        for images, class_idx in parts:
+            ranks = [self._mean_of_layers(images, own) for own in class_idx.split(1, dim=1)]
+            means.append(torch.cat([mean for mean, _ in ranks], dim=1))
+            depend |= any(own for _, own in ranks)
+        if not depend and not self._ever_depend(self._all_layers):
             raise UserError("layer_cam_all: no class score depends on any layer (all gradients are zero).")
         return torch.cat(means)
 
     def _mean_of_layers(self, images: Tensor, class_idx: Tensor) -> tuple[Tensor, bool]:
-        """The maps of a few images, and whether there is any gradient."""
+        """The maps of a few images for a class each, N×1×h×w, and whether there is any gradient."""
         passed = record_pass(
             self._classifier, images, self._modules, None, self._all_layers, lambda _: class_idx, ["class"]
         )
-        gradients, ranks = passed.gradients["class"], []
-        for rank in range(class_idx.shape[1]):
-            of_layers = [maps.layer_cam(passed.activations[at], self._sign * g[rank]) for at, g in gradients.items()]
-            ranks.append(maps.fuse(of_layers, "raw"))
-        return torch.stack(ranks, dim=1), any(of_layer.any() for of_layer in gradients.values())
+        gradients = passed.gradients["class"]
+        of_layers = [
+            maps.layer_cam(passed.activations[at], self._sign * of_class) for at, (of_class,) in gradients.items()
+        ]
+        return maps.fuse(of_layers, "raw")[:, None], any(bool(of_layer.any()) for of_layer in gradients.values())
+
+    def _ever_depend(self, layouts: Mapping[str, Layout]) -> bool:
+        """Whether the scores of the explained classes depend on these layers for another picture: one of noise."""
+        noise, classes = noise_like(self._passed.images), self._passed.class_idx.unique()[None]
+        passed = record_pass(self._classifier, noise, self._modules, None, layouts, lambda _: classes, ["class"])
+        return any(bool(of_layer.any()) for of_layer in passed.gradients["class"].values())
 
     def _way_out(self, layer: str) -> str:
-        default = layer_for_gradients(self._classifier, self._passed.images[:1], self._survey)
+        default = layer_for_gradients(self._classifier, noise_like(self._passed.images), self._survey)
         return "" if default == layer else f" Choose layer={default}."
 
     def _guided_grad_cam(self, layer: str) -> Tensor:

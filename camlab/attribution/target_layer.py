@@ -109,11 +109,13 @@ def layer_for_gradients(classifier: Classifier, image: Tensor, survey: Survey) -
 def layers_with_gradient(classifier: Classifier, image: Tensor, survey: Survey) -> dict[str, Layout]:
     """Return the layouts of all layers whose layout is known and on whose cells the output depends, in order.
 
+    A layer whose output is that of an earlier one is left out, so that wrapping layers in a container changes nothing.
+
     They must reach into the second half of the layers with space: earlier features alone tell little about a class.
 
     Args:
         classifier: The network, in a context for passes (`camlab.attribution.hooks.passing`).
-        image: 1×C×H×W, for size, number format and device; a picture of noise stands for all others.
+        image: 1×C×H×W.
         survey: Survey of the network for images of this size.
 
     Raises:
@@ -122,11 +124,11 @@ def layers_with_gradient(classifier: Classifier, image: Tensor, survey: Survey) 
     last = layer_for_cam(survey)
     if survey.is_moved_at_end:
         raise UserError(f"layer: {MOVED} Or give a layer before it, such as {last}.")
-    noise = torch.randn(image.shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu").to(image)
-    reached = _reached_by_gradient(classifier, noise, list(survey.layouts), survey, share=0)
+    named = [call.name for call in survey.once if call.name in survey.layouts and not call.is_repeat]
+    reached = _reached_by_gradient(classifier, image, named, survey, share=0)
     with_space = [call.name for call in survey.calls if not call.is_vector]
     if not reached or with_space.index(reached[-1]) < len(with_space) // 2:
-        raise UserError(_unknown(last))
+        raise UserError(f"{_unknown(last)} layer_cam_all takes no layer, but hires_cam does.")
     return {name: survey.layouts[name] for name in reached}
 
 

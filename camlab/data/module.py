@@ -133,14 +133,14 @@ class ImageData(L.LightningDataModule, ABC):
         """Weight of each class, or of "yes" for each label, in the loss: float32, M. None if all have the same."""
         if self.balance != "weights":
             return None
-        labels = self.splits["train"].labels
-        return positive_weights(labels) if self.has_several_labels else class_weights(labels, len(self.class_names))
+        labels, classes = self.splits["train"].labels, len(self.class_names)
+        return positive_weights(labels) if labels.dim() == 2 else class_weights(labels, classes)
 
     @property
     def validation_splits(self) -> tuple[Split, ...]:
         """Splits that are evaluated after every epoch, one per validation loader."""
-        wanted: list[tuple[Split, bool]] = [("val", "val" in self.splits), ("test", self.test_each_epoch)]
-        return tuple(split for split, used in wanted if used)
+        val: tuple[Split, ...] = ("val",) if "val" in self.splits else ()
+        return (*val, "test") if self.test_each_epoch else val
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
@@ -187,6 +187,7 @@ class ImageData(L.LightningDataModule, ABC):
     def forget_content(self) -> None:
         """Forget what was derived from the splits, which have been replaced."""
         self._fingerprints, self._on_device = {}, {}
+        vars(self).pop("class_weights", None)
 
     def use_cached_features(self, split: Split, head_statistics: Tensor | ArrayRows) -> None:
         """Replace the images of a split by cached features of a frozen backbone.
@@ -281,17 +282,16 @@ class ImageData(L.LightningDataModule, ABC):
             return self.placement == "host"
         if device.type != "cuda":  # a set in a store stays there: the system keeps in memory what fits
             return not self.splits["train"].in_memory
-        free, _ = torch.cuda.mem_get_info(device)
-        return sum(images.num_bytes for images in self.splits.values()) > free // 2
+        return sum(images.num_bytes for images in self.splits.values()) > torch.cuda.mem_get_info(device)[0] // 2
 
 
 def _checked_shortcut(
     kind: str | None, classes: Sequence[str | int] | str | int | None, strength: float
 ) -> tuple[str, Sequence[str | int] | str | int | None, float] | None:
     """The settings of a shortcut; None if there is none."""
+    if kind is None and classes is not None:
+        raise UserError("data.shortcut_classes: there is no shortcut. Give data.shortcut=patch, too.")
     if kind is None:
-        if classes is not None:
-            raise UserError("data.shortcut_classes: there is no shortcut. Give data.shortcut=patch, too.")
         return None
     if kind not in KINDS:
         raise UserError(f"data.shortcut={kind}: unknown. Choose from {', '.join(KINDS)}.")

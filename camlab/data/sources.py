@@ -72,7 +72,9 @@ class EmbeddedPicture:
         return f"{self.name}, row {self.row} of {self.column}"
 
     def stamp(self) -> Stamp:
-        return self.stamped if self.file is None else self.file.stamp()
+        if self.file is None:
+            return self.stamped
+        return Stamp(*map(sum, zip(self.stamped, self.file.stamp(), strict=True)))  # either may have changed
 
     def read(self) -> bytes:
         value = self.rows[self.row][self.column]

@@ -46,8 +46,8 @@ def masks_for(masks_NHW: Tensor, grid: tuple[int, int]) -> Tensor:
         >>> masks_for(torch.tensor([[[False, True]]]), (1, 3)).tolist()
         [[[False, False, True, True], [False, False, True, True]]]
     """
-    times = [-(-cells // pixels) for cells, pixels in zip(grid, masks_NHW.shape[1:], strict=True)]
-    return masks_NHW.repeat_interleave(max(times), dim=1).repeat_interleave(max(times), dim=2)
+    times = max(-(-cells // pixels) for cells, pixels in zip(grid, masks_NHW.shape[1:], strict=True))
+    return masks_NHW if times == 1 else masks_NHW.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
 
 
 def enlarged(maps_NHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -143,7 +143,7 @@ def trained(name: str, seed: int, options: argparse.Namespace) -> tuple[nn.Modul
     make, epochs, rate = NETWORKS[name]
     torch.manual_seed(seed)
     network, began = make().to(DEVICE), settled()
-    file = options.keep and options.keep / f"{name}_{seed}.pt"
+    file = options.keep and options.keep / f"{name}_{seed}{'_tiny' if options.tiny else ''}.pt"
     if file and file.exists():
         kept = torch.load(file, weights_only=True, map_location=DEVICE)
         network.load_state_dict(kept["network"])
