@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 import camlab
@@ -96,3 +97,28 @@ def test_dilated_strided_and_padded_networks_are_not_refused(options, resize):
     network.block[0] = nn.Conv2d(8, 8, **options)
     explainer = camlab.Explainer(network)
     assert explainer.method_for(IMAGES) == "cam"
+
+
+def test_a_network_that_reads_one_pixel_in_many_is_not_refused():
+    """Blocks that add nothing yet leave 1×1 convolutions with stride 2: at 3×3 cells, most places have no effect."""
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(zero_init_residual=True).eval()
+    assert camlab.Explainer(network).method_for(torch.zeros(1, 3, 96, 96)) == "cam"
+
+
+def test_units_that_are_off_are_no_crop():
+    """A few places wake the units at the end, most do not; the network sees all of the picture."""
+    network = Moving(nn.Identity()).eval()
+    with torch.no_grad():
+        network.stem[0].bias.fill_(-2.9)
+    assert camlab.Explainer(network).method_for(IMAGES) == "cam"
+
+
+def test_a_branch_of_few_cells_that_sees_a_part_of_the_picture_is_refused():
+    class Half(Moving):
+        def forward(self, images: Tensor) -> Tensor:
+            coarse = F.max_pool2d(self.stem(images[..., : SIDE // 2]), 4)
+            return self.fc(self.pool(self.block(coarse)).flatten(1) + 0 * self.stem(images).mean())
+
+    with pytest.raises(UserError, match="flips, crops, turns or shifts"):
+        camlab.heatmaps(Half(nn.Identity()).eval(), IMAGES, "grad_cam", "block")

@@ -6,7 +6,7 @@ right one. A network that flips, crops, turns or shifts the picture is noticed w
 and these are elsewhere.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -27,6 +27,9 @@ _FEW = 0.3  # share of the cells, if the change is to show a place
 _BESIDE = (1.0, 0.05)  # how far a change may be from its place: cells, and a share of the side
 _FEWEST = 3  # rows and columns of an output that must see most places; fewer show no place anyway
 _CLEAR = 1e-2  # of the greatest value: a change that rounding does not explain
+_BLIND = 3  # places without any effect on a layer that sees only a part of the picture
+_GLARING = 100.0  # times the noise of the picture
+_CELL = 1.41  # cells; of a place as large, at least one whole cell is in the picture
 _FAR = (1.0, 0.12)  # beyond this, one change is enough to show that the picture is moved, as padding moves its end
 
 
@@ -56,12 +59,13 @@ def probe(model: nn.Module, image: Tensor, names: Set[str], names_nchw: Set[str]
     found = Probed()
     if image.is_meta:  # there are no values to compare
         return found
+    blind: dict[str, int] = {}
     is_seen = torch.zeros(len(_PLACES), dtype=torch.bool, device="cpu")
 
     def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
         if name not in names or len(output) != 2 + len(_PLACES):
             return
-        *of_places, of_another = output.float()
+        *of_places, of_another = output.detach().float()
         output = torch.stack(of_places)
         right = _right_layouts(output, (image.shape[-2], image.shape[-1]))
         if len(right) == 1:
@@ -70,18 +74,45 @@ def probe(model: nn.Module, image: Tensor, names: Set[str], names_nchw: Set[str]
         is_seen.logical_or_((change > _NOISE * output.abs().max()).cpu())
         if name in names_nchw and not any(layout.order == "NCHW" for layout in right):
             of_all = max(float(change.max()), float((of_another - output[0]).abs().max()))
-            if _is_moved(output) or _is_cropped(output, change, of_all):
+            if _is_moved(output):
                 found.moved.add(name)
+            elif _is_blind(output, change, of_all):
+                blind[name] = min(output.shape[2:])
 
     with hooked(model, record):
         output_of(model, _noise_that_differs_in_places(image))
     if int((~is_seen).sum()) > 1 and bool(is_seen.any()):  # the network crops the picture
         found.moved.update(names_nchw - found.layouts.keys())
+    found.moved.update(_still_blind(model, image, blind))
     return found
 
 
-def _is_cropped(output: Tensor, change: Tensor, of_all: float) -> bool:
-    """Whether an output N×K×H×W sees only a part of the picture: most places have no effect at all, others a clear one.
+def _still_blind(model: nn.Module, image: Tensor, sides: Mapping[str, int]) -> set[str]:
+    """The layers of these that do not even see glaring changes of a whole cell.
+
+    Units that are off for ordinary pictures may be on for these, and a network that reads one pixel in many, as a
+    ResNet whose blocks still add nothing does, reads one of them.
+
+    Args:
+        model: The network.
+        image: 1×C×H×W.
+        sides: By the name of the layer, the rows or columns of its output, whichever are fewer.
+    """
+    blind = dict.fromkeys(sides, True)
+
+    def record(name: str, module: nn.Module, inputs: Sequence[object], output: Tensor) -> None:
+        if sides.get(name) == side:
+            same = (output[1:-1] == output[:1]).flatten(1).all(dim=1)
+            blind[name] = blind[name] and int(same.sum()) >= _BLIND
+
+    for side in set(sides.values()):
+        with hooked(model, record):
+            output_of(model, _noise_that_differs_in_places(image, _GLARING, _CELL / side))
+    return {name for name, is_blind in blind.items() if is_blind}
+
+
+def _is_blind(output: Tensor, change: Tensor, of_all: float) -> bool:
+    """Whether most places have no effect at all on an output N×K×H×W, and others a clear one.
 
     Args:
         output: The output for the pictures.
@@ -89,7 +120,7 @@ def _is_cropped(output: Tensor, change: Tensor, of_all: float) -> bool:
         of_all: The greatest that any of them, or a picture that differs everywhere, causes.
     """
     is_fine = min(output.shape[2:]) >= _FEWEST and of_all > _CLEAR * float(output.abs().max())
-    return is_fine and int((change == 0).sum()) > 2
+    return is_fine and int((change == 0).sum()) >= _BLIND
 
 
 def noise_like(images: Tensor, n: int = 1) -> Tensor:
@@ -107,18 +138,25 @@ def noise_like(images: Tensor, n: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu").to(images)
 
 
-def _noise_that_differs_in_places(image: Tensor) -> Tensor:
-    """A picture of noise, copies that differ from it in one of `_PLACES` each, and another picture of noise."""
+def _noise_that_differs_in_places(image: Tensor, contrast: float = 2.0, at_least: float = 0.0) -> Tensor:
+    """A picture of noise, copies that differ from it in one of `_PLACES` each, and another picture of noise.
+
+    Args:
+        image: 1×C×H×W, for size, number format and device.
+        contrast: The standard deviation in the places; elsewhere it is 1.
+        at_least: The least side of a place, as a share of the picture.
+    """
     generator = torch.Generator("cpu").manual_seed(0)
     height, width = image.shape[-2:]
     noise = torch.randn(image.shape[1:], generator=generator, device="cpu")
     pictures = noise.repeat(2 + len(_PLACES), 1, 1, 1)
     pictures[-1] = torch.randn(noise.shape, generator=torch.Generator("cpu").manual_seed(1), device="cpu")
     for picture, (row, column, side) in zip(pictures[1:-1], _PLACES, strict=True):
+        side = max(side, at_least)
         top, left = max(0, int((row - side / 2) * height)), max(0, int((column - side / 2) * width))
         bottom, right = max(top + 1, int((row + side / 2) * height)), max(left + 1, int((column + side / 2) * width))
         part = picture[:, top:bottom, left:right]
-        part.copy_(2 * torch.randn(part.shape, generator=generator, device="cpu"))
+        part.copy_(contrast * torch.randn(part.shape, generator=generator, device="cpu"))
     return pictures.to(image)
 
 
