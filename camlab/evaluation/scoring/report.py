@@ -4,10 +4,11 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -52,19 +53,53 @@ def print_table(summary: Summary, whole: bool = False) -> None:
     if not whole:
         measures = [name for name in measures if score_of_measure(name).question in ("place", "need")]
         measures = [name for name in measures if name != "energy" or "energy_gain" not in measures]  # it says the same
-    table = Table(title=Text(plain(heading(summary))), title_justify="left")
-    for column in ("", "gate", *map(titled, measures)):
-        table.add_column(Text(column), justify="left" if column in ("", "gate") else "right")
-    for row in summary.rows:
-        gate = _gate(summary, row)
-        cells = [row.title, gate, *(_short(summary.cells[row.name][name], _is_signed(name)) for name in measures)]
-        style = "dim" if row.is_pseudo else "red" if gate == "FAILS" else ""
-        table.add_row(*(Text(cell) for cell in cells), style=style)
-    table.add_row("chance", "", *(_number(level, False) for level in _chances(summary, measures)), style="dim")
     console = Console()
-    console.print(table)
+    title: Text | None = Text(plain(heading(summary)))
+    for columns in _side_by_side(_columns(summary, measures), console.width):
+        console.print(_table(columns, title, [_style(summary, row) for row in summary.rows]))
+        title = None
     for each in sentences(summary):
         console.print(Text(f"• {plain(each)}"), soft_wrap=True)
+
+
+def _columns(summary: Summary, measures: Sequence[str]) -> list[list[str]]:
+    """The columns of the table, with their heads and the levels of chance: methods, gate, and one for each score."""
+    rows = summary.rows
+    columns = [["", *(row.title for row in rows), "chance"], ["gate", *(_gate(summary, row) for row in rows), ""]]
+    for name, chance in zip(measures, _chances(summary, measures), strict=True):
+        cells = (_short(summary.cells[row.name][name], _is_signed(name)) for row in rows)
+        columns.append([titled(name), *cells, _number(chance, False)])
+    return columns
+
+
+def _side_by_side(columns: list[list[str]], width: int) -> Iterator[list[list[str]]]:
+    """Divide columns among tables that are no wider than a terminal; each begins with the first two."""
+    fixed, part = columns[:2], columns[:2]
+    for column in columns[2:]:
+        if len(part) > 2 and 1 + sum(map(_width, [*part, column])) > width:
+            yield part
+            part = list(fixed)
+        part.append(column)
+    yield part
+
+
+def _width(column: list[str]) -> int:
+    """Width of a column with its borders, in cells of the terminal; heads may have several lines."""
+    head, *cells = column
+    return 3 + max(map(cell_len, [*head.split(), *cells]))
+
+
+def _table(columns: list[list[str]], title: Text | None, styles: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for k, (head, *_) in enumerate(columns):
+        table.add_column(Text(head), justify="left" if k < 2 else "right", min_width=_width(columns[k]) - 3)
+    for cells, style in zip(zip(*(column[1:] for column in columns), strict=True), [*styles, "dim"], strict=True):
+        table.add_row(*map(Text, cells), style=style)
+    return table
+
+
+def _style(summary: Summary, row: Row) -> str:
+    return "dim" if row.is_pseudo else "red" if _gate(summary, row) == "FAILS" else ""
 
 
 def _short(cell: Cell, signed: bool) -> str:

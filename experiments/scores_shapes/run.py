@@ -1,0 +1,111 @@
+"""Which heatmaps and which scores can be trusted? Scores all methods on three architectures, trained on shapes.
+
+    python experiments/scores_shapes/run.py OUT [--only NETWORK …] [--seeds 0 1 2] [--tiny]
+
+Trains the demo's AlexNet, and the ResNet-18 and the vision transformer of experiments/architectures, with three seeds.
+`camlab.score` then scores every method on 200 test shapes, with their masks. A command that was stopped goes on. The
+script writes results.csv (one line for each network, seed, method and score), table.csv (means over the seeds) and
+ranking.png beside this file. It takes about 70 minutes on one core.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from benchmark import machine, write_csv
+
+sys.path.insert(0, str(HERE.parent / "architectures"))
+import run as architectures
+
+from camlab.data.shape_drawing import CLASS_NAMES, draw_shapes
+
+NETWORKS = ("alexnet", "resnet18", "vit")
+SCORES = ("auroc", "energy", "energy_gain", "pointing_game", "max_box_acc", "pxap", "srg", "road", "insertion",
+          "deletion", "average_drop", "increase", "effective_area", "class_contrast", "flip_consistency")  # fmt: skip
+N, TEST_SEED = 200, 7  # the test pictures of experiments/architectures
+
+
+def command(*words: str) -> None:
+    """Run a command of camlab, with this folder's networks in reach."""
+    subprocess.run([sys.executable, "-m", *words], check=True, env={**os.environ, "PYTHONPATH": str(HERE)})
+
+
+def draw_pictures(folder: Path, count: int) -> None:
+    """Write the test pictures as CLASS/K.png, and their masks as masks/CLASS/K.png."""
+    for k, (picture, label, mask) in enumerate(zip(*draw_shapes(count, TEST_SEED), strict=True)):
+        for root, pixels in ((folder, picture.transpose(1, 2, 0)), (folder / "masks", mask.astype("uint8") * 255)):
+            file = root / CLASS_NAMES[int(label)] / f"{k:03}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
+
+
+def scored(name: str, seed: int, out: Path, tiny: bool) -> Path:
+    """Train a network and score it, unless this is done; returns the folder with its scores."""
+    folder = out / f"{name}-{seed}"
+    if (folder / "scores.json").exists():
+        return folder
+    count = "20" if tiny else str(N)
+    common = [f"methods={'auto' if tiny else 'all'}", f"scores=[{','.join(SCORES)}]", f"n={count}", f"out={folder}"]
+    if name == "alexnet":
+        run = out / f"alexnet-{seed}-run"
+        short = ["data.train_size=600", "trainer.max_epochs=1"] if tiny else []
+        command("camlab.train", "experiment=demo", f"seed={seed}", f"out={run}", "callbacks.heatmaps=null",
+                "callbacks.scores=null", *short)  # fmt: skip
+        command("camlab.score", f"checkpoint={run}", *common)
+        return folder
+    options = argparse.Namespace(keep=out / "weights", tiny=tiny)
+    network, _ = architectures.trained(name, seed, options)
+    weights = out / "weights" / f"{name}-{seed}-state.pt"
+    torch.save(network.state_dict(), weights)
+    command("camlab.score", f"network=networks:{name}", f"network.weights={weights}", f"images={out / 'pictures'}",
+            "maps=0", *common)  # fmt: skip
+    return folder
+
+
+def rows_of(name: str, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """One row for each method and score of a network; the sanity gate is the score `mprt`."""
+    for method, about in json.loads((folder / "scores.json").read_text())["scores"].items():
+        of = {"network": name, "seed": seed, "method": method}
+        for score, figures in about["scores"].items():
+            yield {**of, "score": score, **{key: _rounded(figures.get(key)) for key in ("mean", "low", "high", "chance")}}
+        if about["gate"] is not None:
+            gate = about["gate"]
+            yield {**of, "score": "mprt", **{key: _rounded(gate["similarity"][key]) for key in ("mean", "low", "high")}}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder for runs, weights and scores")
+    parser.add_argument("--only", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--tiny", action="store_true", help="few pictures and methods: a trial of this script")
+    options = parser.parse_args()
+    draw_pictures(options.out / "pictures", 20 if options.tiny else N)
+    rows = [
+        row
+        for seed in options.seeds
+        for name in options.only
+        for row in rows_of(name, seed, scored(name, seed, options.out, options.tiny))
+    ]
+    if not options.tiny:
+        write_csv(HERE / "results.csv", rows)
+
+
+if __name__ == "__main__":
+    main()
