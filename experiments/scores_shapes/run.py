@@ -4,36 +4,41 @@
 
 Trains the demo's AlexNet, and the ResNet-18 and the vision transformer of experiments/architectures, with three seeds.
 `camlab.score` then scores every method on 200 test shapes, with their masks. A command that was stopped goes on. The
-script writes results.csv (one line for each network, seed, method and score), table.csv (means over the seeds) and
-ranking.png beside this file. It takes about 70 minutes on one core.
+script writes results.csv (one line for each network, seed, method and score), table.md (means over the seeds) and
+methods.png beside this file. It takes about two hours on one core.
 """
 
 import argparse
-import csv
 import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 from PIL import Image
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-from benchmark import machine, write_csv
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 
-sys.path.insert(0, str(HERE.parent / "architectures"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmark import write_csv
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "architectures"))
 import run as architectures
 
 from camlab.data.shape_drawing import CLASS_NAMES, draw_shapes
 
+HERE = Path(__file__).parent
 NETWORKS = ("alexnet", "resnet18", "vit")
 SCORES = ("auroc", "energy", "energy_gain", "pointing_game", "max_box_acc", "pxap", "srg", "road", "insertion",
           "deletion", "average_drop", "increase", "effective_area", "class_contrast", "flip_consistency")  # fmt: skip
+HEADLINES = ("auroc", "energy", "srg_mean", "srg_blur", "mprt")
 N, TEST_SEED = 200, 7  # the test pictures of experiments/architectures
 
 
@@ -79,7 +84,11 @@ def rows_of(name: str, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     for method, about in json.loads((folder / "scores.json").read_text())["scores"].items():
         of = {"network": name, "seed": seed, "method": method}
         for score, figures in about["scores"].items():
-            yield {**of, "score": score, **{key: _rounded(figures.get(key)) for key in ("mean", "low", "high", "chance")}}
+            yield {
+                **of,
+                "score": score,
+                **{key: _rounded(figures.get(key)) for key in ("mean", "low", "high", "chance")},
+            }
         if about["gate"] is not None:
             gate = about["gate"]
             yield {**of, "score": "mprt", **{key: _rounded(gate["similarity"][key]) for key in ("mean", "low", "high")}}
@@ -87,6 +96,50 @@ def rows_of(name: str, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+Figures = dict[tuple[str, str, str], list[float]]  # means of the seeds, by network, method and score
+
+
+def by_method(rows: Iterable[dict[str, Any]]) -> Figures:
+    figures: Figures = defaultdict(list)
+    for row in rows:
+        if row["mean"] is not None:
+            figures[row["network"], row["method"], row["score"]].append(row["mean"])
+    return figures
+
+
+def table(figures: Figures, names: Sequence[str]) -> str:
+    """Means over the seeds, with the least and the greatest, for the headline scores of each network."""
+    lines = [f"| network | method | {' | '.join(HEADLINES)} |", "|---" * (2 + len(HEADLINES)) + "|"]
+    for name in names:
+        for method in methods_of(figures, name):
+            values = [figures.get((name, method, score), []) for score in HEADLINES]
+            cells = [f"{statistics.mean(of):.2f} ({min(of):.2f}–{max(of):.2f})" if of else "–" for of in values]
+            lines.append(f"| {name} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def methods_of(figures: Figures, name: str) -> list[str]:
+    return list(dict.fromkeys(method for network, method, _ in figures if network == name))
+
+
+def draw(figures: Figures, names: Sequence[str], file: Path) -> None:
+    """Each method's place on two axes, one point for each seed: does it find the object, and is it needed?"""
+    figure, axes = plt.subplots(1, len(names), figsize=(5.2 * len(names), 5), sharey=True, layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
+        for k, method in enumerate(methods_of(figures, name)):
+            points = [figures.get((name, method, score), []) for score in ("auroc", "srg_blur")]
+            is_pseudo = method.split()[0] in ("random", "constant", "centre", "edges", "mask")
+            style = {"marker": "x", "c": "black"} if is_pseudo else {"marker": "o", "color": plt.cm.tab20(k % 20)}
+            axis.scatter(*points, s=22, label=method, **style)
+            at = [statistics.mean(of) for of in points]
+            axis.annotate(method, at, xytext=(4, 3), textcoords="offset points", fontsize=7)
+        axis.axvline(0.5, color="grey", lw=0.8, ls=":")
+        axis.axhline(0, color="grey", lw=0.8, ls=":")
+        axis.set(title=name, xlabel="auroc: is the object hotter than the rest? (chance 0.5)")
+    axes[0].set_ylabel("srg (blur): does the network need what is hot? (chance 0)")
+    figure.savefig(file, dpi=90)
 
 
 def main() -> None:
@@ -103,8 +156,10 @@ def main() -> None:
         for name in options.only
         for row in rows_of(name, seed, scored(name, seed, options.out, options.tiny))
     ]
-    if not options.tiny:
-        write_csv(HERE / "results.csv", rows)
+    figures, folder = by_method(rows), options.out if options.tiny else HERE
+    write_csv(folder / "results.csv", rows)
+    (folder / "table.md").write_text(table(figures, options.only))
+    draw(figures, options.only, folder / "methods.png")
 
 
 if __name__ == "__main__":
