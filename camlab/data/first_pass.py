@@ -27,6 +27,7 @@ from camlab.storage.record_store import RecordStore, pictures_folder
 log = logging.getLogger(__name__)
 
 _LARGEST_FILE = 2 << 30  # bytes
+_AHEAD_BYTES = 32 << 20  # of decoded pictures that may wait; threads go on while the store waits for the disk
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ class FirstPass:
             return
         self._check_disk(len(missing), sum(pictures[i].truth is not None for i in missing))
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        results = map_ahead(self._decode_one, (pictures[i] for i in missing), threads, 4 * threads)
+        ahead = max(4 * threads, _AHEAD_BYTES // self.store.record_bytes)
+        results = map_ahead(self._decode_one, (pictures[i] for i in missing), threads, ahead)
         batches = ([pair] for pair in zip(missing, results, strict=True))
         for ((i, result),) in progress(batches, len(missing), "Pictures decoded"):
             if isinstance(result, str):

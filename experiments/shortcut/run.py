@@ -7,7 +7,7 @@
 Networks are trained with a mark on one class, on 0, 50, 80, 95 and 100 % of its pictures, with three seeds. Whether a
 network relies on the mark is measured by intervention: it does if the mark, pasted on other classes, moves a tenth of
 the predictions to its class (`reliance`). The script writes NAME.csv (networks), NAME_methods.csv and NAME.png beside
-this file, and for shapes a contact sheet of a network that cheats. Networks in NAME.csv are not trained again.
+this file, and a contact sheet of a network that cheats, NAME_sheet.png. Networks in NAME.csv are not trained again.
 """
 
 import argparse
@@ -19,15 +19,19 @@ from pathlib import Path
 import matplotlib
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor, nn
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from camlab import scores
+from camlab.data.cifar10 import Cifar10
+from camlab.data.module import ImageData
 from camlab.data.planted_set import on_another_class, on_own_class
 from camlab.data.shapes import Shapes
 from camlab.training.callbacks.known_truth import heat_on_mark
+from camlab.training.checkpoint import load_network
 
 HERE = Path(__file__).parent
 STRENGTHS, SEEDS = (0.0, 0.5, 0.8, 0.95, 1.0), (0, 1, 2)
@@ -104,11 +108,11 @@ def train_shapes(file: Path) -> list[dict[str, float]]:
                 write(file, rows)
                 print(rows[-1], f"{time.process_time() - began:.0f} s of processor time", flush=True)
     if keep is not None:
-        sheet(*keep)
+        sheet(*keep, HERE / "shapes_sheet.png")
     return rows
 
 
-def sheet(network: nn.Module, data: Shapes) -> None:
+def sheet(network: nn.Module, data: ImageData, file: Path) -> None:
     """Pictures of the mark's class with and without it, and of other classes with it, beside their heatmaps."""
     test, shortcut = data.splits["test"], data.shortcut
     own, other = on_own_class(test, shortcut, "test"), on_another_class(test, shortcut, "test")
@@ -135,7 +139,7 @@ def sheet(network: nn.Module, data: Shapes) -> None:
     for axis in axes.flat:
         axis.axis("off")
     figure.suptitle(f"A network that cheats: heatmaps of {test.class_names[shortcut.classes[0]]}, the mark's class")
-    figure.savefig(HERE / "sheet.png", dpi=90)
+    figure.savefig(file, dpi=90)
 
 
 def read_runs(folder: Path) -> list[dict[str, float]]:
@@ -148,6 +152,16 @@ def read_runs(folder: Path) -> list[dict[str, float]]:
         strength = float(text.split("shortcut_strength:")[1].split()[0])
         rows.append({"strength": strength, "seed": result["seed"], **metrics})
     return rows
+
+
+def sheet_of_run(folder: Path, file: Path) -> None:
+    """Draw the sheet of a run with the mark on every picture of its class, if there is one."""
+    for run in sorted(folder.glob("*strength-1_*seed-0")) or sorted(folder.glob("*strength-*")):
+        settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
+        data = Cifar10(**{key: value for key, value in settings.items() if key != "_target_"})
+        data.setup()
+        sheet(load_network(run / "checkpoints" / "last.ckpt").network, data, file)
+        return
 
 
 def found(rows: list[dict[str, float]]) -> list[dict[str, object]]:
@@ -206,7 +220,11 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="folder of a sweep, whose results are read instead of training")
     arguments = parser.parse_args()
     file = HERE / f"{arguments.name}.csv"
-    rows = train_shapes(file) if arguments.runs is None else read_runs(arguments.runs)
+    if arguments.runs is None:
+        rows = train_shapes(file)
+    else:
+        rows = read_runs(arguments.runs)
+        sheet_of_run(arguments.runs, HERE / f"{arguments.name}_sheet.png")
     write(file, rows)
     table = found(rows)
     write(HERE / f"{arguments.name}_methods.csv", table)
