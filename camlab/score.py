@@ -92,6 +92,8 @@ def _write(summary: Summary, trained: TrainedNetwork, config: DictConfig, out: P
 
 def _pictures(config: DictConfig, trained: TrainedNetwork) -> tuple[PictureSet, PictureSet | None]:
     """The pictures that are scored and, for a test split with masks, those of validation, if there are any."""
+    if trained.multi_label:
+        raise UserError("The network may give a picture several labels, but camlab-score takes one label for each.")
     if config.images is not None:
         from camlab.evaluation.scoring.picture_folder import read_folder
 

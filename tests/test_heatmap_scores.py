@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Coloured
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from test_any_trainer import Module, convolutions
 from test_training import classifier, trainer, weights
@@ -190,6 +191,32 @@ def test_the_last_epoch_is_scored_also_after_early_stopping(tmp_path):
 
     _, rows, _ = own_run(tmp_path, ScoreLogger(**FEW, every_n_epochs=2), more=[Stop()], max_epochs=9)
     assert [row["epoch"] for row in heat(rows)] == [0, 2, 3]
+
+
+@pytest.mark.parametrize("mode", ["finetune", "frozen"])
+def test_the_scores_after_early_stopping_are_in_the_checkpoint_and_each_is_logged_once(tmp_path, mode):
+    class Stop(L.Callback):
+        def on_validation_end(self, run: L.Trainer, pl_module: L.LightningModule) -> None:
+            run.should_stop = run.current_epoch == 2
+
+    saved = []
+
+    class Save(Checkpoint):
+        def on_train_epoch_end(self, run: L.Trainer, pl_module: L.LightningModule) -> None:
+            saved.append(heat(run.logger.rows))
+
+    cache = [FeatureCache(str(tmp_path / "cache"))] if mode == "frozen" else []
+    more = [*cache, Stop(), Save()]
+    every = 1 if mode == "frozen" else 2
+    _, rows, _ = own_run(
+        tmp_path, ScoreLogger(**FEW, every_n_epochs=every), mode, more=more, max_epochs=9, enable_checkpointing=True
+    )
+    last = [row for row in heat(rows) if row["epoch"] == 3]
+    names = [name for row in last for name in row if name != "epoch"]
+    assert "srg" in names
+    assert "drift" in names
+    assert len(names) == len(set(names)), "each score of the last step is logged once"
+    assert saved[-1] == heat(rows), "a run that ends after its last checkpoint has lost nothing"
 
 
 def test_without_masks_or_validation(tmp_path, caplog):

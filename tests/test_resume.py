@@ -45,8 +45,13 @@ class Signal(L.Callback):
             os.kill(os.getpid(), self.number)
 
 
+def one_cycle(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps)
+
+
 def fit(folder: Path, *callbacks: L.Callback, resume: bool = False, every: int | str | None = None, **options: Any):
     module = classifier()
+    module._make_scheduler = options.pop("scheduler", None)
     with Interruption() as interruption:
         run = trainer(
             folder,
@@ -104,6 +109,15 @@ def test_checkpoints_within_epochs(tmp_path, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scheduler", [None, one_cycle])
+def test_a_run_that_was_stopped_within_an_epoch_sees_the_rest_of_its_pictures(tmp_path, scheduler):
+    whole = fit(tmp_path / "whole", scheduler=scheduler)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "stopped", Signal(step=3), scheduler=scheduler)
+    assert torch.load(tmp_path / "stopped" / run_folder.LAST, weights_only=True)["global_step"] == 4
+    assert_same(fit(tmp_path / "stopped", resume=True, scheduler=scheduler), whole)
+
+
 def test_a_checkpoint_from_elsewhere_names_nothing_to_remove(tmp_path):
     """Lightning stores the path of the best checkpoint in checkpoints, and removes that file or the whole folder."""
     precious = tmp_path / "precious.ckpt"

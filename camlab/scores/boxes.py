@@ -153,15 +153,18 @@ def _best_overlaps(hot_NHW: Tensor, boxes_NB4: Tensor) -> Tensor:
         (pixel % width + 1, 0, "amax"),
     ):
         table = torch.full((n, height * width + 1), outside, device=hot_NHW.device)
-        sides.append(table.scatter_reduce(1, labels, place.expand(n, -1), how)[:, 1:, None])
+        sides.append(table.scatter_reduce(1, labels, place.expand(n, -1), how)[:, 1:])
     top, left, bottom, right = sides
-    true_top, true_left, true_bottom, true_right = boxes_NB4[:, None].unbind(-1)
-    shared_rows = (torch.minimum(bottom, true_bottom) - torch.maximum(top, true_top)).clamp(min=0)
-    shared_columns = (torch.minimum(right, true_right) - torch.maximum(left, true_left)).clamp(min=0)
-    shared = shared_rows * shared_columns
     own = (bottom - top).clamp(min=0) * (right - left).clamp(min=0)
-    true = (true_bottom - true_top) * (true_right - true_left)
-    return (shared / (own + true - shared).clamp(min=1)).flatten(1).amax(dim=1)
+    best = torch.zeros(n, device=hot_NHW.device)
+    for box in boxes_NB4.unbind(1):  # one after the other, as there may be many in one picture
+        true_top, true_left, true_bottom, true_right = box[:, None].unbind(-1)
+        shared_rows = (torch.minimum(bottom, true_bottom) - torch.maximum(top, true_top)).clamp(min=0)
+        shared_columns = (torch.minimum(right, true_right) - torch.maximum(left, true_left)).clamp(min=0)
+        shared = shared_rows * shared_columns
+        true = (true_bottom - true_top) * (true_right - true_left)
+        best = torch.maximum(best, (shared / (own + true - shared).clamp(min=1)).amax(dim=1))
+    return best
 
 
 def _labels(on_NHW: Tensor) -> Tensor:

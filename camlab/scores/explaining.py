@@ -11,6 +11,7 @@ from camlab.attribution.hooks import unwrapped
 from camlab.attribution.layouts import Reshape
 from camlab.attribution.target_layer import Layer
 from camlab.errors import UserError
+from camlab.scores.checked import checked_maps
 
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """A method of one's own: (network, images N×C×H×W, class indices N) → signed maps N×h×w."""
@@ -60,13 +61,15 @@ class Explaining:
         """Signed maps by method, N×h×w each.
 
         Raises:
-            UserError: As for `camlab.heatmaps`; a method of one's own gives something else than N maps.
+            UserError: As for `camlab.heatmaps`; a method of one's own gives something else than N maps, or values
+                that are not finite.
         """
         found = {name: explain(model, images, class_idx_N) for name, explain in self._own.items()}
         for name, own in found.items():
             if not isinstance(own, Tensor) or own.dim() != 3 or len(own) != len(images):
                 got = tuple(own.shape) if isinstance(own, Tensor) else type(own).__name__
                 raise UserError(f"{name}: gives {got} for {len(images)} images, but N×h×w signed maps are needed.")
+            found[name] = checked_maps(own, name)
         if len(found) < len(self.names):
             found.update(self._by_camlab(model, images, class_idx_N))
         return found

@@ -57,7 +57,8 @@ def feature_srg(
 
 def _check_head(cam_NMHW: Tensor, bias_M: Tensor | None, target: Tensor) -> None:
     n, m = cam_NMHW.shape[:2]
-    if not isinstance(target, Tensor) or target.shape != (n,) or target.is_floating_point():
+    is_whole = isinstance(target, Tensor) and not target.is_floating_point() and target.dtype != torch.bool
+    if not is_whole or target.shape != (n,):
         raise UserError(f"target: one class index for each of {n} images is needed, int64.")
     if n and not 0 <= int(target.min()) <= int(target.max()) < m:
         raise UserError(f"target: the CAM has the classes 0 to {m - 1}.")

@@ -14,6 +14,8 @@ from camlab.scores.checked import check_tensors, check_whole, checked_maps, chec
 from camlab.scores.heat import heat, without_evidence
 from camlab.scores.ranks import doubled_ranks
 
+TOLERANCE = 2  # pixels of the masks that a hottest cell may lie beside the object
+
 
 def auroc(maps_NHW: Tensor, masks_NHW: Tensor) -> Tensor:
     """Probability that a pixel of the object is hotter than one beside it: P(inside > outside) + ½ P(equal).
@@ -91,7 +93,7 @@ def area(masks_NHW: Tensor) -> Tensor:
     return checked_masks(masks_NHW, len(masks_NHW)).float().mean(dim=(1, 2))
 
 
-def pointing_game(maps_NHW: Tensor, masks_NHW: Tensor, tolerance: int = 2) -> Tensor:
+def pointing_game(maps_NHW: Tensor, masks_NHW: Tensor, tolerance: int = TOLERANCE) -> Tensor:
     """Whether the highest cell of a map lies on the object (Zhang et al. 2018, §4.1).
 
     A hit is a cell whose centre is a pixel of the mask, dilated by `tolerance`. If several cells are highest, the share
@@ -129,7 +131,7 @@ def pointing_game(maps_NHW: Tensor, masks_NHW: Tensor, tolerance: int = 2) -> Te
     return shares.where(inside.flatten(1).any(dim=1), torch.nan)
 
 
-def pointing_game_chance(masks_NHW: Tensor, tolerance: int = 2) -> Tensor:
+def pointing_game_chance(masks_NHW: Tensor, tolerance: int = TOLERANCE) -> Tensor:
     """Probability that a random pixel is a hit of the pointing game, N.
 
     Example:

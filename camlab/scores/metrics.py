@@ -105,6 +105,8 @@ class PxAP(Metric):
 
     def compute(self) -> Tensor:
         """Area under the curve of the pooled pixels."""
+        if isinstance(self.counts, list) and not self.counts:
+            return torch.tensor(torch.nan)
         return average_precision(dim_zero_cat(self.counts).sum(dim=0))
 
     def interval(self, seed: int = 0) -> Interval:
@@ -140,7 +142,13 @@ class MaxBoxAcc(ImageScore):
         return box_accuracy(overlaps, self.thresholds() if self.chosen is None else self.chosen.to(overlaps.device))
 
     def thresholds(self) -> Tensor:
-        """Indices of the best thresholds for these images, one for each level of overlap."""
+        """Indices of the best thresholds for these images, one for each level of overlap.
+
+        Raises:
+            UserError: No images have been scored.
+        """
+        if not len(super().per_image):
+            raise UserError("thresholds: no images have been scored. Call update first.")
         return box_thresholds(super().per_image, LEVELS)
 
 

@@ -22,6 +22,7 @@ from camlab.scores.passes import Passes, Target
 from camlab.scores.ranks import spearman
 from camlab.scores.statistics import Interval, mean_interval
 
+_NORMALISATION = {"running_mean": 0.0, "running_var": 1.0, "weight": 1.0, "bias": 0.0}  # buffers at the beginning
 GATE = 0.5  # Spearman's correlation above which a map does not depend on the weights
 
 
@@ -204,9 +205,17 @@ def restoring(model: nn.Module) -> Iterator[None]:
     """
     tensors = [*model.parameters(), *model.buffers()]
     kept = [tensor.detach().clone() for tensor in tensors]
+    derived = [
+        (module, name, value)  # such as the weight that weight_norm computes anew in each pass
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
     try:
         yield
     finally:
+        for module, name, value in derived:
+            vars(module)[name] = value
         with torch.no_grad():
             for tensor, value in zip(tensors, kept, strict=True):
                 tensor.copy_(value)
@@ -223,9 +232,9 @@ def randomise(module: nn.Module, generator: torch.Generator) -> None:
         module: A module with parameters.
         generator: A generator of the CPU; the same weights are drawn for every device.
     """
-    reset = getattr(module, "reset_running_stats", None)
-    if callable(reset):
-        reset()
+    for name, buffer in module.named_buffers(recurse=False):
+        if _is_of_normalisation(name, buffer):
+            buffer.fill_(_NORMALISATION[name])
     for name, parameter in module.named_parameters(recurse=False):
         if not parameter.is_floating_point():
             continue
@@ -242,9 +251,19 @@ def randomise(module: nn.Module, generator: torch.Generator) -> None:
         parameter.copy_(drawn)
 
 
+def _has_weights(module: nn.Module) -> bool:
+    """Whether a module holds something of its own that was learned: parameters, or a normalisation's statistics."""
+    buffers = module.named_buffers(recurse=False)
+    return any(True for _ in module.parameters(False)) or any(_is_of_normalisation(*named) for named in buffers)
+
+
+def _is_of_normalisation(name: str, buffer: Tensor) -> bool:
+    return name in _NORMALISATION and buffer.is_floating_point() and buffer.dim() == 1
+
+
 def _stages(model: nn.Module, layers: Sequence[str] | None, stages: int | None) -> list[list[tuple[str, nn.Module]]]:
     """Group the layers that have weights of their own into stages, from the one that is defined last to the first."""
-    named = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(False))]
+    named = [(name, module) for name, module in model.named_modules() if _has_weights(module)]
     if stages is not None:
         check_whole(stages, "stages", least=1)
     if layers is not None:

@@ -59,11 +59,17 @@ def max_sensitivity(
         drawn = 2 * noise.uniform(seed + copy, numbered, images.shape[1:].numel()).reshape(images.shape) - 1
         changed = explaining(model, images + (radius * drawn).to(images.dtype), class_idx)
         for name, before in first.items():
-            change = (changed[name] - before).flatten(1).norm(dim=1)
-            size = before.flatten(1).norm(dim=1)
-            relative = torch.where(change > 0, change / size.where(size > 0, torch.nan), torch.zeros_like(change))
-            largest[name] = torch.maximum(largest[name], relative)
+            largest[name] = torch.maximum(largest[name].to(before.device), _relative_change(before, changed[name]))
     return largest
+
+
+def _relative_change(before_NHW: Tensor, after_NHW: Tensor) -> Tensor:
+    """‖after - before‖ / ‖before‖, 0 where they are equal, and NaN for a change from a map of zeros: N."""
+    unit = before_NHW.abs().amax(dim=(1, 2), keepdim=True)  # squares of very small values would be 0
+    unit = unit.where(unit > 0, torch.nan)
+    change = ((after_NHW - before_NHW) / unit).flatten(1).norm(dim=1)
+    relative = change / (before_NHW / unit).flatten(1).norm(dim=1)
+    return relative.where((after_NHW != before_NHW).flatten(1).any(dim=1), 0.0).float()
 
 
 def flip_consistency(

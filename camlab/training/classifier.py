@@ -1,6 +1,5 @@
 """The Lightning module that trains a network; metrics stay on the device until an epoch ends."""
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypedDict
@@ -20,6 +19,7 @@ from camlab.models.devices import settled_time
 from camlab.models.network import Network
 from camlab.training.losses import losses_of
 from camlab.training.metrics import InFloat32, split_metrics
+from camlab.training.schedules import count_steps, counts_steps
 
 CHECKPOINT_KEY = "camlab"
 
@@ -120,7 +120,7 @@ class Classifier(L.LightningModule):
             optimizer = self._make_optimizer([nn.Parameter(torch.zeros_like(p)) for p in self._trained_weights()])
         if self._make_scheduler is None:
             return optimizer, None
-        length = {"total_steps": 1000} if self._counts_steps(self._make_scheduler) else {}
+        length = {"total_steps": 1000} if counts_steps(self._make_scheduler) else {}
         with _refusing("scheduler"):
             return optimizer, self._make_scheduler(optimizer, **length)
 
@@ -191,10 +191,10 @@ class Classifier(L.LightningModule):
         optimizer = self._make_optimizer(self._trained_weights())
         if self._make_scheduler is None:
             return optimizer
-        if not self._counts_steps(self._make_scheduler):
+        if not counts_steps(self._make_scheduler):
             schedule = self._make_scheduler(optimizer)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "reduce_on_plateau": False}}
-        schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        schedule = self._make_scheduler(optimizer, total_steps=count_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
@@ -220,10 +220,6 @@ class Classifier(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._best_acc = torch.tensor(checkpoint[CHECKPOINT_KEY]["best_acc"])
         self._last_rate = checkpoint[CHECKPOINT_KEY].get("last_rate")  # earlier versions did not keep it
-
-    @staticmethod
-    def _counts_steps(make_scheduler: Callable[..., LRScheduler]) -> bool:
-        return "total_steps" in inspect.signature(make_scheduler).parameters
 
     def _trained_weights(self) -> list[nn.Parameter]:
         return [p for p in self.network.parameters() if p.requires_grad]

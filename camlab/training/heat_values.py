@@ -1,7 +1,7 @@
 """Scores of the heatmaps of a fixed set of images at one moment of a training: one value for each image."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -141,17 +141,18 @@ class HeatScorer:
         for name in names:
             if name in functions and name not in failed and not (name == "drift" and before is None):
                 _try(name, functions[name], values, failed)
-        return maps, values
+        return replace(maps, rival=None, all_classes=None, grad_cam=None), values
 
     def _of_place(self, maps: ScoredMaps, part: slice) -> dict[str, Callable[[], Tensor]]:
         if self.images.masks is None:
             return {}
         grid = (maps.own.shape[1], maps.own.shape[2])
         masks = masks_for(self.images.masks[part].to(maps.own.device), grid)
+        tolerance = self.tolerance * (masks.shape[1] // self.images.masks.shape[1])
         return {
             "auroc": lambda: scores.auroc(maps.own, masks),
             "energy_gain": lambda: scores.energy_gain(maps.own, masks),
-            "pointing_game": lambda: scores.pointing_game(maps.own, masks, self.tolerance),
+            "pointing_game": lambda: scores.pointing_game(maps.own, masks, tolerance),
         }
 
     def _flip_consistency(self, maps: ScoredMaps, inputs: Tensor, part: slice) -> Tensor:

@@ -1,6 +1,7 @@
 """Is it an explanation of this network, how stable is it, and what describes it? Limits first, then oracles."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -155,6 +156,35 @@ def test_randomise_knows_normalisations_and_tokens():
     assert token.token.mean().item() == pytest.approx(7, rel=0.1)
 
 
+def test_statistics_of_normalisations_without_parameters_are_forgotten_too():
+    from torchvision.ops import FrozenBatchNorm2d
+
+    frozen, plain = FrozenBatchNorm2d(4), nn.BatchNorm2d(4, affine=False)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), frozen, plain, Head(4, 3)).eval()
+    frozen.weight.fill_(5)
+    plain.running_mean.fill_(3)
+    seen = []
+
+    def own(network, given, class_idx):
+        seen.append((float(frozen.weight[0]), float(plain.running_mean[0])))
+        return maps()
+
+    scores.mprt(model, images(), {"own": own}, stages=1)
+    assert seen == [(5, 3), (1, 0), (1, 0)]
+    assert (float(frozen.weight[0]), float(plain.running_mean[0])) == (5, 3)
+
+
+def test_a_weight_that_is_computed_in_each_pass_is_restored():
+    model = small_network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.weight_norm(model[0])
+    model(images())
+    before = model[0].weight.detach().clone()
+    scores.mprt(model, images(), "grad_cam", stages=1)
+    assert torch.equal(model[0].weight, before)
+
+
 def test_the_same_seed_gives_the_same_randomised_maps():
     model, x = small_network(), images()
     one, again, other = (scores.mprt(model, x, "cam", seed=seed)["cam"].after for seed in (0, 0, 1))
@@ -271,6 +301,21 @@ def test_max_sensitivity_at_its_limits():
     assert scores.max_sensitivity(model, x, from_zero)["own"].isnan().all()
     parts = [scores.max_sensitivity(model, x[i : i + 2], "cam", numbers=torch.arange(i, i + 2))["cam"] for i in (0, 2)]
     torch.testing.assert_close(torch.cat(parts), scores.max_sensitivity(model, x, "cam")["cam"])
+
+
+def test_maps_that_are_no_numbers_are_refused_and_tiny_ones_scored():
+    model, x = small_network(), images()
+    for odd in (torch.nan, torch.inf):
+        with pytest.raises(UserError, match="own"):
+            scores.max_sensitivity(model, x, {"own": lambda network, given, c, odd=odd: given.mean(dim=1) * odd})
+    of_scale = [
+        scores.max_sensitivity(model, x, {"own": lambda network, given, c, by=by: given.mean(dim=1) * by})["own"]
+        for by in (1.0, 1e-30)
+    ]
+    assert of_scale[0].min() > 0
+    torch.testing.assert_close(*of_scale)
+    whole = {"own": lambda network, given, c: (100 * given.mean(dim=1)).to(torch.int32)}
+    assert scores.max_sensitivity(model, x, whole)["own"].isfinite().all()
 
 
 class Mirrored(nn.Module):

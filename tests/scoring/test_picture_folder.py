@@ -115,6 +115,29 @@ def test_folders_that_are_classes_only_in_part_are_refused(tmp_path):
         read_folder(str(tmp_path), 2, SQUARE, CLASSES)
 
 
+def test_classes_of_the_table_and_of_the_folders_complete_each_other_or_are_refused(tmp_path):
+    for name in ("x.png", "cat/y.png"):
+        picture(tmp_path / name)
+    (tmp_path / "boxes.csv").write_text("file,left,top,right,bottom,class\nx.png,0,0,8,8,dog")
+    assert read_folder(str(tmp_path), 2, SQUARE, CLASSES).labels.tolist() == [0, 1]
+    picture(tmp_path / "z.png")
+    with pytest.raises(UserError, match=r"not that of z\.png"):
+        read_folder(str(tmp_path), 3, SQUARE, CLASSES)
+    (tmp_path / "boxes.csv").write_text("file,left,top,right,bottom,class\ncat/y.png,0,0,8,8,dog")
+    with pytest.raises(UserError, match=r"cat/y\.png is dog there, but lies in the folder of another class"):
+        read_folder(str(tmp_path), 3, SQUARE, CLASSES)
+
+
+def test_a_pattern_over_several_folders(tmp_path):
+    for folder in ("cat", "dog"):
+        picture(tmp_path / folder / "x.png")
+        mask(tmp_path / folder / "x_mask.png")
+    found = read_folder(f"{tmp_path}/*/*.png", 9, SQUARE, CLASSES)
+    assert found.names == ("cat/x.png", "dog/x.png")
+    assert found.labels.tolist() == [0, 1]
+    assert found.masks.flatten(1).any(dim=1).all()
+
+
 def test_folders_that_are_no_classes_leave_the_predicted_ones(tmp_path):
     picture(tmp_path / "monday" / "x.png")
     found = read_folder(str(tmp_path), 9, SQUARE, CLASSES)

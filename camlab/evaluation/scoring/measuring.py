@@ -1,11 +1,14 @@
 """Computes the values of one row of the table for a chunk of pictures."""
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from camlab import scores
 from camlab.attribution.explainer import Explainer
+from camlab.errors import UserError
 from camlab.evaluation.scoring.chunks import Chunk
 from camlab.evaluation.scoring.request import Request
 from camlab.evaluation.scoring.rows import Row
@@ -13,9 +16,12 @@ from camlab.models.cam_net import CamNet
 from camlab.scores import Explaining
 from camlab.scores.catalogue import SCORES
 from camlab.scores.heat import masks_for
+from camlab.scores.localisation import TOLERANCE
 from camlab.scores.removal import RISE_STEPS, RemovalCurves, removal_curves
 
-_OF_MAPS_AND_MASKS = ("auroc", "energy", "energy_gain", "pointing_game")
+log = logging.getLogger(__name__)
+
+_OF_MAPS_AND_MASKS = ("auroc", "energy", "energy_gain")
 
 
 class Measuring:
@@ -82,9 +88,12 @@ class Measuring:
         if chunk.masks is None or chunk.boxes is None:
             return {}
         wanted, masks = self._request.scores, masks_for(chunk.masks, self._row.grid)
+        times = masks.shape[1] // chunk.masks.shape[1]
         found = {name: SCORES[name].function(shown, masks) for name in _OF_MAPS_AND_MASKS if name in wanted}
+        if "pointing_game" in wanted:
+            found["pointing_game"] = scores.pointing_game(shown, masks, times * TOLERANCE)
         if "max_box_acc" in wanted:
-            boxes = chunk.boxes * (masks.shape[1] // chunk.masks.shape[1])
+            boxes = chunk.boxes * times
             found["max_box_acc"] = scores.box_overlaps(shown, boxes, (masks.shape[1], masks.shape[2]))
         if "pxap" in wanted:
             found["pxap"] = scores.pixel_counts(shown, masks)
@@ -121,17 +130,26 @@ class Measuring:
     def _sanity(self, needed: Tensor, chunk: Chunk) -> dict[str, Tensor]:
         passes, request, own = chunk.passes, self._request, self._row.method
         shared = (self._network, passes.images, self._explaining, passes.class_idx)
-        randomised = scores.mprt(*shared, stages=1, seed=request.seed, before={own: needed})[own]
-        found = {"mprt": randomised.similarity[:, -1], "pair": randomised.of_random_pair}
+        found = self._randomised(needed, shared)
         if self._row.is_pseudo:  # the edges, by which the scoring checks itself
-            return found
-        if "emprt" in request.scores:
-            found["emprt"] = scores.emprt(randomised.before, randomised.after)
+            return {name: found[name] for name in ("mprt", "pair")}
+        if "emprt" not in request.scores:
+            del found["emprt"]
         if "max_sensitivity" in request.scores:
             found["max_sensitivity"] = scores.max_sensitivity(*shared, seed=request.seed, numbers=passes.numbers)[own]
         if "flip_consistency" in request.scores:
             found["flip_consistency"] = scores.flip_consistency(*shared)[own]
         return found
+
+    def _randomised(self, needed: Tensor, shared: tuple[nn.Module, Tensor, Explaining, Tensor]) -> dict[str, Tensor]:
+        """The sanity gate, and `emprt`; NaN where the random network's numbers overflow, as they may in float16."""
+        own = self._row.method
+        try:
+            of = scores.mprt(*shared, stages=1, seed=self._request.seed, before={own: needed})[own]
+        except UserError as error:
+            log.warning("%s: the sanity gate is unknown: %s", self._row.title, error)
+            return dict.fromkeys(("mprt", "pair", "emprt"), torch.full((len(needed),), torch.nan, device=needed.device))
+        return {"mprt": of.similarity[:, -1], "pair": of.of_random_pair, "emprt": scores.emprt(of.before, of.after)}
 
 
 def _stacked(curves: RemovalCurves, steps: int) -> Tensor:

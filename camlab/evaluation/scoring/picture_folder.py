@@ -54,7 +54,8 @@ def read_folder(place: str, n: int, preprocess: Preprocess, class_names: Sequenc
     """
     files = find_pictures(place, tell=False)
     top = Path(place).expanduser()
-    top = top if top.is_dir() else files[0].parent
+    if not top.is_dir():  # a picture, or a pattern, which begins with a folder
+        top = next(parent for parent in top.parents if parent.is_dir())
     listing = list_files(top, below=True)
     files = [path for path in files if path not in set(listing.masks)]
     masks = {_key(path, top): path for path in listing.masks}
@@ -173,12 +174,26 @@ def _labels(
     """True classes from `boxes.csv` or the subfolders, and a sentence if they are unknown.
 
     Raises:
-        UserError: Some folders are classes of the network, and others are not; or only some pictures have a class.
+        UserError: Some folders are classes of the network, and others are not; only some pictures have a class; or
+            `boxes.csv` contradicts a folder.
     """
     given = [boxes[name].class_idx if (name := _name(path, top)) in boxes else None for path in files]
+    folders = [path.relative_to(top).parts[0] if path.parent != top else "" for path in files]
+    for path, class_idx, folder in zip(files, given, folders, strict=True):
+        if class_idx is not None and folder in class_names and folder != class_names[class_idx]:
+            named = f"{cut(_name(path, top))} is {cut(class_names[class_idx])}"
+            raise UserError(
+                f"{top / BOXES}: {named} there, but lies in the folder of another class. Correct one of them."
+            )
     if all(class_idx is not None for class_idx in given):
         return torch.tensor(given), []
-    folders = [path.relative_to(top).parts[0] if path.parent != top else "" for path in files]
+    if any(class_idx is not None for class_idx in given):
+        folders = [folder if own is None else class_names[own] for folder, own in zip(folders, given, strict=True)]
+        if without := [path for path, folder in zip(files, folders, strict=True) if folder not in class_names]:
+            raise UserError(
+                f"{top / BOXES}: it gives the classes of some pictures, but not that of {cut(_name(without[0], top))}."
+                " Give all of them, or none."
+            )
     unknown = [folder for folder in folders if folder not in class_names]
     if not unknown:
         return torch.tensor([list(class_names).index(folder) for folder in folders]), []

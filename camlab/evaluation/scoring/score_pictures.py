@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from camlab.attribution.classifier import logits_of
+from camlab.attribution.network_input import output_of
 from camlab.errors import UserError, first_line
 from camlab.evaluation.scoring.chunks import Chunks
 from camlab.evaluation.scoring.kept import Kept, NotScored
@@ -50,7 +52,7 @@ def score_pictures(
     network = trained.network.to(device).eval()
     chunks = Chunks(network, pictures, trained.preprocess, request.batch_size, request.seed, device)
     if pictures.labels is not None:
-        _check_classes(chunks, len(trained.class_names))
+        _check_classes(chunks, _count_classes(network, chunks, trained))
     rows, refused = find_rows(network, chunks.images([0]), request, pictures.masks is not None)
     for name, reason in refused.items():
         log.warning("%s is left out: %s", name, reason)
@@ -105,6 +107,14 @@ def _told(choosing: Kept | None) -> str:
         )
     place, n = choosing.place
     return f"{_BOXES}: the thresholds are those that are best on {n:,} pictures of {place}."
+
+
+def _count_classes(network: nn.Module, chunks: Chunks, trained: TrainedNetwork) -> int:
+    """Number of the network's logits, and at most that of its classes' names."""
+    with torch.inference_mode():
+        images = chunks.images([0])
+        count = logits_of(output_of(network, images), len(images)).shape[1]
+    return min(count, len(trained.class_names))
 
 
 def _check_classes(chunks: Chunks, count: int) -> None:

@@ -1,7 +1,7 @@
 """Score the heatmaps of the same images after every epoch, beside the accuracy, in any Trainer with any module."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -173,13 +173,14 @@ class HeatmapScores(L.Callback):
         if not trainer.enable_validation:
             self._score_with_module(trainer, pl_module)
             self._compare(trainer, trainer.current_epoch + 1)
+        if trainer.should_stop and trainer.fit_loop._can_stop_early:  # now, so that the epoch's checkpoint has it
+            self._score_alone(trainer, pl_module, trainer.current_epoch + 1)
         if trainer.is_global_zero:
             self._time.end_epoch(pl_module.device, self.ways_to_score_less)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        step, names = self._scored_at
-        if trainer.global_step > 0 and (step != trainer.global_step or not names >= set(self.names_at(True))):
-            self._score_alone(trainer, pl_module, trainer.current_epoch)  # after early stopping, for instance
+        if trainer.global_step > 0:
+            self._score_alone(trainer, pl_module, trainer.current_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         return self._restored or {} if self._session is None else self._session.state()
@@ -194,15 +195,21 @@ class HeatmapScores(L.Callback):
         done = trainer.current_epoch + 1
         is_last = done == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step
         if done % self.every_n_epochs == 0 or is_last:  # the same on all ranks, which must meet in the broadcast
-            figures = self._score(trainer, pl_module, done, is_last) if trainer.is_global_zero else {}
+            names = functools.partial(self.names_at, is_last)
+            figures = self._score(trainer, pl_module, done, names) if trainer.is_global_zero else {}
             figures = trainer.strategy.broadcast(figures)
             values = {name: torch.tensor(value, device=pl_module.device) for name, value in figures.items()}
             pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, rank_zero_only=True)
 
     @rank_zero_only
     def _score_alone(self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int) -> None:
-        """Score before or after training, where a module cannot log."""
-        figures = self._score(trainer, pl_module, epochs_done, is_edge=True)
+        """Score before training or after it, where a module cannot log, what is not scored at this step yet."""
+
+        def rest() -> Sequence[str]:
+            step, done = self._scored_at
+            return [name for name in self.names_at(True) if step != trainer.global_step or name not in done]
+
+        figures = self._score(trainer, pl_module, epochs_done, rest)
         row, step = {**figures, **self.row(epochs_done)}, max(trainer.global_step - 1, 0)
         for logger in trainer.loggers if figures else ():
             what = f"No scores of heatmaps in {type(logger).__name__}"
@@ -210,9 +217,16 @@ class HeatmapScores(L.Callback):
         self._compare(trainer, epochs_done)
 
     def _score(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int, is_edge: bool
+        self, trainer: L.Trainer, pl_module: L.LightningModule, epochs_done: int, choose: Callable[[], Sequence[str]]
     ) -> dict[str, float]:
-        """The figures to log; none if scoring fails, or if there are no images yet."""
+        """The figures to log; none if scoring fails, or if there are no images yet.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+            epochs_done: Epochs done, for messages.
+            choose: Names the scores; it is called when it is known which can be had at which time.
+        """
         figures: dict[str, float] = {}
 
         def score() -> None:
@@ -220,11 +234,13 @@ class HeatmapScores(L.Callback):
                 if self._session is None:
                     begins = self._failures.succeeds(lambda: self._begin(trainer, pl_module), "No scores of heatmaps")
                     self._gave_up = not begins
-                if self._session is not None and (names := self.names_at(is_edge)):
-                    is_usual = len(names) == len(self.names_at(is_edge=False))
+                if self._session is not None and (names := choose()):
+                    is_usual = set(names) == set(self.names_at(is_edge=False))
                     with self._time.spent(pl_module.device, is_usual):
                         figures.update(self._session.score(names))
-                    self._scored_at = trainer.global_step, frozenset(names)
+                    step, before = self._scored_at
+                    done = before if step == trainer.global_step else frozenset()
+                    self._scored_at = trainer.global_step, done | set(names)
 
         if not self._gave_up:
             self._failures.succeeds(score, f"No scores of heatmaps at epoch {epochs_done}")
