@@ -128,6 +128,19 @@ def test_classes_of_the_table_and_of_the_folders_complete_each_other_or_are_refu
         read_folder(str(tmp_path), 3, SQUARE, CLASSES)
 
 
+def test_boxes_of_other_pictures_do_not_matter_and_boxes_that_are_not_seen_are_told(tmp_path):
+    for name in ("x.png", "y.png"):
+        picture(tmp_path / name)
+    lines = (
+        "\ufefffile,left,top,right,bottom\r\nx.png,0,0,8,8\r\ny.png,900,900,950,950\r\n"  # as a spreadsheet saves it
+    )
+    (tmp_path / "boxes.csv").write_text(lines, encoding="utf-8")
+    assert read_folder(f"{tmp_path}/x.png", 9, SQUARE, CLASSES).masks[0].sum() == 64
+    found = read_folder(str(tmp_path), 2, SQUARE, CLASSES)
+    assert found.masks.flatten(1).any(dim=1).tolist() == [True, False]
+    assert "1 picture has boxes, but none in what the network sees, such as y.png." in found.notes
+
+
 def test_a_pattern_over_several_folders(tmp_path):
     for folder in ("cat", "dog"):
         picture(tmp_path / folder / "x.png")

@@ -33,7 +33,7 @@ def read_boxes(path: Path, class_names: Sequence[str]) -> dict[str, BoxesOf]:
         UserError: The file cannot be read, a column is missing, a box is none, or the network has no such class.
     """
     try:
-        rows = list(csv.DictReader(read_text(path).splitlines()))
+        rows = list(csv.DictReader(read_text(path).removeprefix("\ufeff").splitlines()))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)}). Repair or remove it.") from error
     found: dict[str, BoxesOf] = {}

@@ -38,6 +38,7 @@ class _Read:
     mask: np.ndarray
     boxes: list[tuple[int, int, int, int]]
     complaint: str | None = None
+    is_without_box: bool = False  # although boxes are given
 
 
 def read_folder(place: str, n: int, preprocess: Preprocess, class_names: Sequence[str]) -> PictureSet:
@@ -60,7 +61,7 @@ def read_folder(place: str, n: int, preprocess: Preprocess, class_names: Sequenc
     files = [path for path in files if path not in set(listing.masks)]
     masks = {_key(path, top): path for path in listing.masks}
     boxes = read_boxes(top / BOXES, class_names) if (top / BOXES).exists() else {}
-    _check_files_of_boxes(boxes, files, top)
+    _check_files_of_boxes(boxes, [*files, *listing.pictures], top)
     chosen = spread(len(files), n)
     skipped: list[str] = []
     with ThreadPoolExecutor() as pool:
@@ -103,6 +104,9 @@ def _assembled(
     complaints = [each.complaint for each in read if each.complaint]
     if complaints:
         told = [*told, f"{len(complaints)} masks are not used, such as {complaints[0]}"]
+    if unseen := [name for name, each in zip(names, read, strict=True) if each.is_without_box]:
+        said = "1 picture has" if len(unseen) == 1 else f"{len(unseen)} pictures have"
+        told = [*told, f"{said} boxes, but none in what the network sees, such as {plain(unseen[0])}."]
     squares = np.stack([each.square for each in read]).transpose(0, 3, 1, 2)
     return PictureSet(
         torch.from_numpy(np.ascontiguousarray(squares)),
@@ -134,7 +138,7 @@ def _read(path: Path, mask: Path | None, boxes: BoxesOf | None, preprocess: Prep
     inside = [box for box in placed if box[0] < box[2] and box[1] < box[3]]
     for top, left, bottom, right in inside:
         nothing[top:bottom, left:right] = True
-    return _Read(square, nothing, inside)
+    return _Read(square, nothing, inside, is_without_box=not inside)
 
 
 def _visible_mask(path: Path, picture: Image.Image, preprocess: Preprocess) -> np.ndarray:
