@@ -4,6 +4,7 @@ python experiments/scores_photographs/collect.py FOLDER [FOLDER …]
 """
 
 import argparse
+import csv
 import json
 import sys
 from itertools import combinations
@@ -48,13 +49,15 @@ def disagreements(rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    rows = []
-    for folder in parser.parse_args().folders:
+    folders, file = parser.parse_args().folders, HERE / "results.csv"
+    names = {folder.name for folder in folders}
+    rows = [row for row in csv.DictReader(file.open()) if row["run"] not in names]  # those of other runs stay
+    for folder in folders:
         own = rows_of(folder)
         rows += own
         print(f"{folder.name}: {len(disagreements(own))} of {len(own) * (len(own) - 1) // 2} pairs ranked otherwise")
         print("\n".join(disagreements(own)))
-    write_csv(HERE / "results.csv", rows)
+    write_csv(file, rows)
 
 
 if __name__ == "__main__":
