@@ -123,7 +123,7 @@ def test_the_classifier_is_torchvisions_with_another_last_layer():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_cached_and_uncached_training_agree(tmp_path, name):
-    assert_same_training(tmp_path, name, 12)
+    assert_same_training(tmp_path, name, 12, atol=3e-5)  # Adam makes rounding visible where gradients are near 0
 
 
 @pytest.mark.slow

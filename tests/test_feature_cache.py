@@ -72,7 +72,7 @@ class Recorder(L.Callback):
         self.steps.append((trainer.current_epoch, batch.image_idx.tolist()))
 
 
-def assert_same_training(folder: Path, backbone: str, steps: int, **options) -> None:
+def assert_same_training(folder: Path, backbone: str, steps: int, atol: float = 1e-5, **options) -> None:
     ended = []
     for name in ("plain", "cached"):
         module, recorded = classifier(backbone, "frozen", **options), Recorder()
@@ -92,7 +92,7 @@ def assert_same_training(folder: Path, backbone: str, steps: int, **options) -> 
     assert metrics == pytest.approx(plain_metrics, abs=1e-4)
     torch.testing.assert_close(logits, plain_logits, atol=1e-4, rtol=0)
     for name, tensor in cached.items():
-        torch.testing.assert_close(tensor, plain[name], atol=1e-5, rtol=0, msg=name)
+        torch.testing.assert_close(tensor, plain[name], atol=atol, rtol=0, msg=name)
         assert not name.startswith("network.backbone") or torch.equal(tensor, plain[name])
 
 
