@@ -27,7 +27,7 @@ from camlab.command_line.mistakes import explain_mistake
 from camlab.data.module import ImageData
 from camlab.errors import UserError
 from camlab.runs.watchers import WATCHERS
-from camlab.training.classifier import Classifier
+from camlab.training.schedules import counts_steps
 
 PLACES = {
     "data=folder": ["data.root=."],
@@ -104,7 +104,7 @@ def test_every_option_composes_and_builds(option, tmp_path, monkeypatch):
     assert optimizer.param_groups[0]["lr"] == node.optimizer.lr
     if node.scheduler is not None:
         make = instantiate(node.scheduler, _convert_="all")
-        length = {"total_steps": 100} if Classifier._counts_steps(make) else {}  # the classifier gives it
+        length = {"total_steps": 100} if counts_steps(make) else {}  # the classifier gives it
         assert make(optimizer, **length).get_last_lr()
     callbacks = [instantiate(child, _convert_="all") for child in node.callbacks.values()]
     loggers = [instantiate(child, _convert_="all", save_dir=str(tmp_path)) for child in (node.logger or {}).values()]
