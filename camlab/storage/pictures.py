@@ -167,8 +167,8 @@ def decode_picture(source: Path | BinaryIO, name: str) -> Image.Image:
         with Image.open(source) as file:
             if is_deep_rgb(file):
                 return deep_rgb(source)
-            upright = ImageOps.exif_transpose(file)
-            return _as_rgb(to_8_bits(upright, stated_bits(source, file)) if is_deep(file) else upright)
+            ImageOps.exif_transpose(file, in_place=True)  # without a copy of what is upright already
+            return _as_rgb(to_8_bits(file, stated_bits(source, file)) if is_deep(file) else file)
     except Exception as error:  # a damaged picture can raise any exception
         raise UserError(
             f"{name} is not a readable picture ({type(error).__name__}). Repair it, or remove it from the folder."
