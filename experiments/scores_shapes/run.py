@@ -40,6 +40,7 @@ NETWORKS = ("alexnet", "resnet18", "vit")
 SCORES = ("auroc", "energy", "energy_gain", "pointing_game", "max_box_acc", "pxap", "srg", "road", "insertion",
           "deletion", "average_drop", "increase", "effective_area", "class_contrast", "flip_consistency")  # fmt: skip
 COSTLY = ("road", "insertion", "deletion", "average_drop", "increase")  # for the first seed only
+PSEUDO = ("random", "constant", "centre", "edges", "mask")
 HEADLINES = ("auroc", "energy", "srg_mean", "srg_blur", "mprt")
 N, TEST_SEED = 200, 7  # the test pictures of experiments/architectures
 
@@ -127,21 +128,39 @@ def methods_of(figures: Figures, name: str) -> list[str]:
 
 
 def draw(figures: Figures, names: Sequence[str], file: Path) -> None:
-    """Each method's place on two axes, one point for each seed: does it find the object, and is it needed?"""
-    figure, axes = plt.subplots(1, len(names), figsize=(5.2 * len(names), 5), sharey=True, layout="constrained")
-    for axis, name in zip(axes, names, strict=True):
-        for k, method in enumerate(methods_of(figures, name)):
-            points = [figures.get((name, method, score), []) for score in ("auroc", "srg_blur")]
-            is_pseudo = method.split()[0] in ("random", "constant", "centre", "edges", "mask")
-            style = {"marker": "x", "c": "black"} if is_pseudo else {"marker": "o", "color": plt.cm.tab20(k % 20)}
-            axis.scatter(*points, s=22, label=method, **style)
-            at = [statistics.mean(of) for of in points]
-            axis.annotate(method, at, xytext=(4, 3), textcoords="offset points", fontsize=7)
-        axis.axvline(0.5, color="grey", lw=0.8, ls=":")
-        axis.axhline(0, color="grey", lw=0.8, ls=":")
-        axis.set(title=name, xlabel="auroc: is the object hotter than the rest? (chance 0.5)")
-    axes[0].set_ylabel("srg (blur): does the network need what is hot? (chance 0)")
+    """A row for each method: does it find the object, is it needed, does it depend on the weights? A point per seed."""
+    known = {(network, method.split()[0]): method for network, method, _ in reversed(figures)}  # the coarsest grid
+    rows = list(dict.fromkeys(method for _, method in reversed(known)))
+    rows.sort(key=lambda method: statistics.mean(of_row(figures, known, names, method, "auroc")))
+    asked = {
+        "auroc": "finds the object (auroc)",
+        "srg_blur": "is needed (srg, blur)",
+        "mprt": "alike at random weights",
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(11, 0.28 * len(rows) + 1.2), sharey=True, layout="constrained")
+    for axis, (score, title), chance in zip(axes, asked.items(), (0.5, 0, 0.5), strict=True):
+        for k, name in enumerate(names):
+            for y, method in enumerate(rows):
+                points = figures.get((name, known.get((name, method), ""), score), [])
+                axis.scatter(points, [y + 0.2 * (1 - k)] * len(points), s=16, color=f"C{k}")
+        axis.axvline(chance, color="grey", lw=0.8, ls=":")
+        axis.set(title=title)
+        axis.grid(axis="y", alpha=0.3)
+    axes[2].axvspan(0.5, 1.05, color="red", alpha=0.07)
+    axes[0].set_yticks(range(len(rows)), rows)
+    for label in axes[0].get_yticklabels():
+        label.set_color("grey" if label.get_text() in PSEUDO else "black")
+    handles = [plt.Line2D([], [], marker="o", ls="", color=f"C{k}", label=name) for k, name in enumerate(names)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(names), frameon=False)
     figure.savefig(file, dpi=90)
+
+
+def of_row(
+    figures: Figures, known: dict[tuple[str, str], str], names: Sequence[str], method: str, score: str
+) -> list[float]:
+    """All values of a method's score, or 0 if there are none."""
+    found = [figures.get((name, known.get((name, method), ""), score), []) for name in names]
+    return [value for of in found for value in of] or [0.0]
 
 
 def main() -> None:
