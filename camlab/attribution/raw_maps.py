@@ -22,9 +22,7 @@ from camlab.attribution.target_layer import layer_for_gradients
 from camlab.errors import UserError
 
 _ABLATED_AT_ONCE = 32  # channels in one pass
-_KEPT_AT_ONCE = (
-    4  # images of which the outputs of all layers are kept, for one class: 340 MB for each of 224² in a small Swin
-)
+_KEPT_AT_ONCE = 4  # images of which the outputs of all layers are kept: for one class, 340 MB each in a small Swin
 
 # What a network may apply between the layer and the pooling without a module (torchvision's DenseNet applies a ReLU).
 _IN_BETWEEN: tuple[Callable[[Tensor], Tensor], ...] = (lambda features: features, F.relu)

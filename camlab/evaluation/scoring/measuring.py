@@ -132,9 +132,7 @@ class Measuring:
         shared = (self._network, passes.images, self._explaining, passes.class_idx)
         found = self._randomised(needed, shared)
         if self._row.is_pseudo:  # the edges, by which the scoring checks itself
-            return {name: found[name] for name in ("mprt", "pair")}
-        if "emprt" not in request.scores:
-            del found["emprt"]
+            return found
         if "max_sensitivity" in request.scores:
             found["max_sensitivity"] = scores.max_sensitivity(*shared, seed=request.seed, numbers=passes.numbers)[own]
         if "flip_consistency" in request.scores:
@@ -142,14 +140,16 @@ class Measuring:
         return found
 
     def _randomised(self, needed: Tensor, shared: tuple[nn.Module, Tensor, Explaining, Tensor]) -> dict[str, Tensor]:
-        """The sanity gate, and `emprt`; NaN where the random network's numbers overflow, as they may in float16."""
-        own = self._row.method
+        """The sanity gate, and `emprt` if it is asked for; NaN where a random network overflows, as in float16."""
+        own, has_entropy = self._row.method, "emprt" in self._request.scores and not self._row.is_pseudo
         try:
             of = scores.mprt(*shared, stages=1, seed=self._request.seed, before={own: needed})[own]
         except UserError as error:
             log.warning("%s: the sanity gate is unknown: %s", self._row.title, error)
-            return dict.fromkeys(("mprt", "pair", "emprt"), torch.full((len(needed),), torch.nan, device=needed.device))
-        return {"mprt": of.similarity[:, -1], "pair": of.of_random_pair, "emprt": scores.emprt(of.before, of.after)}
+            names = ("mprt", "pair", *(["emprt"] if has_entropy else []))
+            return dict.fromkeys(names, torch.full((len(needed),), torch.nan, device=needed.device))
+        found = {"mprt": of.similarity[:, -1], "pair": of.of_random_pair}
+        return found | ({"emprt": scores.emprt(of.before, of.after)} if has_entropy else {})
 
 
 def _stacked(curves: RemovalCurves, steps: int) -> Tensor:
