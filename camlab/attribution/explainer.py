@@ -193,10 +193,7 @@ class Explainer:
         computed = RawMaps(self.classifier, self._modules, survey, passed, sign, attention, every)
         found = {name: computed.of_method(name, layers[name]) for name in methods}
         for name, of_layers in found.items():
-            if METHODS[name].kind == "attention":
-                layers[name] = (computed.attention.where,)
-            elif METHODS[name].kind == "all_layers":
-                layers[name] = (f"{next(iter(every))} to {next(reversed(every))} ({len(every)})",)
+            layers[name] = computed.layers_of(name, layers[name])
             for layer, signed in zip(layers[name], of_layers, strict=True):
                 check_maps(signed, f"{name} at {layer}")
         return Explanation(passed.logits, passed.class_idx, found, layers, computed.cam_of_all_classes)

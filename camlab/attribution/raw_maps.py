@@ -55,6 +55,13 @@ class RawMaps:
         self._passed, self._sign, self._attention, self._all_layers = passed, sign, attention, all_layers or {}
         self._cams: dict[str, Tensor] = {}
 
+    def layers_of(self, name: str, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """What is told of a method's layers: their names, or a description of those that it takes by itself."""
+        kind, every = METHODS[name].kind, list(self._all_layers)
+        if kind == "attention":
+            return (self.attention.where,)
+        return (f"{every[0]} to {every[-1]} ({len(every)})",) if kind == "all_layers" else layers
+
     def of_method(self, method: str, layers: Sequence[str]) -> list[Tensor]:
         """Compute the maps of a method, N×R×h×w for each of the layers; methods that take no layers have one map.
 
