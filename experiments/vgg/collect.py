@@ -22,9 +22,8 @@ LAST = 10  # epochs whose mean is given, since the accuracy changes from epoch t
 def accuracies(run: Path) -> list[float]:
     """Read the test accuracy after each epoch, in %."""
     with open(run / "metrics.csv", newline="") as file:
-        by_epoch = {
-            float(row["epoch"]): 100 * float(row["test/acc"]) for row in csv.DictReader(file) if row["test/acc"]
-        }
+        tested = [row for row in csv.DictReader(file) if row["test/acc"]]
+    by_epoch = {float(row["epoch"]): 100 * float(row["test/acc"]) for row in tested}
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 
