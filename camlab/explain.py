@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from camlab.command_line.launch import launch
-from camlab.errors import UserError, cut, did_you_mean
+from camlab.command_line.run_data import is_divided_otherwise
+from camlab.errors import UserError, cut, did_you_mean, plain
+from camlab.storage.files import user_path
 
 if TYPE_CHECKING:
     from camlab.data.own_pictures import OwnPictures
@@ -79,7 +81,14 @@ def _files(config: DictConfig, out: Path) -> tuple[list[Path], list[tuple[str, .
 
     from hydra.utils import instantiate
 
+    settings: Any = OmegaConf.to_container(config.data, resolve=True)
+    if config.checkpoint is not None and is_divided_otherwise(settings, user_path(config.checkpoint, "checkpoint")):
+        log.warning(
+            "The run divided these pictures by other settings (data.split, split_seed or val_size), so it may have been"
+            " trained on those of split=%s. Without data=, the run's own split is explained.", config.split,
+        )  # fmt: skip
     data: OwnPictures = instantiate(config.data)
+    log.info("Pictures from %s", plain(data.place))
     return *data.files(config.split, out / "pictures"), data.multi_label, data.place
 
 

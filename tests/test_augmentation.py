@@ -136,7 +136,7 @@ def test_ranks_mix_as_one_process_does_and_partners_follow_in_the_order():
     for together, single in zip(epoch(3), alone, strict=True):
         for name in ("images", "labels", "image_idx", "partner_labels", "own_share"):
             assert torch.equal(torch.cat([getattr(share, name) for share in together]), getattr(single, name))
-    seen, mixed = views.examples(data, own[:8], epoch=0, order=own)
+    seen, _, mixed = views.examples(data, own[:8], epoch=0, order=own)
     assert torch.equal(seen, alone[0].images)
     assert [partner for partner, _ in mixed] == partners[:8].tolist()
     assert [share for _, share in mixed] == alone[0].own_share.tolist()

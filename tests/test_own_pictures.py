@@ -1,5 +1,6 @@
 """One's own pictures: sources, splits, masks, and the store that decodes each picture once, whatever happens to it."""
 
+import csv
 import json
 import logging
 import os
@@ -84,7 +85,7 @@ def told(make) -> str:
 
 
 def decoded(caplog) -> list[str]:
-    return re.findall(r"Decoding (\d+) pictures once", caplog.text)
+    return re.findall(r"Decoding (\d+) pictures? once", caplog.text)
 
 
 # ---- splits
@@ -177,7 +178,7 @@ def test_what_was_found_is_said_in_two_lines_and_what_is_odd_is_warned_of(root, 
     assert lines[0].startswith(f"{root}: 28 pictures in 3 classes (cat: 12, dog: 12, emu: 4); train ")
     assert lines[1] == "All have 30×20 pixels; the largest class has 3.0 times the pictures of the smallest; no masks."
     assert lines[2] == "Classes with fewer than 10 pictures (emu: 4)."
-    assert lines[3].startswith("The same content in two splits: a picture is there twice, such as emu/")
+    assert lines[3].startswith("The same content in two splits: a picture is there more than once, such as emu/")
     assert len(lines) == 4
 
 
@@ -528,6 +529,17 @@ def test_a_damaged_record_is_noticed_and_made_again(tmp_path):
     assert read(filled(tmp_path / "s", 1, 2), 1, 2) == [1, 2]
 
 
+def test_all_damaged_records_are_made_again_by_one_repetition(tmp_path):
+    store = filled(tmp_path / "s", 1, 2, 3)
+    file = tmp_path / "s" / f"{store.id}.records"
+    length = len(file.read_bytes()) // 3
+    file.write_bytes(b"x" + file.read_bytes()[1:-1] + b"x")
+    store = filled(tmp_path / "s", 1, 2, 3)
+    assert length > 1
+    assert "was damaged: 2 pictures will be decoded again." in told(lambda: read(store, 3))
+    assert read(filled(tmp_path / "s", 1, 2, 3), 1, 2, 3) == [1, 2, 3]
+
+
 def test_a_file_that_is_cut_while_it_is_read_ends_in_a_line(tmp_path):
     store = filled(tmp_path / "s", 1, 2)
     os.truncate(tmp_path / "s" / f"{store.id}.records", 12)
@@ -711,6 +723,51 @@ def test_heatmaps_of_a_split_of_ones_own_pictures(root, hub, tmp_path, monkeypat
     told_of = json.loads((tmp_path / "out" / "explain.json").read_text())
     expected = folder(root).splits["val"] if source != "huggingface" else (tmp_path / "out" / "pictures").iterdir()
     assert told_of["pictures"]["explained"] == len(list(expected)) if source == "huggingface" else len(expected)
+
+
+@pytest.fixture
+def own_run(root, tmp_path, monkeypatch) -> Path:
+    """A run on half of the pictures, whose test split differs from that of the default shares."""
+    data = ["data=folder", f"data.root={root}", "data.split=[.5,.25,.25]", "data.split_seed=3", "data.image_size=64"]
+    others = ["arch.weights=null", "logger=csv", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    cache_folder = f"paths.cache={tmp_path / 'cache'}"
+    others += ["callbacks.heatmaps=null", "callbacks.scores=null"]
+    assert command(monkeypatch, train.main, *data, *others, cache_folder, f"out={tmp_path / 'run'}") == 0
+    return tmp_path / "run"
+
+
+def explained(out: Path) -> set[str]:
+    with open(out / "predictions.csv", newline="") as file:
+        return {"/".join(Path(row["file"]).parts[-2:]) for row in csv.DictReader(file)}
+
+
+def test_explain_takes_the_splits_of_the_run(own_run, root, tmp_path, monkeypatch, capsys):
+    cache_folder = f"paths.cache={tmp_path / 'cache'}"
+    common = [f"checkpoint={own_run}", "device=cpu", cache_folder]
+    assert command(monkeypatch, explain.main, *common, f"out={tmp_path / 'a'}") == 0
+    tested = names(folder(root, split=(0.5, 0.25, 0.25), split_seed=3, image_size=64), "test")
+    assert explained(tmp_path / "a") == tested
+    assert "divided these pictures by other settings" not in capsys.readouterr().out
+    given = ["data=folder", f"data.root={root}"]
+    assert command(monkeypatch, explain.main, *common, *given, f"out={tmp_path / 'b'}") == 0
+    assert "divided these pictures by other settings" in capsys.readouterr().out
+    held = ["data.val_size=4", "data.image_size=64"]
+    for split in ("val", "train"):
+        chosen = [*common, *given, *held, f"split={split}", f"out={tmp_path / split}"]
+        assert command(monkeypatch, explain.main, *chosen) == 0
+        assert explained(tmp_path / split) == names(folder(root, val_size=4, image_size=64), split)
+
+
+def test_a_run_is_not_written_among_its_pictures(root, tmp_path, monkeypatch, capsys):
+    common = ["data=folder", "logger=csv", "arch.weights=null"]
+    for places in ([f"data.root={root}", f"out={root / 'run'}"], ["data.root=."]):
+        monkeypatch.chdir(root)
+        assert command(monkeypatch, train.main, *common, *places) == 2
+        assert "the folder of the run would be inside" in capsys.readouterr().err
+    assert {path.name for path in root.iterdir()} == {"cat", "dog"}
+    places = [f"data.root={root}", f"out={tmp_path / 'run'}", "paths.cache=cache"]
+    assert command(monkeypatch, train.main, *common, *places) == 2
+    assert "paths.cache=cache: the cache would be inside" in capsys.readouterr().err
 
 
 def test_explain_wants_pictures_from_one_place(root, tmp_path, monkeypatch, capsys):

@@ -344,6 +344,76 @@ def test_a_class_named_masks_is_refused(tmp_path):
     assert sum(picture.truth is not None for picture in Folder(str(place)).find()) == 1
 
 
+# ---- annotations
+
+
+@pytest.mark.parametrize("kind", ["coco", "voc"])
+def test_annotations_of_another_size_are_refused(root, tmp_path, kind):
+    """A picture that its EXIF data turn, or that was made smaller since, has its boxes elsewhere."""
+    turned = Image.new("RGB", (8, 16))
+    turned.getexif()[0x0112] = 6
+    turned.save(root / "train" / "cat" / "0.png", exif=turned.getexif())
+
+    def annotated(width: int, height: int) -> str:
+        if kind == "coco":
+            size = {} if width == 0 else {"width": width, "height": height}
+            content = {
+                "images": [{"id": 1, "file_name": "train/cat/0.png", **size}],
+                "categories": [{"id": 7, "name": "cat"}],
+                "annotations": [{"image_id": 1, "category_id": 7, "bbox": [4, 0, 4, 4]}],
+            }
+            (tmp_path / "coco.json").write_text(json.dumps(content))
+            return str(tmp_path / "coco.json")
+        box = "<bndbox><xmin>5</xmin><ymin>1</ymin><xmax>8</xmax><ymax>4</ymax></bndbox>"
+        size = f"<size><width>{width}</width><height>{height}</height></size>"
+        (tmp_path / "voc" / "train" / "cat").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "voc" / "train" / "cat" / "0.xml").write_text(
+            f"<annotation>{size}<object><name>cat</name>{box}</object></annotation>"
+        )
+        return str(tmp_path / "voc")
+
+    (root / "train" / "cat" / "0.bmp").unlink()
+    for width, height in ((16, 8), (0, 0)):  # the picture's, once it is turned, and not stated
+        data = folder(root, annotations=annotated(width, height))
+        assert data.splits["train"].to(torch.device("cpu")).masks.sum() > 0
+    said = told(lambda: folder(root, annotations=annotated(8, 16)))
+    assert said.startswith(
+        f"{root / 'train' / 'cat' / '0.png'}: its annotation is for 8×16 pixels, but the picture has 16×8 once"
+    )
+    said = told(lambda: folder(root, annotations=annotated(32, 32)))
+    assert "its annotation is for 32×32 pixels, but the picture has 16×8." in said
+
+
+def test_a_box_that_is_narrower_than_a_pixel_has_one():
+    mask = np.asarray(Outlines(((3.1, 2.0, 3.4, 2.3), (15.7, 0, 15.9, 1))).draw(b"", (SIDE, SIDE)))
+    assert np.argwhere(mask).tolist() == [[0, 15], [2, 3]]
+
+
+# ---- what is said
+
+
+def test_the_same_picture_in_two_classes_is_told(root, caplog):
+    draw(root / "train" / "dog" / "again.bmp", 0)
+    folder(root)
+    assert (
+        "The same content in two classes: a picture is there more than once, such as train/cat/0.bmp, tr" in caplog.text
+    )
+    assert "in two splits" not in caplog.text
+
+
+def test_tables_that_are_not_what_they_seem(root, tmp_path):
+    rows = [{"path": str(file), "label": 1.0 if file.parent.name == "cat" else 2.0} for file in root.rglob("*.bmp")]
+    text = "\n".join(map(json.dumps, rows))
+    assert table(tmp_path / "t.jsonl", text, root=str(root)).find()[0].labels in {("1",), ("2",)}
+    no_label = text.replace("1.0", "NaN", 1)
+    assert ": it has no label." in told(table(tmp_path / "t.jsonl", no_label, root=str(root)).find)
+    assert "its path is not a text, but 3" in told(table(tmp_path / "t.jsonl", '{"path": 3, "label": "a"}').find)
+    for line in ('[{"path": "a", "label": "b"}]', "[1, 2]"):
+        assert "a line is not an object such as" in told(table(tmp_path / "t.jsonl", line).find)
+    (tmp_path / "t.csv").write_bytes("path,label\nä.png,cat\n".encode("latin-1"))
+    assert "its text is not in UTF-8. Save it so" in told(Table(str(tmp_path / "t.csv")).find)
+
+
 # ---- the store
 
 

@@ -1,5 +1,6 @@
-"""Data settings of a run, for the command that evaluates its checkpoint."""
+"""Data settings of a run, for the commands that evaluate, explain or score its checkpoint."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from camlab.command_line.sections import SECTIONS
 from camlab.errors import UserError
 from camlab.models.backbones import LARGEST_IMAGE_SIZE
 from camlab.runs import run_folder
+from camlab.runs.data_identity import data_root
 from camlab.storage.files import user_path
 
 _OF_ITS_MACHINE = ("placement", "num_workers", "cache")  # settings that do not change results; the machine decides
@@ -20,6 +22,7 @@ _OF_TRAINING = (
     "augment_views",
 )  # settings without an effect on an evaluation; one may be a list of sections
 _PLACES = ("root", "path")
+_DIVISION = ("split", "split_seed", "val_size")  # settings that decide which picture is in which split
 
 
 def with_data_of_run(config: DictConfig) -> DictConfig:
@@ -51,6 +54,20 @@ def with_data_of_run(config: DictConfig) -> DictConfig:
     OmegaConf.set_struct(completed, False)
     completed.data = OmegaConf.merge(OmegaConf.create(settings), given or {})
     return completed
+
+
+def is_divided_otherwise(data: Mapping[str, Any], checkpoint: Path) -> bool:
+    """Whether the run that wrote a checkpoint had the same pictures, but other settings that divide them into splits.
+
+    Args:
+        data: A section `data`.
+        checkpoint: The checkpoint, or the folder of its run.
+    """
+    try:
+        settings = _data_settings(_run_of(checkpoint))
+    except UserError:  # a checkpoint alone does not tell
+        return False
+    return data_root(settings) == data_root(data) and any(settings.get(key) != data.get(key) for key in _DIVISION)
 
 
 def tolerance_of_run(checkpoint: Path) -> int | None:

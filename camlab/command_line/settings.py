@@ -17,10 +17,11 @@ from camlab.command_line.conf import PATH_KEYS
 from camlab.command_line.fields import NO_PLAIN_NAME, is_plain_name
 from camlab.command_line.mistakes import explain_mistake
 from camlab.command_line.output import print_error
-from camlab.command_line.refusals import check_section, names_files, shown
+from camlab.command_line.refusals import check_section, names_files, settings_of, shown
 from camlab.command_line.run_data import with_data_of_run
 from camlab.command_line.run_identity import config_hash
 from camlab.command_line.sections import SECTIONS, WEIGHT_ENDINGS
+from camlab.data.picture_table import SPLITS
 from camlab.errors import UserError, did_you_mean
 from camlab.errors import plain as plain_text
 from camlab.models.backbones import BACKBONES, PRETRAINED, check_image_size
@@ -89,10 +90,26 @@ def check_folder(config: DictConfig, entry: str, folder: Path) -> None:
     elif entry == "score":
         repeats.check_same_job(config, folder)
     elif entry == "train":
+        _check_places(config, folder)
         ownership.check_run_folder(folder, config_hash(config), config.force)
         elsewhere = config.resume not in (None, "auto") and not ownership.was_started_with(folder, config.resume)
         if elsewhere and not config.force:
             ownership.check_unfinished(folder)
+
+
+def _check_places(config: DictConfig, folder: Path) -> None:
+    """Refuse to write among pictures in folders, where what is written would be taken for a class."""
+    if "nested" not in settings_of(SECTIONS.get(config.data._target_)) or OmegaConf.is_missing(config.data, "root"):
+        return
+    root = user_path(str(config.data.root), "data.root").resolve()
+    tops = [root / split for split in SPLITS] if (root / "train").is_dir() else [root]  # folders of classes
+    places = {"out": (folder, "the folder of the run"), "paths.cache": (Path(config.paths.cache), "the cache")}
+    for name, (place, what) in places.items():
+        if top := next((top for top in tops if place.expanduser().resolve().is_relative_to(top)), None):
+            raise UserError(
+                f"{name}={place}: {what} would be inside {top}, whose folders are classes. Give {name}=FOLDER outside"
+                " of it."
+            )
 
 
 def checked(config: DictConfig, entry: str) -> DictConfig:
@@ -103,12 +120,13 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
         entry: a command, such as `train`.
 
     Returns:
-        The configuration. For `evaluate`, it has been completed with the data settings of the checkpoint's run.
+        The configuration. For `evaluate`, and for `explain` and `score` without `images`, it has been completed with
+        the data settings of the checkpoint's run.
 
     Raises:
         UserError: A setting is invalid. The message names the setting, its value and what is allowed.
     """
-    if entry == "evaluate" or (entry == "score" and OmegaConf.select(config, "images") is None):
+    if entry == "evaluate" or (entry in ("explain", "score") and OmegaConf.select(config, "images") is None):
         config = with_data_of_run(config)
     elif entry == "score":
         config = _without_data(config)
@@ -192,10 +210,14 @@ def _check_explain(plain: dict[str, Any]) -> None:
     """Refuse settings of `explain` that contradict each other."""
     data = plain.get("data")
     if (plain["images"] is None) == (data is None):
-        raise UserError("Which pictures? Give images=PLACE, or data=folder data.root=FOLDER, table or huggingface.")
+        raise UserError(
+            "Which pictures? Give images=PLACE; data=folder data.root=FOLDER, table or huggingface; or, for those of a"
+            " run's test split, checkpoint=RUN alone."
+        )
     if data is not None and not names_files(data["_target_"]):
         raise UserError(
-            f"data={data.get('name')}: its pictures are not in files. Give data=folder, table or huggingface."
+            f"data={data.get('name')}: its pictures are not in files. Give images=PLACE, or data=folder, table or"
+            " huggingface."
         )
     _check_network(plain)
     target, top_k, methods = plain["target"], plain["top_k"], plain["methods"]

@@ -23,11 +23,13 @@ class Annotated:
         category: Name of its class.
         box: Its box in pixels; None if it has an outline.
         outline: Its outline, as COCO gives it, as text in JSON; None if it has a box only.
+        size: Width and height that the annotation states of the picture; None if it states none.
     """
 
     category: str
     box: Box | None
     outline: str | None = None
+    size: tuple[int, int] | None = None
 
 
 def with_annotations(pictures: Sequence[Picture], place: str) -> list[Picture]:
@@ -56,7 +58,7 @@ def with_annotations(pictures: Sequence[Picture], place: str) -> list[Picture]:
         if picture.truth is None and kept:
             boxes = tuple(one.box for one in kept if one.box is not None)
             outlines = tuple(one.outline for one in kept if one.outline is not None)
-            picture = replace(picture, truth=Outlines(boxes, outlines))
+            picture = replace(picture, truth=Outlines(boxes, outlines, kept[0].size))
         found.append(picture)
     if not matched:
         raise UserError(
@@ -81,10 +83,13 @@ def _coco(path: Path) -> dict[str, list[Annotated]]:
     try:
         content = read_json(path)
         categories = {one["id"]: str(one["name"]) for one in content["categories"]}
-        files = {one["id"]: str(one["file_name"]) for one in content["images"]}
-        found: dict[str, list[Annotated]] = {name: [] for name in files.values()}
+        files = {
+            one["id"]: (str(one["file_name"]), _size(one.get("width"), one.get("height"))) for one in content["images"]
+        }
+        found: dict[str, list[Annotated]] = {name: [] for name, _ in files.values()}
         for one in content["annotations"]:
-            found[files[one["image_id"]]].append(_coco_object(one, categories[one["category_id"]]))
+            name, size = files[one["image_id"]]
+            found[name].append(replace(_coco_object(one, categories[one["category_id"]]), size=size))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise UserError(
             f"data.annotations={path}: not a file in COCO's format ({type(error).__name__}: {first_line(error)}).",
@@ -106,7 +111,8 @@ def _voc(folder: Path) -> dict[str, list[Annotated]]:
     for path in sorted(folder.rglob("*.xml")):
         try:
             root = xml.fromstring(read_text(path))
-            objects = [_voc_object(one) for one in root.iter("object")]
+            size = _size(root.findtext("size/width"), root.findtext("size/height"))
+            objects = [replace(_voc_object(one), size=size) for one in root.iter("object")]
         except (OSError, ValueError, TypeError, xml.ParseError) as error:
             raise UserError(f"{path}: not an annotation in Pascal VOC's format ({first_line(error)}).") from error
         found[path.relative_to(folder).with_suffix("").as_posix()] = objects
@@ -119,6 +125,11 @@ def _voc_object(one: xml.Element) -> Annotated:
     """VOC counts pixels from 1, and its right and bottom are inclusive."""
     left, top, right, bottom = (float(one.findtext(f"bndbox/{name}", "")) for name in ("xmin", "ymin", "xmax", "ymax"))
     return Annotated(one.findtext("name", ""), (left - 1, top - 1, right, bottom))
+
+
+def _size(width: Any, height: Any) -> tuple[int, int] | None:
+    """Width and height as an annotation states them; some programs state 0 for what they do not know."""
+    return (int(width), int(height)) if width and height and int(width) > 0 and int(height) > 0 else None
 
 
 def _first(objects: Mapping[str, Any]) -> str:

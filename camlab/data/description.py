@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from camlab.data.first_pass import Stored
 from camlab.data.picture_table import SPLITS, Picture
@@ -45,11 +45,18 @@ def describe(place: str, class_names: Sequence[str], stored: Stored) -> list[tup
     if lacking := _lacking(class_names, pictures):
         text = f"No picture {', and none '.join(lacking)}: the figures there say nothing about it. {MORE_IN_A_SPLIT}"
         lines.append((logging.WARNING, text))
-    if twice := _in_two_splits(pictures, stored.keys):
-        names = ", ".join(cut(picture.name, 80) for picture in twice[0])
-        count = "a picture is" if len(twice) == 1 else f"{len(twice):,} pictures are"
-        lines.append((logging.WARNING, f"The same content in two splits: {count} there twice, such as {names}."))
+    for where, several in (("two splits", _splits_of), ("two classes", _labels_of)):
+        if twice := _in_several(pictures, stored.keys, several):
+            names = listed([cut(picture.name, 80) for picture in twice[0]], 3)
+            count = "a picture is" if len(twice) == 1 else f"{len(twice):,} pictures are"
+            text = f"The same content in {where}: {count} there more than once, such as {names}."
+            lines.append((logging.WARNING, text))
     return lines
+
+
+def _quoted(name: str) -> str:
+    """A name, in quotation marks if spaces around it could not be seen."""
+    return f"'{cut(name)}'" if name != name.strip() else cut(name)
 
 
 def _counted(name: str, count: int) -> str:
@@ -59,7 +66,7 @@ def _counted(name: str, count: int) -> str:
         >>> _counted("3", 12)
         '3: 12'
     """
-    return f"{cut(name)}: {count:,}"
+    return f"{_quoted(name)}: {count:,}"
 
 
 def _sizes(stored: Stored) -> str:
@@ -87,14 +94,24 @@ def _lacking(class_names: Sequence[str], pictures: Sequence[Picture]) -> list[st
     for split in SPLITS:
         own = [picture.labels for picture in pictures if picture.split == split]
         there = {label for labels in own for label in labels}
-        lacking = [cut(name) for name in class_names if name not in there]
+        lacking = [_quoted(name) for name in class_names if name not in there]
         found += [f"in {split} of {listed(lacking)}"] if own and lacking else []
     return found
 
 
-def _in_two_splits(pictures: Sequence[Picture], keys: Sequence[bytes]) -> list[list[Picture]]:
-    """Pictures with the same content, of which not all are in the same split."""
+def _splits_of(picture: Picture) -> object:
+    return picture.split
+
+
+def _labels_of(picture: Picture) -> object:
+    return frozenset(picture.labels)
+
+
+def _in_several(
+    pictures: Sequence[Picture], keys: Sequence[bytes], place: Callable[[Picture], object]
+) -> list[list[Picture]]:
+    """Groups of pictures with the same content, of which not all are in the same place: a split, or classes."""
     by_key: dict[bytes, list[Picture]] = defaultdict(list)
     for picture, key in zip(pictures, keys, strict=True):
         by_key[key].append(picture)
-    return [own for own in by_key.values() if len({picture.split for picture in own}) > 1]
+    return [own for own in by_key.values() if len(set(map(place, own))) > 1]

@@ -120,7 +120,7 @@ class FirstPass:
                 mask = manifest.get(truth.source.id, truth.source.stamp())
             else:
                 mask = truth.read(self.store.size(key))[0]
-        except OSError:
+        except (OSError, UserError):  # decoding says what is wrong
             return None, None, False
         there = mask is not None and mask in self.masks and self.masks.size(mask) == self.store.size(key)
         return key, mask, there
@@ -177,10 +177,10 @@ class FirstPass:
     def _mask(self, picture: Picture, size: tuple[int, int]) -> _Record | None:
         if picture.truth is None:
             return None
-        key, content = picture.truth.read(size)
-        if key in self.masks and self.masks.size(key) == size:
-            return _Record(key, None, size)
         try:
+            key, content = picture.truth.read(size)
+            if key in self.masks and self.masks.size(key) == size:
+                return _Record(key, None, size)
             mask = picture.truth.draw(content, size)
         except UserError as error:
             if isinstance(picture.truth, MaskPicture):  # the message names the file of the mask
@@ -195,9 +195,11 @@ class FirstPass:
         if (free := free_disk(folder)) < num_bytes:
             raise UserError(
                 f"{pictures:,} decoded pictures take {size}, but the disk of {folder} has {size_text(free)} left.",
-                "Make room (camlab-cache lists what is kept), or give another place with paths.cache=FOLDER.",
+                f"Make room (camlab-cache 'paths.cache={folder.parent}' lists what is kept), or give another place with"
+                " paths.cache=FOLDER.",
             )
-        log.info("Decoding %s pictures once: %s in %s", f"{pictures:,}", size, plain(str(folder)))
+        count = "1 picture" if pictures == 1 else f"{pictures:,} pictures"
+        log.info("Decoding %s once: %s in %s", count, size, plain(str(folder)))
 
     def _tell_broken(self, pictures: Sequence[Picture]) -> None:
         if not self._broken:

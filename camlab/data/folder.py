@@ -135,7 +135,7 @@ class Folder(OwnPictures):
         """
         folders, where = _class_folders(top), " in train/" if top != self.root else ""
         if len(folders) < 2 and not self.nested:
-            only = f"only one class, {cut(folders[0])}," if folders else "no classes"
+            only = f"only one class, {cut(folders[0])}" if folders else "no classes"
             raise UserError(f"data.root={self.root}: {only}{where}, but at least two are needed. {_LAYOUT}")
         trained = {picture.labels for picture in found if picture.split in (None, "train")}
         if not self.nested and (empty := [name for name in folders if (name,) not in trained]):

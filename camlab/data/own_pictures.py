@@ -15,8 +15,10 @@ import torch
 from camlab.data.annotations import with_annotations
 from camlab.data.description import MORE_IN_A_SPLIT, describe
 from camlab.data.first_pass import FirstPass, Stored
+from camlab.data.image_set import Pictures
 from camlab.data.module import ImageData
 from camlab.data.picture_table import SPLITS, Picture, Split, class_names_of, with_splits
+from camlab.data.planted_set import PlantedSet
 from camlab.data.sources import PictureFile, written
 from camlab.data.stored_set import StoredSet
 from camlab.errors import UserError, plain
@@ -90,6 +92,8 @@ class OwnPictures(ImageData):
     def files(self, split: Split, folder: Path) -> tuple[list[Path], list[tuple[str, ...]]]:
         """Find the files of a split's pictures, and the names of the classes of each.
 
+        The pictures are decoded into the store only if their splits depend on it: with `val_size` or `skip_broken`.
+
         Args:
             split: The split.
             folder: Folder to which pictures without a file of their own are written.
@@ -97,9 +101,12 @@ class OwnPictures(ImageData):
         Raises:
             UserError: There are none, or a picture cannot be read.
         """
-        pictures = [
-            picture for picture in with_splits(self.find(), self.shares, self.split_seed) if picture.split == split
-        ]
+        if self.val_size or self.skip_broken:
+            self.setup()
+            pictures = list(_rows_of(self.splits[split])) if split in self.splits else []
+        else:
+            found = with_splits(self.find(), self.shares, self.split_seed)
+            pictures = [picture for picture in found if picture.split == split]
         if not pictures:
             raise UserError(
                 f"{self.place}: no pictures in split={split}. Choose another, or give other shares: data.split."
@@ -141,3 +148,10 @@ class OwnPictures(ImageData):
             log.warning("No picture was drawn for validation, so there is no best.ckpt. Give data.val_size=N for some.")
         wanted = ["train", "test", *(["val"] if index["val"] else [])]
         return tuple(whole.part(torch.from_numpy(np.array(index[split], np.int64))) for split in wanted)  # type: ignore[index]
+
+
+def _rows_of(pictures: Pictures) -> Sequence[Picture]:
+    """Rows of the table that a split was made of."""
+    inner = pictures.pictures if isinstance(pictures, PlantedSet) else pictures
+    assert isinstance(inner, StoredSet)
+    return inner.pictures

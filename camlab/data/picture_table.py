@@ -96,8 +96,8 @@ def class_names_of(pictures: Sequence[Picture], known: Sequence[str] = ()) -> tu
     counts = Counter((label, picture.split) for picture in pictures for label in picture.labels)
     labels = {label for label, _ in counts}
     if len(labels) < 2:
-        found = f"only one class, {cut(min(labels))}," if labels else "no pictures"
-        raise UserError(f"There {'is' if labels else 'are'} {found} in the data, but at least two classes are needed.")
+        found = f"is only one class in the data, {cut(min(labels))}" if labels else "are no pictures in the data"
+        raise UserError(f"There {found}, but at least two classes are needed.")
     if lacking := sorted(label for label in labels if not counts[label, "train"]):
         where = next(split for split in SPLITS if counts[lacking[0], split])
         all_of_them = sum(counts[lacking[0], split] for split in SPLITS)

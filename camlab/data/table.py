@@ -117,7 +117,9 @@ class Table(OwnPictures):
         return Picture(name, labels, PictureFile(path), SPLIT_WORDS.get(split), self._truth(given, number))
 
     def _labels(self, given: Any, number: int) -> tuple[str, ...]:
-        text = "" if given is None else given
+        text = "" if given is None or given != given else given  # NaN is no label
+        if isinstance(text, float) and text.is_integer():  # a column of whole numbers in which one is missing
+            text = int(text)
         if self.multi_label:
             parts = [one for one in text if one is not None] if isinstance(text, list) else str(text).split(";")
             return tuple(dict.fromkeys(part for one in parts if (part := str(one).strip())))
@@ -141,6 +143,8 @@ class Table(OwnPictures):
 
     def _path(self, given: Any, number: int) -> Path:
         root = os.path.abspath(self.root)
+        if given is not None and given == given and not isinstance(given, str):
+            raise self._wrong(number, f"its path is not a text, but {cut(str(given), 40)}")
         if not isinstance(given, str) or not given or "\0" in given:
             raise self._wrong(number, "it has no path. Give one, or remove the row")
         path = Path(os.path.normpath(os.path.join(root, given)))
@@ -171,15 +175,26 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield from _parquet(path)
         elif ending == ".jsonl":
             lines = (line for line in read_text(path).splitlines() if line.strip())
-            yield from (dict(json.loads(line)) for line in lines)
+            yield from (_object(json.loads(line)) for line in lines)
         else:
             yield from _separated(path, "\t" if ending == ".tsv" else ",")
     except FileNotFoundError:
         raise UserError(f"data.file={path}: no such file.") from None
     except UserError:
         raise
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"data.file={path}: its text is not in UTF-8. Save it so (in Excel, as 'CSV UTF-8')."
+        ) from error
     except (OSError, ValueError, TypeError, csv.Error, RecursionError) as error:
         raise UserError(f"data.file={path}: cannot be read as a table ({first_line(error)}).") from error
+
+
+def _object(row: Any) -> dict[str, Any]:
+    """A line of JSON, which must be an object."""
+    if not isinstance(row, dict):
+        raise ValueError('a line is not an object such as {"path": "a.jpg", "label": "cat"}')
+    return row
 
 
 def _separated(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:

@@ -103,7 +103,7 @@ class TrainingViews:
 
     def examples(
         self, train: Pictures, index: Tensor, epoch: int, order: Tensor
-    ) -> tuple[Tensor, list[tuple[int, float]]]:
+    ) -> tuple[Tensor, Tensor | None, list[tuple[int, float]]]:
         """Make views of a few images, to look at.
 
         Args:
@@ -114,19 +114,21 @@ class TrainingViews:
                 with the first one of the epoch as its partner.
 
         Returns:
-            The views, uint8, N×3×…, and for each the index of its partner and its own share, which is 1 if the image is
-            not mixed.
+            The views, uint8, N×3×…; the masks of their objects, bool N×…, or None if the images have none; and for each
+            view the index of its partner and its own share, which is 1 if the image is not mixed.
         """
         n, epoch = len(train), self._epoch_of_view(epoch)
         place = {image: at for at, image in reversed(list(enumerate(order.tolist())))}
         partners = order.roll(-1)[torch.tensor([place.get(image, -1) for image in index.tolist()])]
         chosen = torch.cat([index, partners])
-        views, _ = self.augmentation(train.subset(chosen).images, None, chosen, n, epoch)
+        taken = train.subset(chosen)
+        views, masks = self.augmentation(taken.images, taken.masks, chosen, n, epoch)
         own, others = views.chunk(2)
+        own_masks = None if masks is None else masks[: len(own)]
         if not self.mixes:
-            return own, [(int(partner), 1.0) for partner in partners]
-        mixed = self.augmentation.mix(own, None, others, index, n, epoch)
-        return mixed.images, list(zip(partners.tolist(), mixed.own_share.tolist(), strict=True))
+            return own, own_masks, [(int(partner), 1.0) for partner in partners]
+        mixed = self.augmentation.mix(own, own_masks, others, index, n, epoch)
+        return mixed.images, mixed.masks, list(zip(partners.tolist(), mixed.own_share.tolist(), strict=True))
 
     def _epoch_of_view(self, epoch: int) -> int:
         return epoch if self.fixed is None else epoch % self.fixed

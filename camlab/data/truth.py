@@ -27,6 +27,9 @@ class Truth(Protocol):
 
         Returns:
             A hash of 32 bytes that the mask depends on, and the content of the file, if there is one.
+
+        Raises:
+            UserError: The mask is not one of this picture. Messages name the mask, but not the picture.
         """
 
     def draw(self, content: bytes, size: tuple[int, int]) -> Image.Image:
@@ -67,12 +70,20 @@ class Outlines:
     Attributes:
         boxes: Boxes (left, top, right, bottom) in pixels; right and bottom are exclusive.
         segmentations: Outlines as COCO gives them, each as text in JSON: polygons, or a run-length code.
+        stated: Width and height that the annotation states of the picture; None if it states none.
     """
 
     boxes: tuple[Box, ...] = ()
     segmentations: tuple[str, ...] = ()
+    stated: tuple[int, int] | None = None
 
     def read(self, size: tuple[int, int]) -> tuple[bytes, bytes]:
+        if self.stated is not None and self.stated != size:
+            (width, height), (own_width, own_height) = self.stated, size
+            turned = " once it is turned as its EXIF data say" if self.stated == size[::-1] else ""
+            raise UserError(
+                f"its annotation is for {width}×{height} pixels, but the picture has {own_width}×{own_height}{turned}."
+            )
         return hashlib.sha256(repr((self.boxes, self.segmentations, size)).encode()).digest(), b""
 
     def draw(self, content: bytes, size: tuple[int, int]) -> Image.Image:
@@ -80,8 +91,7 @@ class Outlines:
         pen = ImageDraw.Draw(mask)
         for box in self.boxes:
             left, top, right, bottom = _rounded(box, size)
-            if left < right and top < bottom:
-                pen.rectangle((left, top, right - 1, bottom - 1), fill=255)
+            pen.rectangle((left, top, right - 1, bottom - 1), fill=255)
         for text in self.segmentations:
             try:
                 outline = draw_outline(json.loads(text), size)
@@ -94,7 +104,7 @@ class Outlines:
 
 
 def _rounded(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Round a box to whole pixels, and cut off what is outside of the picture.
+    """Round a box to whole pixels, at least one, and cut off what is outside of the picture.
 
     Raises:
         UserError: All of it is outside, or its numbers are not pixels of this picture.
@@ -107,4 +117,5 @@ def _rounded(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     if left >= size[0] or top >= size[1] or right <= 0 or bottom <= 0:
         place = f"{left:g} {top:g} {right:g} {bottom:g}"
         raise UserError(f"the box {place} is outside of its picture, which has {size[0]}×{size[1]} pixels.")
-    return max(round(left), 0), max(round(top), 0), min(round(right), size[0]), min(round(bottom), size[1])
+    x, y = (min(max(round(low), 0), side - 1) for low, side in ((left, size[0]), (top, size[1])))
+    return x, y, max(min(round(right), size[0]), x + 1), max(min(round(bottom), size[1]), y + 1)

@@ -18,11 +18,13 @@ class View(NamedTuple):
         image: uint8 RGB, H×W×3.
         title: First line above it.
         subtitle: Second line above it.
+        mask: Mask of the object, bool h×w, whose outline is drawn; None if there is none.
     """
 
     image: np.ndarray
     title: str
     subtitle: str
+    mask: np.ndarray | None = None
 
 
 def augmentation_sheet(heading: str, steps: str, rows: Sequence[Sequence[View]]) -> np.ndarray:

@@ -25,7 +25,8 @@ class Probe:
         class_names: Names of all classes.
         style: How to draw.
         folder: Output folder, created if it does not exist. It gets `pictures/` and one `epoch_NNNN/` for each epoch.
-        masks: Masks of the objects in the pictures, bool N×H×W, which are written to `masks/`; None if there are none.
+        masks: Masks of the objects in the pictures, bool N×H×W, which are written to `masks/` and outlined in the
+            pictures' own tiles; None if there are none.
 
     Attributes:
         sources: The pictures as the network's results refer to them.
@@ -65,10 +66,11 @@ class Probe:
             OSError: The files cannot be written.
         """
         scaled = scale(results, self.style.normalize)
-        panels = [
-            panel(picture, result, draw_overlays(picture, result, heat, self.class_names, self.style), self.class_names)
-            for picture, result, heat in zip(self.pictures, results, scaled.heat, strict=True)
-        ]
+        panels = []
+        for i, (picture, result, heat) in enumerate(zip(self.pictures, results, scaled.heat, strict=True)):
+            overlays = draw_overlays(picture, result, heat, self.class_names, self.style)
+            mask = None if self.masks is None else self.masks[i]
+            panels.append(panel(picture, result, overlays, self.class_names, mask))
         folder = self.folder / f"epoch_{epochs_done:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         self._write_pictures()

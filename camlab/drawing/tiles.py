@@ -137,16 +137,30 @@ def caption(result: PictureResult, class_names: Sequence[str]) -> str:
     return f"{heading}{sign} {answer}"
 
 
-def panel(picture: np.ndarray, result: PictureResult, overlays: Sequence[Overlay], class_names: Sequence[str]) -> Panel:
+def panel(
+    picture: np.ndarray,
+    result: PictureResult,
+    overlays: Sequence[Overlay],
+    class_names: Sequence[str],
+    mask: np.ndarray | None = None,
+) -> Panel:
     """Draw a picture and its overlays as tiles side by side, and their caption.
 
     If they do not fit in one line, each class has lines of its own beside the picture. Of a very long picture, the
     tiles show the part around what the network sees.
+
+    Args:
+        picture: uint8 RGB, H×W×3.
+        result: The network's result for this picture.
+        overlays: What `draw_overlays` returns.
+        class_names: Names of all classes.
+        mask: bool H×W, True on the object, which is then outlined in the picture's own tile; None if it is not known.
     """
     width, height = result.source.size
     rows, columns = _window(result.source)
     is_part = (rows.stop - rows.start, columns.stop - columns.start) != (height, width)
-    first = titled(picture[rows, columns], "Picture", f"{'part of ' if is_part else ''}{width}×{height}")
+    subtitle = f"{'part of ' if is_part else ''}{width}×{height}"
+    first = titled(picture[rows, columns], "Picture", subtitle, None if mask is None else mask[rows, columns])
     classes: dict[str, list[np.ndarray]] = {}
     for overlay in overlays:
         subtitle = overlay.class_name if overlay.has_evidence else f"{overlay.class_name}: no evidence"
@@ -189,9 +203,11 @@ def _around(low: int, high: int, longest: int, length: int) -> tuple[int, int]:
     return start, start + wanted
 
 
-def titled(image: np.ndarray, title: str, subtitle: str) -> np.ndarray:
-    """Draw a tile: the image at `TILE_HEIGHT`, with two lines of text above it."""
+def titled(image: np.ndarray, title: str, subtitle: str, mask: np.ndarray | None = None) -> np.ndarray:
+    """Draw a tile: the image at `TILE_HEIGHT`, with two lines of text above it, and the outline of a mask."""
     small = render.thumbnail(image, TILE_HEIGHT)
+    if mask is not None:
+        small = render.draw_outline(small, mask)
     width = max(small.shape[1], _NARROWEST)
     return layout.below([text.line(title, width), text.line(subtitle, width, colour=text.GREY), small])
 

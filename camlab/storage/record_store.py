@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class RecordStore:
         """
         with ExitStack() as stack:
             with self._telling():
-                mark(self.folder)
+                mark(self.folder, "Give another place with paths.cache=FOLDER.")
                 notice = "Another process is decoding pictures; waiting for it."
                 stack.enter_context(locked(self._path("lock"), notice=notice))
                 self._load()
@@ -135,7 +135,7 @@ class RecordStore:
             out: Array that gets them, uint8 N×`record_bytes`.
 
         Raises:
-            UserError: A record is damaged. It is forgotten, so that the next run makes it again.
+            UserError: A record is damaged. All that are damaged are forgotten, so that the next run makes them again.
         """
         if self._descriptor is None:
             self._open()
@@ -145,7 +145,7 @@ class RecordStore:
         for record, row in zip(out, rows.tolist(), strict=True):
             got = os.preadv(self._descriptor, [record.data], row * self.record_bytes)
             if got != self.record_bytes or not self._is_sound(row, record):
-                self._forget(row)
+                self._forget_damaged()
 
     def keys(self, rows: np.ndarray) -> bytes:
         """The keys of some rows, one after the other."""
@@ -168,11 +168,18 @@ class RecordStore:
             self._seen[row] = zlib.crc32(record.data) == self._index[row]["checksum"]
         return bool(self._seen[row])
 
-    def _forget(self, row: int) -> None:
-        path = self._path("records")
-        with self._telling():
-            _write_at(self._path("index"), row * _ENTRY.itemsize, bytes(_ENTRY.itemsize))
-        raise UserError(f"{path} was damaged: one picture will be decoded again. Repeat the command.")
+    def _forget_damaged(self) -> NoReturn:
+        path, record = self._path("records"), np.empty(self.record_bytes, np.uint8)
+        log.info("%s is damaged; looking for all damaged records of it.", path)
+        count = 0
+        with self._telling(), open(path, "rb", buffering=0) as file:
+            for row, entry in enumerate(self._index):
+                whole = os.preadv(file.fileno(), [record.data], row * self.record_bytes) == self.record_bytes
+                if not whole or zlib.crc32(record.data) != entry["checksum"]:
+                    _write_at(self._path("index"), row * _ENTRY.itemsize, bytes(_ENTRY.itemsize))
+                    count += any(entry["key"].tobytes())  # the others are forgotten already
+        pictures = "one picture" if count == 1 else f"{count:,} pictures"
+        raise UserError(f"{path} was damaged: {pictures} will be decoded again. Repeat the command.")
 
     def _path(self, ending: str) -> Path:
         return self.folder / f"{self.id}.{ending}"
@@ -205,7 +212,8 @@ class RecordStore:
         elif not isinstance(found, dict) or any(found.get(key) != wanted[key] for key in ("format", "record_bytes")):
             raise UserError(
                 f"{marker}: these decoded pictures were written by another version of camlab, or are damaged."
-                " Remove them with camlab-cache action=clear, or give another paths.cache=FOLDER."
+                f" Remove them with camlab-cache action=clear 'paths.cache={self.folder.parent}', or give another place"
+                " with paths.cache=FOLDER."
             )
 
     @contextmanager

@@ -25,8 +25,8 @@ class AugmentationSheet(L.Callback):
     """Writes `augmentation.png` into a run's folder if `data.augment` is set to anything but `none`.
 
     The sheet has a row for each of six training pictures of different classes, as far as there are as many, with what
-    the first six epochs see of each. Only the first process of a distributed run writes it. If it cannot be written,
-    one line says so, and training goes on.
+    the first six epochs see of each; where the data have masks, objects are outlined. Only the first process of a
+    distributed run writes it. If it cannot be written, one line says so, and training goes on.
 
     Args:
         folder: Folder of the run.
@@ -61,15 +61,18 @@ def _rows(data: ImageData) -> list[list[View]]:
         ]
     else:
         names = [class_names[label] for label in labels.tolist()]
-    pictures = train.subset(index).images
-    rows = [[View(_pixels(picture), "Picture", names[i])] for picture, i in zip(pictures, index.tolist(), strict=True)]
+    chosen = train.subset(index)
+    rows = [
+        [View(_pixels(picture), "Picture", names[i], _mask(chosen.masks, at))]
+        for at, (picture, i) in enumerate(zip(chosen.images, index.tolist(), strict=True))
+    ]
     kind = "epoch" if views.fixed is None else "view"
     for epoch in range(min(_VIEWS, views.fixed or _VIEWS)):
-        seen, mixed = views.examples(train, index, epoch, data.order(epoch))
-        for row, image, (partner, share) in zip(rows, seen, mixed, strict=True):
+        seen, masks, mixed = views.examples(train, index, epoch, data.order(epoch))
+        for at, (row, image, (partner, share)) in enumerate(zip(rows, seen, mixed, strict=True)):
             others = f"{100 * (1 - share):.0f} %"
             other = "" if others == "0 %" else f"with {others} {names[partner]}"
-            row.append(View(_pixels(image), f"{kind} {epoch + 1}", other))
+            row.append(View(_pixels(image), f"{kind} {epoch + 1}", other, _mask(masks, at)))
     return rows
 
 
@@ -80,6 +83,10 @@ def _of_different_classes(train: Pictures, count: int) -> Tensor:
     of_class = [torch.nonzero(own).flatten()[:count] for own in has]
     ranked = sorted((rank, int(i)) for own in of_class for rank, i in enumerate(own))
     return torch.tensor([*dict.fromkeys(i for _, i in ranked)][:count], dtype=torch.int64)
+
+
+def _mask(masks: Tensor | None, at: int) -> np.ndarray | None:
+    return None if masks is None else masks[at].cpu().numpy()
 
 
 def _pixels(image: Tensor) -> np.ndarray:
