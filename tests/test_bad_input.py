@@ -358,7 +358,7 @@ def test_an_empty_or_one_class_folder(tmp_path):
     (tmp_path / "test").mkdir()
     assert "no classes in train/, but at least two are needed." in told(folder(tmp_path).setup)
     (tmp_path / "train" / "cat").mkdir()
-    assert "only one class, cat, in train/, but at least two are needed." in told(folder(tmp_path).setup)
+    assert "only one class in train/, cat; at least two are needed." in told(folder(tmp_path).setup)
     (tmp_path / "train" / "dog").mkdir()
     assert f"{tmp_path / 'train' / 'cat'}: no pictures." in told(folder(tmp_path).setup)
 

@@ -717,7 +717,7 @@ def test_only_broken_pictures(redness, tmp_path):
 MISTAKES: list[tuple[list[str], str]] = [
     (
         ["checkpoint=RUN"],
-        "Which pictures? Give images=PLACE, or data=folder data.root=FOLDER, table or huggingface.",
+        "Which pictures? Give images=PLACE; data=folder data.root=FOLDER, table or huggingface; or,",
     ),
     (["checkpoint=RUN", "images=nowhere.jpg"], "images=nowhere.jpg: no such file, and no pattern that matches any"),
     (["checkpoint=RUN", "images=empty"], "images=empty: no pictures in that folder."),

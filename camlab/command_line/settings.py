@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,11 @@ def checked(config: DictConfig, entry: str) -> DictConfig:
     Raises:
         UserError: A setting is invalid. The message names the setting, its value and what is allowed.
     """
-    if entry == "evaluate" or (entry in ("explain", "score") and OmegaConf.select(config, "images") is None):
+    if entry == "evaluate" or (entry == "score" and OmegaConf.select(config, "images") is None):
         config = with_data_of_run(config)
+    elif entry == "explain" and OmegaConf.select(config, "images") is None:
+        with suppress(UserError):  # without a run, pictures have to be given, which is checked below
+            config = with_data_of_run(config)
     elif entry == "score":
         config = _without_data(config)
     try:

@@ -135,8 +135,8 @@ class Folder(OwnPictures):
         """
         folders, where = _class_folders(top), " in train/" if top != self.root else ""
         if len(folders) < 2 and not self.nested:
-            only = f"only one class, {cut(folders[0])}" if folders else "no classes"
-            raise UserError(f"data.root={self.root}: {only}{where}, but at least two are needed. {_LAYOUT}")
+            only = f"only one class{where}, {cut(folders[0])}" if folders else f"no classes{where}"
+            raise UserError(f"data.root={self.root}: {only}; at least two are needed. {_LAYOUT}")
         trained = {picture.labels for picture in found if picture.split in (None, "train")}
         if not self.nested and (empty := [name for name in folders if (name,) not in trained]):
             wrong = "a link to a folder that is read already" if top / empty[0] in again else "no pictures"

@@ -135,7 +135,7 @@ def draw_outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         mask: bool h×w, True on the object; it covers the same part of the picture as the image, at any size.
 
     Example:
-        >>> draw_outline(np.full((9, 9, 3), 128, np.uint8), np.eye(3) > 0).max()
+        >>> int(draw_outline(np.full((9, 9, 3), 128, np.uint8), np.eye(3) > 0).max())
         255
     """
     own = cv2.resize(mask.astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
