@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +43,7 @@ def score(config: DictConfig) -> int:
     from camlab.models.devices import choose_device
     from camlab.scores.statistics import ScoringError
     from camlab.training.given_network import given_network
+    from camlab.training.interruption import Interruption
     from camlab.viewer.html import write_into
 
     device, network = choose_device(config.device), config.network
@@ -53,15 +53,16 @@ def score(config: DictConfig) -> int:
     pictures, validation = _pictures(config, trained)
     out = Path(HydraConfig.get().runtime.output_dir)
     try:
-        summary = score_pictures(trained, pictures, out, _request(config), device, validation)
-        _write(summary, trained, config, out)
-        write_shown_maps(trained, summary, out, _request(config), device, config.maps)
+        with Interruption():
+            summary = score_pictures(trained, pictures, out, _request(config), device, validation)
+            _write(summary, trained, config, out)
+            write_shown_maps(trained, summary, out, _request(config), device, config.maps)
     except ScoringError as error:
         told = "No table is written, and the methods that are finished are kept. Try another seed= and a larger n=, and"
         raise UserError(str(error), f"{told} report it if it stays.") from error
-    except KeyboardInterrupt:
+    except Interrupted as stop:
         told = "Interrupted. The methods that are finished are kept, and the same command goes on."
-        raise Interrupted(signal.SIGINT, told) from None
+        raise Interrupted(stop.signal_number, told) from None
     if page := write_into(out):
         log.info("Browse the heatmaps: open %s in a browser.", plain(str(page)))
     if pictures.skipped:

@@ -195,17 +195,13 @@ def _check_data(config: DictConfig, run_dir: Path, data: ImageData) -> None:
 
 
 def _build_classifier(config: DictConfig, data: ImageData) -> Classifier:
-    from camlab.models.cam_net import CamNet
-    from camlab.training.callbacks.pointing_game import warning_of_small_maps
+    from camlab.training.callbacks.pointing_game import tell_small_maps
     from camlab.training.classifier import Classifier
 
     network = instantiate(config.arch, num_classes=config.arch.num_classes or len(data.class_names))
     image_size = data.preprocess.image_size
     network.check_image_size(image_size)
-    if isinstance(network, CamNet) and (
-        warning := warning_of_small_maps(network.map_size, image_size, network.has_last_pool)
-    ):
-        log.warning("%s", warning)
+    tell_small_maps(network, image_size, config.checkpoint_by)
     optimizer, scheduler = (instantiate(part, _convert_="all") for part in (config.optimizer, config.scheduler))
     classifier = Classifier(network, optimizer, scheduler, data.has_several_labels)
     if config.compile:

@@ -15,10 +15,12 @@ from test_training import classifier, trainer
 from camlab.errors import UserError
 from camlab.evaluation.objective import check_choice
 from camlab.evaluation.run_result import describe_result
+from camlab.models.cam_net import CamNet
 from camlab.runs.watchers import ACCURACY, CHOOSING, HEAT, HEAT_SCORES, LOSS, MAP, OF_CLASSES, SCORING
 from camlab.scores import SCORES
 from camlab.tracking.metrics_csv import MetricsCsv
 from camlab.training.callbacks.checkpoints import BestCheckpoint, checkpoints
+from camlab.training.callbacks.pointing_game import tell_small_maps
 from camlab.training.callbacks.score_logger import ScoreLogger
 from camlab.training.run import Run
 
@@ -111,6 +113,14 @@ FROZEN = {"_target_": "camlab.models.cam_net.CamNet", "frozen": True}
 def test_what_would_not_be_measured_may_not_choose(changes, has_val, has_masks, reason):
     with pytest.raises(UserError, match=reason):
         check_choice(settings(**changes), has_val, has_masks)
+
+
+def test_maps_that_are_too_coarse_to_be_scored_may_not_choose():
+    network = CamNet("alexnet", weights=None)
+    with pytest.raises(UserError, match="checkpoint_by=val/heat/auroc: Maps are 1×1, too coarse"):
+        tell_small_maps(network, 64, BY)
+    tell_small_maps(network, 128, BY)
+    tell_small_maps(network, 64, ACCURACY)
 
 
 @pytest.mark.slow

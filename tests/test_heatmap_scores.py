@@ -5,6 +5,7 @@ import csv
 import logging
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import camlab
 from camlab import scores
+from camlab.data.shapes import Shapes
 from camlab.errors import UserError
 from camlab.models.classifier_net import ClassifierNet
 from camlab.runs.watchers import HEAT, HEAT_SCORES
@@ -30,7 +32,8 @@ from camlab.training.callbacks.heatmap_scores import HeatmapScores
 from camlab.training.callbacks.score_logger import ScoreLogger
 from camlab.training.heat_falls import Measured, fall_of, falls_from
 from camlab.training.heat_history import HeatHistory
-from camlab.training.heat_values import HeatValues
+from camlab.training.heat_images import with_classes
+from camlab.training.heat_values import HeatValues, ScoredSet
 from camlab.training.scoring_time import ScoringTime
 
 FEW = {"num_images": 12, "srg_images": 2}
@@ -264,6 +267,35 @@ def test_it_scores_in_the_trainer_of_others(tmp_path):
     assert found[-1]["auroc"] == pytest.approx(float(scores.auroc(own, masks).mean()), abs=1e-6)
     assert float(run.callback_metrics["val/heat/auroc"]) == pytest.approx(found[-1]["auroc"], abs=1e-6)
     assert camlab.HeatmapScores is HeatmapScores
+
+
+@pytest.mark.parametrize(("labels", "count"), [([0, 1], 1), ([[1, 1, 0], [0, 0, 0]], 3)])
+def test_masks_without_a_single_true_class_are_told_and_left_out(caplog, labels, count):
+    caplog.set_level(logging.INFO)
+    images, masks = torch.rand(2, 3, 8, 8), torch.ones(2, 8, 8, dtype=torch.bool)
+    found = with_classes(ScoredSet(images, torch.tensor(labels), masks), count)
+    assert (found.labels, found.masks) == (None, None)
+    assert "The masks are not used for scores of heatmaps" in caplog.text
+
+
+def test_scored_images_are_spread_over_the_whole_split():
+    data = Shapes(600, 20, val_size=500, image_size=32)
+    data.setup()
+    val = data.splits["val"]
+
+    def places(count: int) -> list[int]:
+        return [(2 * i + 1) * 500 // (2 * count) for i in range(count)]
+
+    for num_images, srg_images in ((100, 16), (10, 20)):
+        chosen = ScoreLogger(num_images=num_images, srg_images=srg_images).choose(SimpleNamespace(datamodule=data))
+        wanted = data.preprocess(val.subset(torch.tensor(places(max(num_images, srg_images)))).images)
+        sums = [of.flatten(1).sum(dim=1).sort().values for of in (chosen.inputs, wanted)]
+        torch.testing.assert_close(*sums)
+        few = chosen.inputs[:srg_images].flatten(1)  # those that srg scores come first, and are spread as well
+        order = [int((wanted.flatten(1) - one).abs().sum(dim=1).argmin()) for one in few]
+        assert order == sorted(order)
+        assert order[0] < len(wanted) / srg_images
+        assert order[-1] >= len(wanted) - len(wanted) / srg_images
 
 
 @pytest.mark.parametrize("several", [False, True])

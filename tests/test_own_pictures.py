@@ -686,7 +686,7 @@ from camlab.data import first_pass
 from camlab.data.folder import Folder
 from camlab.storage import record_store
 record_store._FLUSH_BYTES = 1
-first_pass._AHEAD_BYTES = 0
+first_pass._AHEAD_BYTES, first_pass._AT_ONCE = 0, 1
 decode, count = first_pass.decode_picture, [0]
 def counted(*arguments):
     count[0] += 1

@@ -28,14 +28,14 @@ from camlab.models.preprocess import Preprocess
 from camlab.models.trained_network import TrainedNetwork
 
 class Net(nn.Sequential):
-    passes = int(os.environ.get("KILLED_AFTER", 10**9))
+    passes, signal = int(os.environ.get("KILLED_AFTER", 10**9)), signal.SIGINT
 
     def forward(self, images):
         type(self).passes -= 1
         if type(self).passes < 0:
             if "KILLED_AFTER" in os.environ:
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), type(self).signal)
         return super().forward(images)
 
 def make():
@@ -90,11 +90,13 @@ def test_the_same_command_finds_its_folder_goes_on_and_gives_the_same_numbers(pl
 
 
 @pytest.mark.slow
-def test_after_ctrl_c_the_same_command_goes_on(place, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_after_a_signal_the_same_command_goes_on(place, monkeypatch, capsys, number):
     assert command(monkeypatch, score.main, *QUICK, "out=whole") == 0
     net = sys.modules["own_scored.nets"].Net
     monkeypatch.setattr(net, "passes", 9)
-    assert command(monkeypatch, score.main, *QUICK, "out=parts") == 130
+    monkeypatch.setattr(net, "signal", number)
+    assert command(monkeypatch, score.main, *QUICK, "out=parts") == 128 + number
     assert "the same command goes on" in capsys.readouterr().err
     assert not (place / "parts" / "scores.json").exists()
     kept = list((place / "parts" / ".scores").glob("*.npy"))

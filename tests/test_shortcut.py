@@ -193,6 +193,21 @@ def test_a_network_that_cheats_is_told_by_its_predictions_and_by_its_heat():
     assert found[True][1]["heat_on_mark_chance"] == pytest.approx(16 / 1024)
 
 
+def test_rfs_of_one_logit():
+    """Class 1 is a positive logit."""
+
+    class Bright(torch.nn.Module):
+        def forward(self, images):
+            return 1000 * images.mean(dim=(1, 2, 3))[:, None]
+
+    true = torch.arange(40) % 2
+    images = (2.0 * true - 1)[:, None, None, None].expand(40, 3, 8, 8)
+    masks = torch.zeros(40, 8, 8, dtype=torch.bool)
+    masks[:, 2:5, 2:5] = True
+    hits = scores.noisy_hits(Bright(), images, masks, true, sigma=0.01)
+    assert [float(of.mean()) for of in hits] == [1.0, 1.0]
+
+
 def test_rfs_tells_object_from_background_and_is_negated_by_swapping_them():
     class Centre(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from camlab.attribution.network_input import described, output_of
+from camlab.attribution.network_input import described, network_dtype, output_of
 from camlab.errors import UserError, first_line, listed
 
 # Which part of an odd output is the logits: a key or attribute, an index, or a function of the output.
@@ -75,7 +75,7 @@ def count_classes(network: nn.Module, side: int) -> int:
         5
     """
     with torch.no_grad():
-        return Classifier(network).logits(torch.zeros(1, 3, side, side)).shape[1]
+        return Classifier(network).logits(torch.zeros(1, 3, side, side, dtype=network_dtype(network))).shape[1]
 
 
 def logits_of(output: object, rows: int) -> Tensor:

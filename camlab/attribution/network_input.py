@@ -129,6 +129,16 @@ def check_maps(signed: Tensor, what: str) -> None:
         raise UserError(f"{what}: {bad} NaN or infinite values in the map. Choose another layer or precision.")
 
 
+def network_dtype(network: nn.Module) -> torch.dtype:
+    """Number format of a network's weights; float32 if it has none.
+
+    Example:
+        >>> network_dtype(nn.Linear(1, 1).half())
+        torch.float16
+    """
+    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+
+
 def described(images: Tensor) -> str:
     """Describe a tensor by its number format and its shape.
 

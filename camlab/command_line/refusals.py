@@ -116,7 +116,8 @@ def _complaint(kind: str, error: Any, annotation: Any) -> str:
         word, limit = _LIMITS[kind]
         return f"must be {word} {error['ctx'][limit]:.16g}."
     if kind in ("too_short", "too_long"):
-        return f"needs {error['ctx'].get('min_length', error['ctx'].get('max_length'))} numbers."
+        count = error["ctx"].get("min_length", error["ctx"].get("max_length"))
+        return f"needs {count} value{'' if count == 1 else 's'}."
     if kind in _TYPES:
         return f"must be {_TYPES[kind]}{' or null' if NoneType in get_args(annotation) else ''}."
     if kind == "dict_type":

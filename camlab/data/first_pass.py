@@ -27,6 +27,7 @@ from camlab.storage.record_store import RecordStore, pictures_folder
 log = logging.getLogger(__name__)
 
 _LARGEST_FILE = 2 << 30  # bytes
+_AT_ONCE = 8  # pictures that a thread decodes before it hands them over
 _AHEAD_BYTES = 32 << 20  # of decoded pictures that may wait; threads go on while the store waits for the disk
 
 
@@ -137,20 +138,24 @@ class FirstPass:
             return
         self._check_disk(len(missing), sum(pictures[i].truth is not None for i in missing))
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        ahead = max(4 * threads, _AHEAD_BYTES // self.store.record_bytes)
-        results = map_ahead(self._decode_one, (pictures[i] for i in missing), threads, ahead)
-        batches = ([pair] for pair in zip(missing, results, strict=True))
-        for ((i, result),) in progress(batches, len(missing), "Pictures decoded"):
-            if isinstance(result, str):
-                self._broken[i] = result
-                continue
-            keys[i] = _add(self.store, result.picture)
-            manifest.add(pictures[i].source.id, result.stamp, result.picture.key)
-            if result.mask is not None:
-                mask_keys[i] = _add(self.masks, result.mask)
-                truth = pictures[i].truth
-                if isinstance(truth, MaskPicture) and result.mask_stamp is not None:
-                    manifest.add(truth.source.id, result.mask_stamp, result.mask.key)
+        ahead = max(2 * threads, _AHEAD_BYTES // (_AT_ONCE * self.store.record_bytes))
+        parts = (missing[start : start + _AT_ONCE] for start in range(0, len(missing), _AT_ONCE))
+        batches = map_ahead(lambda part: [(i, self._decode_one(pictures[i])) for i in part], parts, threads, ahead)
+        for batch in progress(batches, len(missing), "Pictures decoded"):
+            for i, result in batch:
+                if isinstance(result, str):
+                    self._broken[i] = result
+                else:
+                    keys[i], mask_keys[i] = self._keep(pictures[i], result, manifest)
+
+    def _keep(self, picture: Picture, decoded: _Decoded, manifest: Manifest) -> tuple[bytes, bytes | None]:
+        """Add what was decoded to the stores and to the manifest; returns the keys of the picture and of its mask."""
+        manifest.add(picture.source.id, decoded.stamp, decoded.picture.key)
+        if decoded.mask is None:
+            return _add(self.store, decoded.picture), None
+        if isinstance(picture.truth, MaskPicture) and decoded.mask_stamp is not None:
+            manifest.add(picture.truth.source.id, decoded.mask_stamp, decoded.mask.key)
+        return _add(self.store, decoded.picture), _add(self.masks, decoded.mask)
 
     def _decode_one(self, picture: Picture) -> _Decoded | str:
         """Decode a picture and its mask; a text says what is wrong with them."""

@@ -13,7 +13,7 @@ from camlab.errors import UserError
 from camlab.scores.boxes import LEVELS, THRESHOLDS, box_accuracy, box_overlaps, box_thresholds, mask_boxes
 from camlab.scores.catalogue import score_of
 from camlab.scores.checked import check_whole, checked_masks
-from camlab.scores.pixel_precision import BINS, average_precision, pixel_counts, pxap_interval
+from camlab.scores.pixel_precision import BINS, average_precision, of_masked, pixel_counts, pxap_interval
 from camlab.scores.statistics import Interval, mean_interval
 
 
@@ -105,13 +105,15 @@ class PxAP(Metric):
 
     def compute(self) -> Tensor:
         """Area under the curve of the pooled pixels."""
-        if isinstance(self.counts, list) and not self.counts:
-            return torch.tensor(torch.nan)
-        return average_precision(dim_zero_cat(self.counts).sum(dim=0))
+        return average_precision(of_masked(self._all()).sum(dim=0))
 
     def interval(self, seed: int = 0) -> Interval:
         """The area with its bootstrap interval over images."""
-        return pxap_interval(dim_zero_cat(self.counts), seed)
+        return pxap_interval(self._all(), seed)
+
+    def _all(self) -> Tensor:
+        none = torch.zeros(0, 2, self.bins, dtype=torch.int32, device=self.device)
+        return none if isinstance(self.counts, list) and not self.counts else dim_zero_cat(self.counts)
 
 
 class MaxBoxAcc(ImageScore):
@@ -145,10 +147,10 @@ class MaxBoxAcc(ImageScore):
         """Indices of the best thresholds for these images, one for each level of overlap.
 
         Raises:
-            UserError: No images have been scored.
+            UserError: No images with an object have been scored.
         """
-        if not len(super().per_image):
-            raise UserError("thresholds: no images have been scored. Call update first.")
+        if super().per_image.isnan().all():  # also if there are none
+            raise UserError("thresholds: no images with an object have been scored. Call update first.")
         return box_thresholds(super().per_image, LEVELS)
 
 

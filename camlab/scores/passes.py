@@ -80,6 +80,11 @@ class Passes:
         self.intact = _probabilities(logits, self.class_idx)
 
     @property
+    def predicted(self) -> Tensor:
+        """Predicted classes of the unchanged images, N; of one logit, 1 if it is positive and else 0."""
+        return (self.logits[:, 0] > 0).long() if self.logits.shape[1] == 1 else self.logits.argmax(dim=1)
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the images in pixels."""
         return self.images.shape[-2], self.images.shape[-1]

@@ -1,5 +1,7 @@
 """Pixel precision and recall of the heat, pooled over all images: PxAP (Choe et al. 2020, arXiv:2007.04178)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -67,7 +69,7 @@ def pxap(maps_NHW: Tensor, masks_NHW: Tensor) -> Tensor:
 
     Args:
         maps_NHW: Signed maps, N×h×w.
-        masks_NHW: Masks of the objects, bool, N×H×W.
+        masks_NHW: Masks of the objects, bool, N×H×W. Images whose mask is empty are left out.
 
     Returns:
         One value in [0, 1] for the whole set; heat is rounded to a thousandth of each map's maximum.
@@ -79,11 +81,24 @@ def pxap(maps_NHW: Tensor, masks_NHW: Tensor) -> Tensor:
         >>> pxap(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[False, True]]])).item()
         1.0
     """
-    return average_precision(pixel_counts(maps_NHW, masks_NHW).sum(dim=0))
+    return average_precision(of_masked(pixel_counts(maps_NHW, masks_NHW)).sum(dim=0))
+
+
+def of_masked(counts: Tensor) -> Tensor:
+    """The counts of images whose mask is not empty; of the others, it is not known which pixels are the object's.
+
+    Args:
+        counts: From `pixel_counts`, N×2×bins.
+
+    Example:
+        >>> of_masked(torch.tensor([[[0, 1], [1, 1]], [[0, 0], [1, 1]]])).shape
+        torch.Size([1, 2, 2])
+    """
+    return counts[counts[:, 0].any(dim=1)]
 
 
 def pxap_interval(counts: Tensor, seed: int = 0) -> Interval:
-    """PxAP with its bootstrap interval over images.
+    """PxAP with its bootstrap interval over images; those whose mask is empty are counted as unscored.
 
     Args:
         counts: From `pixel_counts`, N×2×bins.
@@ -93,7 +108,10 @@ def pxap_interval(counts: Tensor, seed: int = 0) -> Interval:
         >>> pxap_interval(torch.tensor([[[0, 1], [1, 1]]])).mean
         1.0
     """
+    every, counts = len(counts), of_masked(counts)
     n, flat = len(counts), counts.cpu().double().flatten(1)
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0, every)
 
     def areas(chosen: Tensor) -> Tensor:
         once = torch.ones_like(chosen, dtype=flat.dtype)
@@ -101,4 +119,4 @@ def pxap_interval(counts: Tensor, seed: int = 0) -> Interval:
         return average_precision((times @ flat).unflatten(1, counts.shape[1:]))
 
     low, high = bootstrap(areas, n, seed=seed)
-    return Interval(float(average_precision(counts.sum(dim=0))), low, high, n)
+    return Interval(float(average_precision(counts.sum(dim=0))), low, high, n, every - n)

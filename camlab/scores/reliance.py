@@ -80,7 +80,7 @@ def rfs(
         model: Any classifier that `camlab.heatmaps` takes.
         images: The network's input, N×C×H×W, on the network's device.
         masks_NHW: Masks of the objects, bool, of any size. Images whose mask is empty or full are left out.
-        true_N: True classes, int64, N.
+        true_N: True classes, int64, N; 0 or 1 for a network with one logit.
         sigma: Standard deviation of the noise, in the unit of the input.
         seed: Random seed of the noise, which depends on it and on an image's number alone.
         numbers: Numbers of the images in their set, N; None stands for 0 to N - 1.
@@ -131,7 +131,7 @@ def noisy_hits(
     found = []
     for where in (~inside, inside):
         passes = Passes(model, images + drawn * where, batch_size=batch_size)
-        hits = (passes.logits.argmax(dim=1) == true_N.to(images.device)).float()
+        hits = (passes.predicted == true_N.to(images.device)).float()
         found.append(hits.where(known, torch.nan))
     return found[0], found[1]
 

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1  # of the files; bump it when readers have to be changed
 _ENTRY = np.dtype([("key", "V32"), ("checksum", "<u4"), ("width", "<u4"), ("height", "<u4")])
 _KEPT = re.compile(r"([0-9a-f]{16})\.(records|index|json|lock|files)|\.([0-9a-f]{16})\.json\.[0-9a-f]{16}\.partial")
+_PARTS = 512  # buffers that are written at once; the system takes 1024
 _FLUSH_BYTES = 16 << 20  # bytes that are collected before they are written and become part of the store
 
 
@@ -120,8 +121,8 @@ class RecordStore:
             entries = np.empty(len(records), _ENTRY)
             for i, (key, (record, size)) in enumerate(self._waiting.items()):
                 entries[i] = (key, zlib.crc32(record), *size)
-            _write_at(self._path("records"), len(self._index) * self.record_bytes, b"".join(records))
-            _write_at(self._path("index"), self._index.nbytes, entries.tobytes())
+            _write_at(self._path("records"), len(self._index) * self.record_bytes, records)
+            _write_at(self._path("index"), self._index.nbytes, [entries.tobytes()])
         start = len(self._index)
         self._index = np.concatenate([self._index, entries])
         self._rows.update((key, start + i) for i, key in enumerate(self._waiting))
@@ -176,7 +177,7 @@ class RecordStore:
             for row, entry in enumerate(self._index):
                 whole = os.preadv(file.fileno(), [record.data], row * self.record_bytes) == self.record_bytes
                 if not whole or zlib.crc32(record.data) != entry["checksum"]:
-                    _write_at(self._path("index"), row * _ENTRY.itemsize, bytes(_ENTRY.itemsize))
+                    _write_at(self._path("index"), row * _ENTRY.itemsize, [bytes(_ENTRY.itemsize)])
                     count += any(entry["key"].tobytes())  # the others are forgotten already
         pictures = "one picture" if count == 1 else f"{count:,} pictures"
         raise UserError(f"{path} was damaged: {pictures} will be decoded again. Repeat the command.")
@@ -274,14 +275,25 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _write_at(path: Path, offset: int, content: bytes) -> None:
-    """Write at a position of a file, which is created if it does not exist, and wait until it is on the disk."""
+def _write_at(path: Path, offset: int, parts: Sequence[bytes]) -> None:
+    """Write at a position of a file, which is created if it does not exist, and wait until it is on the disk.
+
+    Args:
+        path: The file.
+        offset: Position of the first byte.
+        parts: What to write, one part after the other; joining them would hold up the threads that decode.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
-        view = memoryview(content)
-        while view:
-            done = os.pwrite(descriptor, view, offset)
-            view, offset = view[done:], offset + done
+        for start in range(0, len(parts), _PARTS):
+            left: list[bytes | memoryview] = list(parts[start : start + _PARTS])
+            while left:
+                done = os.pwritev(descriptor, left, offset)
+                offset += done
+                while left and done >= len(left[0]):
+                    done -= len(left.pop(0))
+                if done:
+                    left[0] = memoryview(left[0])[done:]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

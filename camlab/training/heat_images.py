@@ -1,5 +1,6 @@
 """The images whose heatmaps are scored in a training of others: given, or taken from the first validation batches."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,8 @@ from camlab.errors import UserError
 from camlab.scores.checked import checked_masks
 from camlab.training.heat_values import ScoredSet
 from camlab.training.probe_set import checked_labels, copied
+
+log = logging.getLogger(__name__)
 
 
 def given_images(
@@ -56,18 +59,20 @@ def given_images(
 def with_classes(images: ScoredSet, count: int) -> ScoredSet:
     """The images with one true class each, in a form that suits a network of `count` outputs.
 
-    Where a picture may have several classes or none, no single one is its true class: the maps are then of the
-    predicted class.
+    Where a picture may have several classes or none, as with a single logit, no single one is its true class: the maps
+    are then of the predicted class, and masks, of which it is not known which class they are of, are not used.
 
     Raises:
-        UserError: A label is no class of the network; or there are masks, but no single class that they are of.
+        UserError: A label is no class of the network.
     """
     if images.labels is None:
         return images
     labels, several = checked_labels(images.labels, count)
-    if several and images.masks is not None:
-        raise UserError("masks: a picture may have several classes, so it is not known which one its mask is of")
-    return replace(images, labels=None if several else labels)
+    if not several:
+        return replace(images, labels=labels)
+    if images.masks is not None:
+        log.info("The masks are not used for scores of heatmaps: a picture may have several classes, or none.")
+    return replace(images, labels=None, masks=None)
 
 
 class ImageCollector:

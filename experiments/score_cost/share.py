@@ -31,7 +31,8 @@ def runs(data: Path, weights: Path, cache: Path) -> dict[str, list[str]]:
         "demo": ["experiment=demo"],
         "fine-tuned at 224²": ["arch=alexnet", "mode=finetune", *cifar10, "data.val_size=500", "trainer.max_epochs=2"],
         "frozen at 128², cached": [
-            "arch=alexnet", "mode=frozen", *cifar10, "data.image_size=128", "data.val_size=500", "trainer.max_epochs=10",
+            "arch=alexnet", "mode=frozen", *cifar10, "data.image_size=128", "data.val_size=500",
+            "trainer.max_epochs=10",
         ],
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -173,6 +174,23 @@ def test_metrics_of_whole_sets():
     assert chosen.compute() <= boxes.compute()
     with pytest.raises(UserError, match="score=pxap: it has no single value for each image"):
         scores.ImageScore("pxap")
+
+
+def test_metrics_of_whole_sets_leave_images_without_a_mask_out():
+    signed, masks = maps(12), squares(12)
+    pxap = scores.PxAP()
+    assert pxap.interval().n == 0
+    pxap.update(signed, masks)
+    alone = pxap.interval()
+    pxap.update(signed, torch.zeros_like(masks))
+    assert float(pxap.compute()) == pytest.approx(alone.mean)
+    assert pxap.interval() == replace(alone, unscored=12)
+    both = torch.cat([masks, torch.zeros_like(masks)])
+    assert float(scores.pxap(signed.repeat(2, 1, 1), both)) == pytest.approx(alone.mean)
+    boxes = scores.MaxBoxAcc()
+    boxes.update(signed, torch.zeros_like(masks))
+    with pytest.raises(UserError, match="no images with an object have been scored"):
+        boxes.thresholds()
 
 
 def test_metrics_are_saved_moved_and_joined_as_those_of_torchmetrics():

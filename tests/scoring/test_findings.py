@@ -81,6 +81,16 @@ def test_the_sentence_of_a_method(summary, row, words):
     assert told.count(". ") <= 1
 
 
+def test_a_method_that_cannot_be_compared_and_values_of_nearly_nothing():
+    none = torch.full((N,), torch.nan)
+    rows = [Row(name, name, name, None, (), (4, 4)) for name in ("centre", "cam", "grad_cam")]
+    found = [columns((0.8, of, 0.3, 0.1), k) for k, of in enumerate((0.3, -0.0001, 0.3))]
+    found[2] = found[2] | {"mprt": none, "pair": none}
+    of_all = summarise(PICTURES, ("auroc", "srg_mean"), dict(zip(rows, found, strict=True)), {})
+    assert "no map could be compared with that of a network with random weights" in sentence(of_all, rows[2])
+    assert "srg (mean) -0.00" not in sentence(of_all, rows[1])
+
+
 def test_what_else_the_reader_has_to_know(summary):
     told = sentences(summary)
     assert "score_cam is left out: it does not apply." in told

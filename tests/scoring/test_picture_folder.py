@@ -72,6 +72,19 @@ def test_masks_of_another_shape_or_damaged_are_told_and_count_as_missing(tmp_pat
     assert found.notes[-1] == "2 masks are not used, such as b_mask.png: 32×16 pixels for a picture of 16×16."
 
 
+def test_boxes_are_used_where_the_mask_says_nothing(tmp_path):
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"{name}.png")
+    mask(tmp_path / "a_mask.png", on=0)
+    mask(tmp_path / "b_mask.png", 32, 16)
+    mask(tmp_path / "c_mask.png")
+    lines = ["file,left,top,right,bottom", *(f"{name}.png,0,0,4,4" for name in "abc")]
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    found = read_folder(str(tmp_path), 3, SQUARE, CLASSES)
+    assert found.masks.flatten(1).sum(dim=1).tolist() == [16, 16, int(QUARTER.sum())]
+    assert found.notes[-1] == "1 mask is not used, such as b_mask.png: 32×16 pixels for a picture of 16×16."
+
+
 def test_boxes_of_several_objects_with_classes(tmp_path):
     for name in ("x.png", "y.png"):
         picture(tmp_path / name, 32, 16)

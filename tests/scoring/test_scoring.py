@@ -206,6 +206,24 @@ def test_missing_empty_and_full_masks_are_counted(tmp_path):
     interval = found.cells["cam"]["auroc"].interval
     assert (interval.n, interval.unscored) == (10, 2)
     assert found.cells["cam"]["srg_mean"].interval.n == 12
+    (row,) = (row for row in found.rows if row.method == "mask")
+    of_mask = found.cells[row.name]
+    assert found.values[row.name]["srg_mean"].isnan().tolist() == [True] + 11 * [False], "no mask, no order of removal"
+    assert (of_mask["srg_mean"].interval.n, of_mask["auroc"].none) == (11, 0)
+    assert not found.curves[row.name]["mean"].isnan().any()
+
+
+def test_masks_of_every_second_picture_choose_thresholds_for_each_other(tmp_path):
+    masks = squares(24)
+    masks[1::2] = False
+    request = Request(methods=("cam",), scores=("max_box_acc", "pxap"), steps=2)
+    found = score_pictures(trained(), pictures(24, masks), tmp_path, request, CPU)
+    for measure in ("max_box_acc", "pxap"):
+        interval = found.cells["cam"][measure].interval
+        assert (interval.n, interval.unscored) == (12, 12)
+        assert interval.low <= interval.mean <= interval.high
+    (constant,) = (row for row in found.rows if row.method == "constant")
+    assert found.cells[constant.name]["pxap"].none == 0
 
 
 def test_without_masks_only_what_needs_none_is_scored(tmp_path):

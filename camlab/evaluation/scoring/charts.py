@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from camlab.errors import cut
 from camlab.evaluation.scoring.report import heading
-from camlab.evaluation.scoring.request import score_of_measure, titled
+from camlab.evaluation.scoring.request import score_of_measure, signed, titled
 from camlab.evaluation.scoring.rows import Row
 from camlab.evaluation.scoring.summary import LEAST, Summary
 from camlab.scores.randomisation import GATE
@@ -222,4 +222,4 @@ def _curve_panel(axes: "Axes", summary: Summary, row: Row, imputer: str) -> None
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks([0, 0.5, 1], ["0", "½", "1"])
     gain = summary.cells[row.name][f"srg_{imputer}"].interval.mean
-    axes.set_title(f"{cut(row.title, 20)}  {gain:+.2f}", fontsize=8, loc="left", color=colour, pad=3)
+    axes.set_title(f"{cut(row.title, 20)}  {signed(gain)}", fontsize=8, loc="left", color=colour, pad=3)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from camlab.attribution.network_input import network_dtype
 from camlab.evaluation.scoring.picture_set import PictureSet
 from camlab.models.preprocess import Preprocess
 from camlab.scores import Passes
@@ -86,13 +87,3 @@ class Chunks:
         boxes = None if masks is None else mask_boxes(masks)[:, None]
         boxes = boxes if of.boxes is None else of.boxes[rows].to(self.device)
         return Chunk(passes, true, others.argmax(dim=1) if others.shape[1] > 1 else None, masks, boxes)
-
-
-def network_dtype(network: nn.Module) -> torch.dtype:
-    """Number format of a network's weights; float32 if it has none.
-
-    Example:
-        >>> network_dtype(nn.Linear(1, 1).half())
-        torch.float16
-    """
-    return next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)

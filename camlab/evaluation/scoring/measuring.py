@@ -54,7 +54,18 @@ class Measuring:
             found["class_contrast"] = scores.class_contrast(shown, self._explained(chunk, chunk.runner_up))
         if "effective_area" in self._request.scores:
             found["effective_area"] = scores.effective_area(shown)
-        return found
+        return self._of_known_masks(found, chunk)
+
+    def _of_known_masks(self, found: dict[str, Tensor], chunk: Chunk) -> dict[str, Tensor]:
+        """The values; of the pseudo-method `mask`, only those of pictures that have a mask."""
+        if self._row.method != "mask" or chunk.masks is None:
+            return found
+        known = chunk.masks.flatten(1).any(dim=1)
+        columns = {name: values.float() if values.dtype == torch.bool else values for name, values in found.items()}
+        for values in columns.values():
+            if values.is_floating_point():
+                values[~known] = torch.nan
+        return columns
 
     def maps(self, chunk: Chunk) -> Tensor:
         """Signed maps of the chunk's classes, N×R×h×w; a pseudo-method has the same for all of them.

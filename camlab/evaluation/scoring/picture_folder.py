@@ -103,7 +103,8 @@ def _assembled(
             row[: len(each.boxes)] = torch.tensor(each.boxes)
     complaints = [each.complaint for each in read if each.complaint]
     if complaints:
-        told = [*told, f"{len(complaints)} masks are not used, such as {complaints[0]}"]
+        masks_are = "1 mask is" if len(complaints) == 1 else f"{len(complaints)} masks are"
+        told = [*told, f"{masks_are} not used, such as {complaints[0]}"]
     if unseen := [name for name, each in zip(names, read, strict=True) if each.is_without_box]:
         said = "1 picture has" if len(unseen) == 1 else f"{len(unseen)} pictures have"
         told = [*told, f"{said} boxes, but none in what the network sees, such as {plain(unseen[0])}."]
@@ -125,20 +126,21 @@ def _read(path: Path, mask: Path | None, boxes: BoxesOf | None, preprocess: Prep
     picture = read_picture(path)
     square = preprocess.prepare(picture)
     side = preprocess.image_size
-    nothing = np.zeros((side, side), bool)
+    nothing, complaint = np.zeros((side, side), bool), None
     if mask is not None:
         try:
             visible = _visible_mask(mask, picture, preprocess)
-            return _Read(square, visible, mask_boxes(torch.from_numpy(visible)[None]).tolist() if visible.any() else [])
+            if visible.any():
+                return _Read(square, visible, mask_boxes(torch.from_numpy(visible)[None]).tolist())
         except UserError as error:
-            return _Read(square, nothing, [], first_line(error))
+            complaint = first_line(error)
     if boxes is None:
-        return _Read(square, nothing, [])
+        return _Read(square, nothing, [], complaint)
     placed = [_placed(box, preprocess.visible_box(*picture.size), side) for box in boxes.boxes]
     inside = [box for box in placed if box[0] < box[2] and box[1] < box[3]]
     for top, left, bottom, right in inside:
         nothing[top:bottom, left:right] = True
-    return _Read(square, nothing, inside, is_without_box=not inside)
+    return _Read(square, nothing, inside, complaint, is_without_box=not inside)
 
 
 def _visible_mask(path: Path, picture: Image.Image, preprocess: Preprocess) -> np.ndarray:

@@ -114,3 +114,13 @@ def unpacked(table: Tensor, columns: dict[str, int]) -> dict[str, Tensor]:
     """
     parts = table.split(list(columns.values()), dim=1)
     return {name: part[:, 0] if part.shape[1] == 1 else part for name, part in zip(columns, parts, strict=True)}
+
+
+def signed(value: float) -> str:
+    """A score with its sign and two digits; a value that is rounded to 0 has no minus.
+
+    Example:
+        >>> signed(-0.002), signed(0.25)
+        ('+0.00', '+0.25')
+    """
+    return f"{round(value, 2) + 0.0:+.2f}"

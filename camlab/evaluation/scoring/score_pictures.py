@@ -102,8 +102,8 @@ def _choosing(kept: Kept, validation: PictureSet | None, request: Request, devic
 def _told(choosing: Kept | None) -> str:
     if choosing is None:
         return (
-            f"{_BOXES}: there is no validation split with masks, so every second picture is scored with the thresholds"
-            " that the others choose."
+            f"{_BOXES}: no validation pictures with masks belong to these, so every second picture is scored with the"
+            " thresholds that the others choose."
         )
     place, n = choosing.place
     return f"{_BOXES}: the thresholds are those that are best on {n:,} pictures of {place}."

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from camlab.errors import listed
-from camlab.evaluation.scoring.request import score_of_measure, titled
+from camlab.evaluation.scoring.request import score_of_measure, signed, titled
 from camlab.evaluation.scoring.rows import Row
 from camlab.evaluation.scoring.summary import LEAST, Summary
 from camlab.scores.statistics import Interval
@@ -21,7 +21,10 @@ def sentence(summary: Summary, row: Row) -> str:
     verdict = summary.verdicts[row.name]
     if verdict.passes is None:
         if verdict.similarity.n == 0:
-            return f"{row.title} cannot be judged: its maps are the same in all cells."
+            return (
+                f"{row.title} cannot be judged: no map could be compared with that of a network with random weights,"
+                " because its cells are all the same, or because such a network gives no finite logits."
+            )
         n, judged = len(summary.pictures), verdict.similarity.n
         if judged < n:
             return f"{row.title} cannot be judged: only {judged} of {n} pictures have a map whose cells differ."
@@ -86,14 +89,14 @@ def _need(summary: Summary, row: Row) -> str | None:
     centre = summary.beside("centre", row)
     if not measures or centre is None or any(cell.interval.n < LEAST for cell in cells.values()):
         return None
-    figures = ", ".join(f"{titled(measure)} {cell.interval.mean:+.2f}" for measure, cell in cells.items())
+    figures = ", ".join(f"{titled(measure)} {signed(cell.interval.mean)}" for measure, cell in cells.items())
     needed = [cell.interval.low > 0 for cell in cells.values()]
     if not any(needed):
         return f"does not show what the network needs ({figures})"
     if not all(needed):
         return f"shows what the network needs by one imputer and not by another ({figures})"
     more = [_is_above(summary.difference(measure, row.name, centre)) for measure in measures]
-    beside = f"{figures}; centre {', '.join(f'{summary.cells[centre][m].interval.mean:+.2f}' for m in measures)}"
+    beside = f"{figures}; centre {', '.join(signed(summary.cells[centre][m].interval.mean) for m in measures)}"
     if all(more):
         return f"shows what the network needs ({beside})"
     return f"shows what the network needs no better than the centre of the picture does ({beside})"

@@ -142,8 +142,8 @@ def summarise(
     cells = {
         row.name: {
             name: Cell(
-                _interval(name, columns[name], values[row.name].get(name), pictures),
-                _count_none(name, columns),
+                _interval(columns[name], values[row.name].get(name)),
+                _count_none(name, columns, values[row.name].get(name)),
                 chances[name],
                 ranks[name].get(row.name),
             )
@@ -154,7 +154,7 @@ def summarise(
     verdicts = {row.name: _verdict(of) for row, of in measured.items() if not row.is_pseudo or row.method == "edges"}
     curves = {
         row.name: {
-            name.removeprefix("curves_"): of_all.unflatten(1, (2, -1)).mean(dim=0)
+            name.removeprefix("curves_"): of_all.unflatten(1, (2, -1)).nanmean(dim=0)
             for name, of_all in columns.items()
             if name.startswith("curves_")
         }
@@ -176,28 +176,26 @@ def _of_images(measure: str, columns: Tensor, chosen: Tensor | None) -> Tensor |
 
 
 def _box_accuracy(overlaps_NT: Tensor) -> Tensor:
-    """MaxBoxAccV2; each half of the pictures, every second one, is scored with the thresholds that the other chose."""
+    """MaxBoxAccV2; each half of the pictures with boxes, every second one, is scored as the other half chose."""
     found = torch.full((len(overlaps_NT),), math.nan)
-    for part in (0, 1):
-        others = overlaps_NT[1 - part :: 2]
-        if not others.isnan().all():
-            found[part::2] = box_accuracy(overlaps_NT[part::2], box_thresholds(others))
+    known = torch.nonzero(~overlaps_NT.isnan().any(dim=1)).flatten()
+    for part, others in ((known[::2], known[1::2]), (known[1::2], known[::2])):
+        if len(others):
+            found[part] = box_accuracy(overlaps_NT[part], box_thresholds(overlaps_NT[others]))
     return found
 
 
-def _interval(measure: str, columns: Tensor, values: Tensor | None, pictures: PictureSet) -> Interval:
+def _interval(columns: Tensor, values: Tensor | None) -> Interval:
     if values is not None:
         return mean_interval(values)
-    assert pictures.masks is not None
-    scored = pictures.masks.flatten(1).any(dim=1)
-    if not scored.any():
-        return mean_interval(torch.full((len(columns),), math.nan))
-    found = pxap_interval(columns[scored].unflatten(1, (2, -1)).long())
-    return Interval(found.mean, found.low, found.high, found.n, len(columns) - found.n)
+    return pxap_interval(columns.unflatten(1, (2, -1)).long())
 
 
-def _count_none(measure: str, columns: Mapping[str, Tensor]) -> int:
-    return int(columns["none_of_true" if is_of_true_class(measure) else "none"].nansum())
+def _count_none(measure: str, columns: Mapping[str, Tensor], values: Tensor | None) -> int:
+    """Number of the pictures in the mean whose map has no positive value."""
+    none = columns["none_of_true" if is_of_true_class(measure) else "none"]
+    scored = columns[measure].flatten(1).any(dim=1) if values is None else ~values.isnan()
+    return int((none[scored] > 0).sum())
 
 
 def _chance(measure: str, pictures: PictureSet) -> float | None:

@@ -64,6 +64,8 @@ class ShortcutTest(L.Callback):
         own, other = (make(tested, shortcut, "test") for make in (on_own_class, on_another_class))
         figures: dict[str, Tensor] = {}
         with undisturbed(pl_module), torch.inference_mode(False), torch.no_grad():
+            if len(own) < _FEW:
+                log.warning("The shortcut is tested on %d pictures of its own classes: too few to judge.", len(own))
             if len(own):
                 for name, pictures in (("absent", own.pictures), ("present", own)):
                     figures[f"acc_{name}"] = (_predicted(trainer, pl_module, pictures) == own.labels).float().mean()

@@ -1,5 +1,6 @@
 """Play the pointing game with CAM during the test, on data with masks of the objects."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,14 @@ from torchmetrics import MeanMetric
 from camlab import maps
 from camlab.attribution.doubts import LEAST_SIDE
 from camlab.data.loader import Batch
+from camlab.errors import UserError
+from camlab.models.cam_net import CamNet
+from camlab.models.network import Network
+from camlab.runs.watchers import HEAT
 from camlab.scores.localisation import dilate, pointing_game
 from camlab.training.classifier import Classifier
+
+log = logging.getLogger(__name__)
 
 
 class PointingGame(L.Callback):
@@ -69,6 +76,26 @@ class PointingGame(L.Callback):
             return
         for name, score in self._scores.items():
             pl_module.log(f"test/{name}", score.compute(), rank_zero_only=True)
+
+
+def tell_small_maps(network: Network, image_size: int, chooses_by: str) -> None:
+    """Warn that maps are too small to show a place, so that they are not scored.
+
+    Args:
+        network: The network that will be trained.
+        image_size: Side of its input, in pixels.
+        chooses_by: Metric that chooses the best epoch.
+
+    Raises:
+        UserError: The best epoch would be chosen by a score of these maps.
+    """
+    if not isinstance(network, CamNet):
+        return
+    if (warning := warning_of_small_maps(network.map_size, image_size, network.has_last_pool)) is None:
+        return
+    if chooses_by.startswith(HEAT):
+        raise UserError(f"checkpoint_by={chooses_by}: {warning}")
+    log.warning("%s", warning)
 
 
 def warning_of_small_maps(map_size: Callable[[int], tuple[int, int]], image_size: int, has_pool: bool) -> str | None:

@@ -80,9 +80,9 @@ class ScoreLogger(HeatmapScores):
     def choose(self, trainer: L.Trainer) -> ScoredSet:
         data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
         val = data.splits["val"]
-        few = _spread(self.srg_images, len(val))
-        others = [i for i in _spread(self.num_images, len(val)) if i not in few]
-        some = val.subset(torch.tensor([*few, *others][: max(self.num_images, len(few))]))
+        chosen = _spread(max(self.num_images, self.srg_images), len(val))
+        few = [chosen[i] for i in _spread(self.srg_images, len(chosen))]  # `srg` scores the first ones
+        some = val.subset(torch.tensor([*few, *(i for i in chosen if i not in few)]))
         return ScoredSet(data.preprocess(some.images), some.labels, some.masks)
 
     def make_scorer(self, trainer: L.Trainer, pl_module: L.LightningModule, images: ScoredSet) -> HeatScorer:
