@@ -75,7 +75,7 @@ class ReadyMemory(threading.Thread):
     A host takes back what has been free for some seconds, so it cannot all be freed at the start.
     """
 
-    AHEAD_BYTES = 256 << 20  # free before the store needs them
+    AHEAD_BYTES = 64 << 20  # free before the store needs them
 
     def __init__(self, num_bytes: int, cache: Path) -> None:
         super().__init__(daemon=True)
