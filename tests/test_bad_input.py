@@ -346,7 +346,7 @@ def test_pictures_are_read(tmp_path):
 
 def test_no_folder_or_none_of_its_parts(tmp_path):
     assert "no such folder. The layouts are root/<class>/*.jpg and" in told(folder(tmp_path / "none").setup)
-    assert f"data.root={tmp_path}: no classes, but at least two are needed." in told(folder(tmp_path).setup)
+    assert f"data.root={tmp_path}: no classes; at least two are needed." in told(folder(tmp_path).setup)
     write_pictures(tmp_path, splits=("train",))
     assert f"{tmp_path}: no pictures to test on." in told(folder(tmp_path).setup)
     (tmp_path / "train").rename(tmp_path / "test")
@@ -356,7 +356,7 @@ def test_no_folder_or_none_of_its_parts(tmp_path):
 def test_an_empty_or_one_class_folder(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "test").mkdir()
-    assert "no classes in train/, but at least two are needed." in told(folder(tmp_path).setup)
+    assert "no classes in train/; at least two are needed." in told(folder(tmp_path).setup)
     (tmp_path / "train" / "cat").mkdir()
     assert "only one class in train/, cat; at least two are needed." in told(folder(tmp_path).setup)
     (tmp_path / "train" / "dog").mkdir()
