@@ -46,7 +46,8 @@ def draw(runs: list[Path]) -> None:
     for run in runs:
         name, seed = run.name.split("-")
         label = f"{name} frozen" if seed == "0" else None
-        axes.plot(accuracies(run), lw=1, color="C0" if name == "vgg16" else "C1", label=label)
+        curve = accuracies(run)
+        axes.plot(range(1, len(curve) + 1), curve, lw=1, color="C0" if name == "vgg16" else "C1", label=label)
     axes.set(xlabel="epoch", ylabel="test accuracy, % (1,017 pictures)")
     axes.legend(fontsize=8)
     figure.savefig(HERE / "accuracy.png")
