@@ -6,7 +6,7 @@
 For each size, a folder of JPEGs of about 500×375 pixels in ten classes is made. Both contestants then read the same
 files, each in a process of its own and in turns: the first pass (decoding everything), later epochs (batches of 128 on
 the device, without a network), and the start of the second run. Memory is the most that is allocated (RssAnon), sampled
-while batches are read; for the DataLoader, that of its workers is added.
+from another process; for the DataLoader, that of its workers is added.
 
 A virtual machine gets memory from its host when a page is used for the first time, which can take longer than to fill
 it. The first pass needs such pages for the store in the system's cache of files, a DataLoader needs none. With
@@ -55,18 +55,21 @@ def make_pictures(root: Path, n: int, photos: Path | None) -> None:
 
 
 class Memory(threading.Thread):
-    """Samples the memory that this process, and the processes that it has started, have allocated."""
+    """Samples, from outside, the memory that a process and the processes that it has started have allocated."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__(daemon=True)
-        self.most = 0.0
+        self.most, self.process = 0.0, psutil.Process(number)
         self.start()
 
     def run(self) -> None:
-        own = psutil.Process()
-        while True:
-            self.most = max(self.most, sum(map(anonymous_mb, [own, *own.children(recursive=True)])))
-            time.sleep(0.05)
+        while self.process.is_running():
+            try:
+                several = [self.process, *self.process.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                return
+            self.most = max(self.most, sum(map(anonymous_mb, several)))
+            time.sleep(0.2)
 
 
 class ReadyMemory(threading.Thread):
@@ -107,7 +110,7 @@ def camlab(root: Path, cache: Path, epochs: int) -> dict[str, float]:
 
     from camlab.data.folder import Folder
 
-    memory, began = Memory(), time.perf_counter()
+    began = time.perf_counter()
     data = Folder(str(root), cache=str(cache), image_size=SIDE, batch_size=BATCH, split=(1, 0, 0))
     data.setup()
     data.fingerprint()
@@ -120,7 +123,7 @@ def camlab(root: Path, cache: Path, epochs: int) -> dict[str, float]:
         for batch in loader:
             batch.images.to(device, non_blocking=True)
         seconds.append(time.perf_counter() - began)
-    return {"start_s": start, "epoch_s": min(seconds), "n": len(data.splits["train"]), "memory_mb": memory.most}
+    return {"start_s": start, "epoch_s": min(seconds), "n": len(data.splits["train"])}
 
 
 def image_folder(root: Path, cache: Path, epochs: int) -> dict[str, float]:
@@ -130,7 +133,7 @@ def image_folder(root: Path, cache: Path, epochs: int) -> dict[str, float]:
     from torchvision import transforms as T
     from torchvision.datasets import ImageFolder
 
-    memory, began = Memory(), time.perf_counter()
+    began = time.perf_counter()
     data = ImageFolder(str(root / "train"), T.Compose([T.Resize(SIDE), T.CenterCrop(SIDE), T.PILToTensor()]))
     loader = DataLoader(data, BATCH, shuffle=True, num_workers=2, pin_memory=torch.cuda.is_available())
     start, seconds = time.perf_counter() - began, []
@@ -140,13 +143,17 @@ def image_folder(root: Path, cache: Path, epochs: int) -> dict[str, float]:
         for images, _labels in loader:
             images.to(device, non_blocking=True)
         seconds.append(time.perf_counter() - began)
-    return {"start_s": start, "epoch_s": min(seconds), "n": len(data), "memory_mb": memory.most}
+    return {"start_s": start, "epoch_s": min(seconds), "n": len(data)}
 
 
 def in_a_process(name: str, root: Path, cache: Path, epochs: int) -> dict[str, float]:
     command = [sys.executable, __file__, "--one", name, str(root), str(cache), str(epochs)]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(said.splitlines()[-1])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        memory = Memory(process.pid)
+        said, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return {**json.loads(said.splitlines()[-1]), "memory_mb": memory.most}
 
 
 def measure(n: int, options: argparse.Namespace) -> dict[str, object]:

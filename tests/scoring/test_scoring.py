@@ -280,7 +280,7 @@ def test_the_thresholds_of_boxes_are_chosen_on_validation_pictures_and_it_is_sai
     assert torch.equal(found.values["cam"]["max_box_acc"], expected)
     assert found.pictures.notes[-1] == "max_box_acc: the thresholds are those that are best on 8 pictures of val."
     without = score_pictures(trained(network), given, tmp_path, request, CPU)
-    assert "no validation split with masks" in without.pictures.notes[-1]
+    assert "no validation pictures with masks" in without.pictures.notes[-1]
 
 
 def test_the_scoring_checks_itself():
